@@ -1,0 +1,174 @@
+"""What nodes say to each other. One class per message, with only its own fields.
+
+Every request gets exactly one reply. A reply repeats what it answers (its term, a round, an index), so
+that one which is late, doubled or out of order can be told from the one that is waited for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, Term
+
+
+@dataclass(slots=True)
+class PreVoteRequest:
+    """Thesis §9.6: "would you vote for me in ``term``?" Nobody's state changes by it."""
+
+    term: Term
+    """The term that the asker would start, one above its own."""
+    last_log_index: Index
+    last_log_term: Term
+
+
+@dataclass(slots=True)
+class PreVoteReply:
+    """The answer; ``term`` is the asked one when granted, the voter's own when refused."""
+
+    term: Term
+    proposed_term: Term
+    granted: bool
+
+
+@dataclass(slots=True)
+class RequestVote:
+    """Paper §5.2, Figure 2."""
+
+    term: Term
+    last_log_index: Index
+    last_log_term: Term
+    transfer: bool
+    """Thesis §3.10: the present leader wants this election; a heard leader is no reason to refuse."""
+
+
+@dataclass(slots=True)
+class RequestVoteReply:
+    """A vote, or its refusal, in ``term``."""
+
+    term: Term
+    granted: bool
+
+
+@dataclass(slots=True)
+class AppendEntries:
+    """Paper §5.3, Figure 2. The sender leads ``term``."""
+
+    term: Term
+    prev_index: Index
+    prev_term: Term
+    commit: Index
+    frames: list[bytes]
+    """Entries prev_index + 1 and on, as ``raftkv.frames`` makes them; checksums were proved by the codec."""
+
+
+@dataclass(slots=True)
+class AppendEntriesReply:
+    """Either the log matches the leader's up to ``match`` on stable storage, or it does not at prev."""
+
+    term: Term
+    success: bool
+    prev_index: Index
+    """Of the request that this answers."""
+    match: Index
+    """On success: what is proved to agree, and durable here. 0 otherwise."""
+    conflict_term: Term
+    """On refusal: the term that this log has at prev (0: its log ends before prev)."""
+    conflict_index: Index
+    """On refusal: the first index of that term here, or one past the end of this log."""
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """The leader is there. Also a read round (thesis §6.4). Travels beside the appends and proves no match."""
+
+    term: Term
+    commit: Index
+    """min(the leader's commit, what this follower is known to match)."""
+    round: Round
+    confirmed_age_ms: int
+    """How long ago the newest round that a majority has confirmed was sent: the bound of staleness."""
+
+
+@dataclass(slots=True)
+class HeartbeatReply:
+    """Echoes the round. Claims no match."""
+
+    term: Term
+    round: Round
+    hash_index: Index
+    """The newest multiple of 1,024 that was applied here (0: none yet) …"""
+    state_hash: bytes
+    """… and the hash of the state there (empty: none yet)."""
+
+
+@dataclass(slots=True)
+class ReadIndexRequest:
+    """A follower asks for an index that a read of its own must have applied (thesis §6.4)."""
+
+    term: Term
+    read_id: int
+
+
+@dataclass(slots=True)
+class ReadIndexReply:
+    """The leader's confirmed read index; ``confirmed`` false: not the leader any more, ask anew."""
+
+    term: Term
+    read_id: int
+    confirmed: bool
+    index: Index
+
+
+@dataclass(slots=True)
+class TimeoutNow:
+    """Thesis §3.10: start an election at once."""
+
+    term: Term
+
+
+@dataclass(slots=True)
+class TimeoutNowReply:
+    """Heard it; ``accepted`` false: not in that term, or no voter."""
+
+    term: Term
+    accepted: bool
+
+
+Request = PreVoteRequest | RequestVote | AppendEntries | Heartbeat | ReadIndexRequest | TimeoutNow
+Reply = PreVoteReply | RequestVoteReply | AppendEntriesReply | HeartbeatReply | ReadIndexReply | TimeoutNowReply
+Message = Request | Reply
+
+REQUEST_TYPES = (PreVoteRequest, RequestVote, AppendEntries, Heartbeat, ReadIndexRequest, TimeoutNow)
+REPLY_TYPES = (PreVoteReply, RequestVoteReply, AppendEntriesReply, HeartbeatReply, ReadIndexReply, TimeoutNowReply)
+
+
+@dataclass(slots=True)
+class Envelope:
+    """A message with who speaks to whom. A message to or from another incarnation is never acted upon."""
+
+    cluster_id: ClusterId
+    sender: NodeId
+    sender_incarnation: Incarnation
+    receiver: NodeId
+    receiver_incarnation: Incarnation
+    message: Message
+
+
+@dataclass(slots=True)
+class Introduction:
+    """What a node says of itself before the cluster is formed, and first on every new link.
+
+    It is the only message that needs no cluster. Request and reply have the same form.
+    """
+
+    sender: NodeId
+    incarnation: Incarnation
+    url: str
+    """Where the sender is reached now."""
+    cluster_id: ClusterId | None
+    """The cluster that the sender has stored; None: it has not yet heard of every member."""
+    formed: bool
+    """The sender knows that every member has stored this cluster id."""
+    initial_members: list[tuple[NodeId, Incarnation]]
+    """The members of the first configuration as the sender has stored or heard them, sorted; an
+    incarnation is empty where it has not been heard yet."""

@@ -1,0 +1,91 @@
+"""Every public exception of raftkv, one tree.
+
+Three kinds of trouble are never mixed: a bug of our own is an ``assert``; the outside world (a disk, a
+peer, a user's input) is one of these exceptions, with what the caller needs to act on it; an ordinary
+outcome (a vote refused, a log that does not match) is a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class RaftkvError(Exception):
+    """The root: everything that raftkv raises on purpose is one of these."""
+
+
+class ConfigError(RaftkvError):
+    """Settings that cannot be served with; ``problems`` lists every one of them, not only the first."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class NotLeader(RaftkvError):
+    """A proposal reached a node that does not lead (or is handing leadership over)."""
+
+
+class WireError(RaftkvError):
+    """Bytes from outside that are not what our formats say; nothing was changed by them."""
+
+
+class FrameError(WireError):
+    """A log entry's frame is cut short, too long, or fails its checksum."""
+
+    def __init__(self, why: str, *, offset: int) -> None:
+        self.offset = offset
+        super().__init__(f"bad frame at byte {offset}: {why}")
+
+
+class MessageError(WireError):
+    """A peer's message does not decode, has wrong types, or is of an unknown version."""
+
+
+class DataError(RaftkvError):
+    """The data directory cannot be used as it is; ``exit_code`` is what ``raftkv serve`` exits with."""
+
+    exit_code = 76
+
+
+class DirectoryLocked(DataError):
+    """Another process holds the data directory."""
+
+    exit_code = 73
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = path
+        super().__init__(f"{path} is in use by another raftkv process")
+
+
+class DiskFailed(DataError):
+    """A write or a sync failed. It is never retried: what reached the disk is unknown until recovery reads it."""
+
+    exit_code = 74
+
+    def __init__(self, *, path: Path | str, operation: str, cause: OSError) -> None:
+        self.path, self.operation, self.cause = path, operation, cause
+        super().__init__(f"{operation} of {path} failed: {cause.strerror or cause}")
+
+
+class DataDamaged(DataError):
+    """What was once synced to disk no longer reads back. Nothing was cut; nothing was guessed."""
+
+    exit_code = 76
+
+    def __init__(self, *, path: Path | str, offset: int, why: str) -> None:
+        self.path, self.offset, self.why = path, offset, why
+        super().__init__(f"{path} is damaged at byte {offset}: {why}")
+
+
+class WrongIdentity(DataError):
+    """The directory belongs to another node or cluster than the command line says."""
+
+    exit_code = 77
+
+
+class UnknownFormat(DataError):
+    """The directory was written by a version of raftkv that this one does not know."""
+
+    exit_code = 77
