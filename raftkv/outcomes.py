@@ -1,0 +1,95 @@
+"""What becomes of a client's write or read: the replica decides, the fronts put it into words.
+
+A write is first taken or refused. Refused, it changed nothing here and never will. Taken, it ends as
+Applied, Superseded or Unknown, and nothing else (http-api: "an answer speaks of this arrival only").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Consistency(Enum):
+    """How fresh a read must be; the names are those of the HTTP parameter."""
+
+    LINEARIZABLE = "linearizable"
+    FOLLOWER = "follower"
+    LEASE = "lease"
+    STALE = "stale"
+
+
+class Leadership(NamedTuple):
+    """Who leads, as this node knows it now."""
+
+    leads: bool
+    """This node leads and takes proposals."""
+    term: int
+    leader_id: str | None
+    """Heard in this term within an election timeout; None: not known."""
+    leader_url: str | None
+
+
+class Why(Enum):
+    """Why an arrival was refused before it could change anything."""
+
+    NOT_LEADER = "not_leader"
+    OVERLOADED = "overloaded"
+    SHUTTING_DOWN = "shutting_down"
+    DISK_FULL = "disk_full"
+    REPLICAS_DISAGREE = "replicas_disagree"
+
+
+@dataclass(slots=True)
+class Refused:
+    """Nothing of this arrival was appended."""
+
+    why: Why
+    leadership: Leadership
+
+
+@dataclass(slots=True)
+class Applied:
+    """Committed and executed; ``answer`` is the state machine's own."""
+
+    index: int
+    answer: Any
+
+
+@dataclass(slots=True)
+class Superseded:
+    """Another entry was committed at its index: it was not executed and never will be."""
+
+
+@dataclass(slots=True)
+class Unknown:
+    """The deadline passed first: it may have happened, or may happen yet."""
+
+
+WriteOutcome = Applied | Refused | Superseded | Unknown
+
+
+@dataclass(slots=True)
+class Answered:
+    """A read's answer, from the state at ``index`` applied entries."""
+
+    index: int
+    answer: Any
+    consistency: Consistency
+    """What was really used."""
+    staleness_ms: int | None = None
+    """Of a stale read: at most this old; None: not known."""
+
+
+@dataclass(slots=True)
+class TooStale:
+    """This node cannot meet the bound that the read set."""
+
+
+@dataclass(slots=True)
+class ReadTimedOut:
+    """No majority confirmed the read in time. Nothing was changed; ask again."""
+
+
+ReadOutcome = Answered | Refused | TooStale | ReadTimedOut
