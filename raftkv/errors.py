@@ -43,6 +43,14 @@ class MessageError(WireError):
     """A peer's message does not decode, has wrong types, or is of an unknown version."""
 
 
+class CommandError(WireError):
+    """A command's bytes are none that this version of the store knows, or break one of its bounds."""
+
+
+class SnapshotError(WireError):
+    """A state machine's snapshot, or what it restored from one, does not decode or is not whole."""
+
+
 class DataError(RaftkvError):
     """The data directory cannot be used as it is; ``exit_code`` is what ``raftkv serve`` exits with."""
 

@@ -1,0 +1,147 @@
+"""What became of a command, as values, and the bytes in which a session keeps them.
+
+Told: nothing. Tells: the answers, ``pack`` and ``unpack``. May never know: status codes, headers, JSON.
+
+NamedTuples compare as tuples: tell answers apart by their type first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from raftkv.errors import SnapshotError
+
+
+class PutDone(NamedTuple):
+    """The key has the value now."""
+
+    created: bool
+    """The key was absent before."""
+    revision: int
+    """The store's, and so the key's mod revision."""
+    create_revision: int
+    version: int
+    """How often the key was put since it was created; 1: just now."""
+
+
+class DeleteDone(NamedTuple):
+    """The key is absent now."""
+
+    deleted: int
+    """0: it was absent before, and no revision was made."""
+    revision: int
+
+
+class ConditionFailed(NamedTuple):
+    """The key was not as expected; nothing was changed."""
+
+    mod_revision: int
+    """What the key has instead; 0: it is absent."""
+    revision: int
+    """The store's."""
+
+
+class SessionOpened(NamedTuple):
+    """The session exists, for this long after its last sign of life."""
+
+    session: bytes
+    ttl_ms: int
+
+
+class SessionAlive(NamedTuple):
+    """The session was kept alive."""
+
+    session: bytes
+    ttl_ms: int
+
+
+class SessionClosed(NamedTuple):
+    """The session is gone."""
+
+    session: bytes
+
+
+class SessionExpired(NamedTuple):
+    """The session ran out, was closed or never was; nothing was executed."""
+
+
+class TooManySessions(NamedTuple):
+    """The store holds as many sessions as its format allows; nothing was opened."""
+
+    sessions_max: int
+
+
+class SequenceReused(NamedTuple):
+    """The number belongs to another request of this session; nothing was executed."""
+
+
+class SequenceTooOld(NamedTuple):
+    """The session has acknowledged this number: whether it was executed is forgotten. Now it was not."""
+
+
+class TooManyUnacknowledged(NamedTuple):
+    """The session must acknowledge answers before it can store more; nothing was executed."""
+
+
+class Malformed(NamedTuple):
+    """These bytes are no command; nothing was executed."""
+
+    why: str
+
+
+class TooLarge(NamedTuple):
+    """The command touches more bytes than one command may; nothing was executed."""
+
+    command_bytes: int
+    command_bytes_max: int
+
+
+Executed = PutDone | DeleteDone | ConditionFailed
+"""What a write came to once it was executed: this is stored and repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The write was executed before; this is what it came to then."""
+
+    answer: Executed
+    index: int
+    """The log index at which it was executed."""
+
+
+Answer = (
+    Executed
+    | Repeated
+    | SessionOpened
+    | SessionAlive
+    | SessionClosed
+    | SessionExpired
+    | TooManySessions
+    | SequenceReused
+    | SequenceTooOld
+    | TooManyUnacknowledged
+    | Malformed
+    | TooLarge
+)
+
+_CODES: Final[dict[type[Executed], int]] = {PutDone: 1, DeleteDone: 2, ConditionFailed: 3}
+_TYPES: Final[dict[int, Any]] = {code: kind for kind, code in _CODES.items()}
+
+
+def pack(answer: Executed) -> bytes:
+    """The bytes to store."""
+    packed: bytes = msgpack.packb((_CODES[type(answer)], *answer))
+    return packed
+
+
+def unpack(packed: bytes) -> Executed:
+    """The answer that ``pack`` stored; raises SnapshotError for anything else."""
+    try:
+        code, *fields = msgpack.unpackb(packed)
+        answer: Executed = _TYPES[code](*fields)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise SnapshotError(f"not a stored answer: {error!r}") from error
+    return answer

@@ -1,0 +1,244 @@
+"""What the store can be told to do, and the bytes in which the log carries it.
+
+Told: nothing. Tells: the commands, their limits, ``encode`` and ``decode``. May never know: who asked, at
+what index, or what the table holds.
+
+    plain     msgpack [1, code, fields …]
+    numbered  msgpack [1, 64, session, sequence, acknowledged, <the plain command as bytes>]
+
+A numbered command carries the plain one untouched, so "the same request" is a question about bytes, and
+nodes of different versions answer it alike. Every bound on this page is part of the format: a node that
+judged a command differently would end up with another table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, NewType
+
+import msgpack
+
+from raftkv.errors import CommandError
+
+KEY_BYTES_MAX: Final = 4096
+COMMAND_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Keys and values that one command may touch, so that no apply stalls the cluster."""
+SESSION_BYTES: Final = 16
+"""128 random bits, drawn by whoever opens the session."""
+TTL_MS_MIN: Final = 1_000
+TTL_MS_MAX: Final = 24 * 3_600 * 1_000
+TTL_MS_DEFAULT: Final = 60_000
+NUMBER_MAX: Final = 2**63 - 1
+"""The largest revision, sequence or acknowledgement that a command may name."""
+
+Expect = NewType("Expect", int)
+"""What a write demands of its key: one of the three below, or the mod revision (> 0) that it must have."""
+ANY: Final = Expect(-1)
+"""No condition."""
+PRESENT: Final = Expect(-2)
+"""``If-Match: *``"""
+ABSENT: Final = Expect(0)
+"""``If-None-Match: *``: an absent key's mod revision is 0."""
+
+
+@dataclass(slots=True)
+class Put:
+    """The key has this value, if it is as expected."""
+
+    key: bytes
+    value: bytes
+    expect: Expect = ANY
+
+
+@dataclass(slots=True)
+class Delete:
+    """The key is absent, if it was as expected. Deleting an absent key changes nothing."""
+
+    key: bytes
+    expect: Expect = ANY
+
+
+@dataclass(slots=True)
+class OpenSession:
+    """The session exists. Repeated while it lives, it is the same session, kept alive."""
+
+    session: bytes
+    ttl_ms: int = TTL_MS_DEFAULT
+
+
+@dataclass(slots=True)
+class KeepAlive:
+    """The session lives for another whole ``ttl_ms``."""
+
+    session: bytes
+
+
+@dataclass(slots=True)
+class CloseSession:
+    """The session and its stored answers are gone."""
+
+    session: bytes
+
+
+@dataclass(slots=True)
+class Tick:
+    """Time passes; what has run out goes."""
+
+
+Write = Put | Delete
+"""Commands on keys: only these can be numbered."""
+Command = Put | Delete | OpenSession | KeepAlive | CloseSession | Tick
+
+
+class Numbered(NamedTuple):
+    """The session that wants a write executed at most once, and the number that it gave to it."""
+
+    session: bytes
+    sequence: int
+    """1, 2, 3 …; several may be in flight, in any order."""
+    acknowledged: int = 0
+    """All answers up to this number may be forgotten; 0: none."""
+
+
+class Decoded(NamedTuple):
+    """A command as it stood in the log."""
+
+    command: Command
+    numbered: Numbered | None
+    request: bytes
+    """The command without its numbering; empty where it had none."""
+
+
+_FORMAT: Final = 1
+_PUT: Final = 1
+_DELETE: Final = 2
+_OPEN_SESSION: Final = 16
+_KEEP_ALIVE: Final = 17
+_CLOSE_SESSION: Final = 18
+_TICK: Final = 32
+_NUMBERED: Final = 64
+
+
+def encode(command: Command, numbered: Numbered | None = None) -> bytes:
+    """The bytes to propose. Bounds are not checked here: ``decode`` and the machine are total."""
+    plain: bytes = msgpack.packb(_fields(command))
+    if numbered is None:
+        return plain
+    assert isinstance(command, Write), "only writes to keys are numbered"
+    packed: bytes = msgpack.packb((_FORMAT, _NUMBERED, *numbered, plain))
+    return packed
+
+
+def decode(encoded: bytes) -> Decoded:
+    """The command in these bytes; raises CommandError for anything that is not one within its bounds."""
+    code, fields = _unpack(encoded)
+    if code != _NUMBERED:
+        return Decoded(_parse(code, fields), None, b"")
+    try:
+        session, sequence, acknowledged, plain = fields
+    except ValueError:
+        raise CommandError(f"a numbering has 4 fields, not {len(fields)}") from None
+    numbered = Numbered(_session(session), _number(sequence, least=1), _number(acknowledged, least=0))
+    if type(plain) is not bytes:
+        raise CommandError("the numbered command is not bytes")
+    command = _parse(*_unpack(plain))
+    if not isinstance(command, Write):
+        raise CommandError("only writes to keys are numbered")
+    return Decoded(command, numbered, plain)
+
+
+def _fields(command: Command) -> tuple[Any, ...]:
+    match command:
+        case Put():
+            return _FORMAT, _PUT, command.key, command.value, command.expect
+        case Delete():
+            return _FORMAT, _DELETE, command.key, command.expect
+        case OpenSession():
+            return _FORMAT, _OPEN_SESSION, command.session, command.ttl_ms
+        case KeepAlive():
+            return _FORMAT, _KEEP_ALIVE, command.session
+        case CloseSession():
+            return _FORMAT, _CLOSE_SESSION, command.session
+        case Tick():
+            return _FORMAT, _TICK
+
+
+def _unpack(encoded: bytes) -> tuple[Any, tuple[Any, ...]]:
+    try:
+        unpacked = msgpack.unpackb(encoded, use_list=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise CommandError(f"not msgpack: {error}") from error
+    if type(unpacked) is not tuple or len(unpacked) < 2:
+        raise CommandError("not a list of a format version and a command code")
+    if type(unpacked[0]) is not int or unpacked[0] != _FORMAT:
+        raise CommandError("a command of an unknown format version")
+    return unpacked[1], unpacked[2:]
+
+
+def _parse(code: Any, fields: tuple[Any, ...]) -> Command:
+    parser = _PARSERS.get(code) if type(code) is int else None
+    if parser is None:
+        raise CommandError("an unknown command code")
+    fields_count, build = parser
+    if len(fields) != fields_count:
+        raise CommandError(f"command {code} has {fields_count} fields, not {len(fields)}")
+    return build(*fields)
+
+
+def _put(key: Any, value: Any, expect: Any) -> Put:
+    if type(value) is not bytes:
+        raise CommandError("the value is not bytes")
+    return Put(_key(key), value, _expect(expect))
+
+
+def _delete(key: Any, expect: Any) -> Delete:
+    return Delete(_key(key), _expect(expect))
+
+
+def _open_session(session: Any, ttl_ms: Any) -> OpenSession:
+    if type(ttl_ms) is not int or not TTL_MS_MIN <= ttl_ms <= TTL_MS_MAX:
+        raise CommandError(f"ttl_ms is not within {TTL_MS_MIN} and {TTL_MS_MAX}")
+    return OpenSession(_session(session), ttl_ms)
+
+
+def _keep_alive(session: Any) -> KeepAlive:
+    return KeepAlive(_session(session))
+
+
+def _close_session(session: Any) -> CloseSession:
+    return CloseSession(_session(session))
+
+
+_PARSERS: Final[dict[int, tuple[int, Callable[..., Command]]]] = {
+    _PUT: (3, _put),
+    _DELETE: (2, _delete),
+    _OPEN_SESSION: (2, _open_session),
+    _KEEP_ALIVE: (1, _keep_alive),
+    _CLOSE_SESSION: (1, _close_session),
+    _TICK: (0, Tick),
+}
+
+
+def _key(key: Any) -> bytes:
+    if type(key) is not bytes or not 1 <= len(key) <= KEY_BYTES_MAX:
+        raise CommandError(f"a key is 1 to {KEY_BYTES_MAX} bytes")
+    return key
+
+
+def _session(session: Any) -> bytes:
+    if type(session) is not bytes or len(session) != SESSION_BYTES:
+        raise CommandError(f"a session's id is {SESSION_BYTES} bytes")
+    return session
+
+
+def _expect(expect: Any) -> Expect:
+    if type(expect) is not int or not PRESENT <= expect <= NUMBER_MAX:
+        raise CommandError("an unknown condition")
+    return Expect(expect)
+
+
+def _number(number: Any, *, least: int) -> int:
+    if type(number) is not int or not least <= number <= NUMBER_MAX:
+        raise CommandError(f"a number of a session is within {least} and {NUMBER_MAX}")
+    return number
