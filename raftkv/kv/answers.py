@@ -74,6 +74,10 @@ class TooManySessions(NamedTuple):
     sessions_max: int
 
 
+class Ticked(NamedTuple):
+    """Time has passed."""
+
+
 class SequenceReused(NamedTuple):
     """The number belongs to another request of this session; nothing was executed."""
 
@@ -120,6 +124,7 @@ Answer = (
     | SessionClosed
     | SessionExpired
     | TooManySessions
+    | Ticked
     | SequenceReused
     | SequenceTooOld
     | TooManyUnacknowledged

@@ -1,0 +1,162 @@
+"""The store as a replicated state machine: commands in, answers out, the same on every node.
+
+Told: committed commands with their log index and cluster time. Tells: one answer for each. May never know:
+the clock, chance, the network, which node this is, or who waits for an answer.
+
+Apply is total: whatever the bytes, there is an answer. Cluster time is max(last, stamp); before each command
+whatever has run out by then is removed, and only then is the command looked at.
+
+The state hash covers everything that two nodes must agree on: records, sessions with their stored answers,
+the revision and the cluster time.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, overload
+
+from raftkv.errors import CommandError, SnapshotError
+from raftkv.kv import snapshot
+from raftkv.kv.answers import Answer, ConditionFailed, Executed, Malformed, Ticked, TooLarge
+from raftkv.kv.commands import (
+    ANY,
+    COMMAND_BYTES_MAX,
+    PRESENT,
+    CloseSession,
+    Expect,
+    KeepAlive,
+    Numbered,
+    OpenSession,
+    Put,
+    Tick,
+    Write,
+    decode,
+    encode,
+)
+from raftkv.kv.hashing import Room, item_hash, request_hash, total
+from raftkv.kv.queries import Found, Get, Query, Revision
+from raftkv.kv.sessions import Sessions
+from raftkv.kv.snapshot import State
+from raftkv.kv.table import ABSENT_REVISION, Table
+from raftkv.state_machine import LogEntry
+
+TIME_MS_MAX: Final = 2**62
+"""A stamp beyond this counts as this: an absurd one may not break the arithmetic of expiry."""
+
+_CLOCKS: Final = struct.Struct("<QQ")
+_TICK: Final = encode(Tick())
+
+
+class KeyValueMachine:
+    """Implements ``raftkv.state_machine.StateMachine``."""
+
+    __slots__ = ("_sessions", "_table", "_time_ms")
+
+    def __init__(self) -> None:
+        self._table = Table()
+        self._sessions = Sessions()
+        self._time_ms = 0
+        """Cluster time: the highest stamp so far."""
+
+    def apply_batch(self, entries: Sequence[LogEntry]) -> list[Answer]:
+        """Executes the commands in order; one answer for each."""
+        answers: list[Answer] = []
+        for index, stamp_ms, encoded in entries:
+            self._pass_time(stamp_ms)
+            try:
+                command, numbered, request = decode(encoded)
+            except CommandError as error:
+                answers.append(Malformed(str(error)))
+                continue
+            if isinstance(command, Write):
+                answers.append(self._apply_write(command, numbered, request, index))
+            else:
+                answers.append(self._apply_to_sessions(command))
+        return answers
+
+    @overload
+    def query(self, query: Get) -> Found: ...
+    @overload
+    def query(self, query: Revision) -> int: ...
+    def query(self, query: Query) -> Any:
+        """Answers from the state as it is now."""
+        match query:
+            case Get():
+                return Found(self._table.get(query.key), self._table.revision)
+            case Revision():
+                return self._table.revision
+
+    def tick_due_ms(self) -> int | None:
+        """The cluster time at which the next session runs out; None: there is none."""
+        return self._sessions.next_expiry_ms()
+
+    def tick_command(self) -> bytes:
+        """A command that only lets time pass."""
+        return _TICK
+
+    def state_hash(self) -> int:
+        """128 bits over records, sessions, revision and cluster time."""
+        return _state_hash(self._table, self._sessions, self._time_ms)
+
+    def snapshot(self) -> bytes:
+        """The whole state; equal states have equal snapshots."""
+        return snapshot.pack(State(self._table, self._sessions, self._time_ms, self.state_hash()))
+
+    def restore(self, packed: bytes) -> None:
+        """The state is what ``snapshot`` returned; raises SnapshotError, and then nothing has changed."""
+        state = snapshot.unpack(packed)
+        if _state_hash(state.table, state.sessions, state.time_ms) != state.state_hash:
+            raise SnapshotError("the state in the snapshot does not have the hash that it had when it was taken")
+        self._table, self._sessions, self._time_ms, _ = state
+
+    def _pass_time(self, stamp_ms: int) -> None:
+        self._time_ms = max(self._time_ms, min(stamp_ms, TIME_MS_MAX))
+        due_ms = self._sessions.next_expiry_ms()
+        if due_ms is not None and due_ms <= self._time_ms:
+            self._sessions.expire(self._time_ms)
+
+    def _apply_write(self, command: Write, numbered: Numbered | None, request: bytes, index: int) -> Answer:
+        touched_bytes = len(command.key) + (len(command.value) if isinstance(command, Put) else 0)
+        if touched_bytes > COMMAND_BYTES_MAX:
+            return TooLarge(touched_bytes, COMMAND_BYTES_MAX)
+        if numbered is None:
+            return self._execute(command)
+        hashed = request_hash(request)
+        judgement = self._sessions.judge(numbered, hashed, self._time_ms)
+        if judgement is not None:
+            return judgement
+        answer = self._execute(command)
+        self._sessions.remember(numbered, hashed, self._time_ms, index=index, answer=answer)
+        return answer
+
+    def _execute(self, command: Write) -> Executed:
+        if command.expect != ANY:
+            mod_revision = self._table.mod_revision(command.key)
+            if not _is_as_expected(command.expect, mod_revision):
+                return ConditionFailed(mod_revision, self._table.revision)
+        if isinstance(command, Put):
+            return self._table.put(command.key, command.value)
+        return self._table.delete(command.key)
+
+    def _apply_to_sessions(self, command: OpenSession | KeepAlive | CloseSession | Tick) -> Answer:
+        match command:
+            case OpenSession():
+                return self._sessions.open(command.session, command.ttl_ms, self._time_ms)
+            case KeepAlive():
+                return self._sessions.keep_alive(command.session, self._time_ms)
+            case CloseSession():
+                return self._sessions.close(command.session, self._time_ms)
+            case Tick():
+                return Ticked()
+
+
+def _state_hash(table: Table, sessions: Sessions, time_ms: int) -> int:
+    clocks = item_hash(Room.CLOCKS, b"", _CLOCKS.pack(table.revision, time_ms))
+    return total(table.hash_sum, sessions.hash_sum, clocks)
+
+
+def _is_as_expected(expect: Expect, mod_revision: int) -> bool:
+    if expect == PRESENT:
+        return mod_revision != ABSENT_REVISION
+    return expect == mod_revision
