@@ -1,0 +1,183 @@
+"""The state hash: equal states have equal hashes on every node, and any difference shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raftkv.errors import SnapshotError
+from raftkv.kv import answers
+from raftkv.kv.commands import Delete, Numbered, OpenSession, Put, Tick
+from raftkv.kv.machine import KeyValueMachine
+from raftkv.state_machine import LogEntry
+from tests.kv.store import Store
+
+ID = b"0123456789abcdef"
+
+
+def busy_store() -> Store:
+    store = Store()
+    store.apply(OpenSession(ID), at_ms=5)
+    store.apply(OpenSession(ID[::-1], 1_000), at_ms=6)
+    for number in range(1, 40):
+        store.apply(Put(b"key%d" % (number % 7), b"value%d" % number), Numbered(ID, number, max(0, number - 3)))
+    store.apply(Delete(b"key3"))
+    return store
+
+
+STORY = """
+from tests.kv.test_state_hash import busy_store
+store = busy_store()
+print(store.hash, store.machine.snapshot().hex())
+"""
+
+
+def test_every_process_finds_the_same_hash():
+    """faults 61: whatever the hash seed and the locale are."""
+    told = set()
+    for seed, locale in (("0", "C"), ("1", "C.UTF-8"), ("4242", "tr_TR.UTF-8")):
+        environment = os.environ | {"PYTHONHASHSEED": seed, "LC_ALL": locale, "PYTHONPATH": os.pathsep.join(sys.path)}
+        told.add(subprocess.run([sys.executable, "-c", STORY], env=environment, check=True, capture_output=True).stdout)
+    here = busy_store()
+    assert told == {f"{here.hash} {here.machine.snapshot().hex()}\n".encode()}
+
+
+def test_the_hash_is_part_of_the_format():
+    """A change of this number is a change of format: nodes of two versions would halt over it."""
+    assert Store().hash == 165591259939033158456811725610772606931
+    assert busy_store().hash == 295067968827883149559663135273520869679
+
+
+DIFFERENCES = {
+    "a value": lambda store: store.apply(Put(b"key1", b"another")),
+    "a key less": lambda store: store.apply(Delete(b"key1")),
+    "a session more": lambda store: store.apply(OpenSession(b"x" * 16)),
+    "a later sign of life": lambda store: store.apply(OpenSession(ID), at_ms=7),
+    "the time": lambda store: store.apply(Tick(), at_ms=7),
+    "a stored answer": lambda store: store.apply(Delete(b"none"), Numbered(ID, 41)),
+    "an acknowledgement": lambda store: store.apply(Put(b"key4", b"value39"), Numbered(ID, 39, 37)),
+}
+
+
+@pytest.mark.parametrize("change", DIFFERENCES.values(), ids=DIFFERENCES.keys())
+def test_every_difference_shows(change):
+    store, same = busy_store(), busy_store()
+    assert store.hash == same.hash
+    change(store)
+    assert store.hash != same.hash
+
+
+def test_another_way_to_the_same_records_is_the_same_only_with_the_same_revisions():
+    store, other = Store(), Store()
+    for first, second in ((store, b"a"), (other, b"b")):
+        first.apply(Put(second, b"v"))
+        first.apply(Put(b"ab".replace(second, b""), b"v"))
+    assert store.hash != other.hash
+
+
+def test_no_two_keys_run_together():
+    store, other = Store(), Store()
+    store.apply(Put(b"a", b"bc"))
+    other.apply(Put(b"ab", b"c"))
+    assert store.hash != other.hash
+
+
+@pytest.mark.parametrize("overwrite", [Put(b"key1", b"new"), Delete(b"key1")])
+def test_a_bit_that_flipped_in_memory_shows_for_ever(overwrite):
+    """The hash subtracted is that of the record found: overwriting a damaged one heals nothing."""
+    store, sound = busy_store(), busy_store()
+    records = store.machine._table._records
+    records[b"key1"] = records[b"key1"][:-1] + bytes([records[b"key1"][-1] ^ 1])
+    store.apply(overwrite)
+    sound.apply(overwrite)
+    assert store.get(b"key1") == sound.get(b"key1")
+    assert store.hash != sound.hash
+
+
+def test_a_snapshot_brings_everything_over():
+    """faults 47."""
+    store = busy_store()
+    before, snapshot = store.hash, store.machine.snapshot()
+    store.restart_from_snapshot()
+    assert (store.hash, store.machine.snapshot()) == (before, snapshot)
+    assert store.apply(Put(b"key4", b"value39"), Numbered(ID, 39)) == answers.Repeated(
+        answers.PutDone(created=False, revision=39, create_revision=4, version=6), index=41
+    )
+
+
+def test_restoring_replaces_what_was_there():
+    store = busy_store()
+    store.machine.restore(KeyValueMachine().snapshot())
+    assert store.hash == Store().hash
+    assert store.get(b"key1") is None and store.machine.tick_due_ms() is None
+
+
+def test_no_damaged_snapshot_is_restored():
+    """faults 58: any single byte, any cut; and the state is as it was."""
+    snapshot, store = busy_store().machine.snapshot(), busy_store()
+    before = store.hash
+    damaged = [snapshot[:cut] for cut in range(0, len(snapshot), 7)]
+    damaged += [snapshot[:at] + bytes([snapshot[at] ^ 0x41]) + snapshot[at + 1 :] for at in range(len(snapshot))]
+    for bad in damaged:
+        with pytest.raises(SnapshotError):
+            store.machine.restore(bad)
+    assert store.hash == before
+
+
+NOT_SNAPSHOTS = {
+    "nothing": b"",
+    "format 2": msgpack.packb([2, 0, 0, [], [], bytes(16)]),
+    "a field too few": msgpack.packb([1, 0, 0, [], []]),
+    "a negative revision": msgpack.packb([1, -1, 0, [], [], bytes(16)]),
+    "time that is text": msgpack.packb([1, 0, "0", [], [], bytes(16)]),
+    "records that are numbers": msgpack.packb([1, 0, 0, [1, 2], [], bytes(16)]),
+    "keys that are numbers": msgpack.packb([1, 0, 0, [[1, b"r"]], [], bytes(16)]),
+    "a session of nothing": msgpack.packb([1, 0, 0, [], [[]], bytes(16)]),
+    "a session that expired before time began": msgpack.packb([1, 0, 0, [], [[ID, 1, -1, 0, []]], bytes(16)]),
+    "the wrong hash": msgpack.packb([1, 0, 0, [], [], bytes(16)]),
+}
+
+
+@pytest.mark.parametrize("packed", NOT_SNAPSHOTS.values(), ids=NOT_SNAPSHOTS.keys())
+def test_what_is_no_snapshot_is_refused(packed):
+    with pytest.raises(SnapshotError):
+        KeyValueMachine().restore(packed)
+
+
+@pytest.mark.parametrize("packed", [b"", b"\xc1", msgpack.packb([9, 1, 1]), msgpack.packb([1]), msgpack.packb(7)])
+def test_what_is_no_stored_answer_is_refused(packed):
+    with pytest.raises(SnapshotError):
+        answers.unpack(packed)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=40),
+            st.recursive(
+                st.one_of(st.integers(-3, 70), st.binary(max_size=18), st.none(), st.text(max_size=3), st.booleans()),
+                lambda inner: st.lists(inner, max_size=6),
+            ).map(msgpack.packb),
+            st.lists(st.one_of(st.integers(-2, 65), st.just(ID), st.binary(max_size=20)), max_size=6).map(
+                lambda fields: msgpack.packb([1, *fields])
+            ),
+        ),
+        max_size=12,
+    ),
+    st.integers(-1, 2**65),
+)
+def test_apply_is_total(garbage, stamp_ms):
+    """faults 62, 64: whatever the bytes and the stamp, an answer each, the same on every node."""
+    store, other = busy_store(), busy_store()
+    entries = [LogEntry(100 + number, stamp_ms, encoded) for number, encoded in enumerate(garbage)]
+    told = store.machine.apply_batch(entries)
+    assert len(told) == len(entries)
+    assert all(isinstance(answer, answers.Answer) for answer in told)
+    assert (other.machine.apply_batch(entries), other.hash) == (told, store.hash)
