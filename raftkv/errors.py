@@ -51,6 +51,14 @@ class SnapshotError(WireError):
     """A state machine's snapshot, or what it restored from one, does not decode or is not whole."""
 
 
+class RequestRefused(WireError):
+    """A request's bytes are refused before anybody acts on them; what it is answered, as http-api.md names it."""
+
+    def __init__(self, detail: str, *, status: int = 400, code: str = "bad_request") -> None:
+        self.status, self.code, self.detail = status, code, detail
+        super().__init__(f"{status} {code}: {detail}")
+
+
 class DataError(RaftkvError):
     """The data directory cannot be used as it is; ``exit_code`` is what ``raftkv serve`` exits with."""
 
@@ -97,3 +105,7 @@ class UnknownFormat(DataError):
     """The directory was written by a version of raftkv that this one does not know."""
 
     exit_code = 77
+
+
+class Misdirected(WireError):
+    """A peer's message is for another cluster, another node, or another incarnation of this node."""

@@ -8,10 +8,12 @@ use is ``stamp_ms``, the cluster's time, which the log carries and which never f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 
-class LogEntry(NamedTuple):
+@dataclass(slots=True)
+class LogEntry:
     """One committed command, as the machine sees it."""
 
     index: int

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from raftkv.core.messages import Reply, Request
+from raftkv.core.messages import Envelope
 from raftkv.core.types import Configuration, Index, NodeId, Term, Ticket
 
 Exchange = object
 """The shell's own handle of an open exchange with a peer: given with a request, handed back with its reply."""
 
 
-class LogBase(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LogBase:
     """The log starts again right after this entry, which a snapshot holds."""
 
     index: Index
@@ -57,7 +58,8 @@ class Committed(NamedTuple):
     frames: list[bytes]
 
 
-class ReadReady(NamedTuple):
+@dataclass(slots=True)
+class ReadReady:
     """The read may be served once ``index`` is applied."""
 
     read_id: int
@@ -78,8 +80,8 @@ class Effects:
     """All that has gathered since the last ``take()``."""
 
     persist: list[DiskWrite] = field(default_factory=list)
-    requests: list[tuple[NodeId, Request]] = field(default_factory=list)
-    replies: list[tuple[Exchange, Reply]] = field(default_factory=list)
+    requests: list[Envelope] = field(default_factory=list)
+    replies: list[tuple[Exchange, Envelope]] = field(default_factory=list)
     apply: list[Committed] = field(default_factory=list)
     read_log: list[LogRead] = field(default_factory=list)
     reads_ready: list[ReadReady] = field(default_factory=list)

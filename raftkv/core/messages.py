@@ -84,6 +84,8 @@ class Heartbeat:
     term: Term
     commit: Index
     """min(the leader's commit, what this follower is known to match)."""
+    leader_commit: Index
+    """The leader's commit itself. Proves nothing here; who has applied it knows how fresh that is."""
     round: Round
     confirmed_age_ms: int
     """How long ago the newest round that a majority has confirmed was sent: the bound of staleness."""

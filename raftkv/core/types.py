@@ -133,7 +133,13 @@ def _pack_membership(membership: Membership) -> list[Any]:
     return [
         [[member.id, member.incarnation, member.url] for member in membership.voters],
         [
-            [learner.member.id, learner.member.incarnation, learner.member.url, learner.intent.value, learner.deadline_ms]
+            [
+                learner.member.id,
+                learner.member.incarnation,
+                learner.member.url,
+                learner.intent.value,
+                learner.deadline_ms,
+            ]
             for learner in membership.learners
         ],
     ]

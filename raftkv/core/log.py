@@ -1,0 +1,138 @@
+"""The log as the core sees it: the term runs of all of it, the frames of the newest part.
+
+Told: frames to append, where to truncate, where to begin anew. Tells: the term at any index, and the
+frames of a range as long as they are still in memory. Knows nothing of disks: what was evicted here is
+read back by whoever keeps the files.
+
+    index   base     1 2 3 4 5 6 7 8
+    term      1      1 1 2 2 2 3 3 3      runs: (1, 1) (3, 2) (6, 3)
+    frames                 . . x x x x    memory begins at 5
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from raftkv import frames as framing
+from raftkv.core.types import Index, Term
+
+
+class RaftLog:
+    """Entries base + 1 … last_index. The entry at base itself is in a snapshot (or is the void before 1)."""
+
+    __slots__ = ("_frames", "_memory_bytes", "_memory_first", "_run_firsts", "_run_terms", "base_index", "base_term")
+
+    def __init__(
+        self,
+        *,
+        base_index: Index = Index(0),
+        base_term: Term = Term(0),
+        term_runs: Sequence[tuple[Index, Term]] = (),
+        memory_first: Index | None = None,
+        frames: Sequence[bytes] = (),
+    ) -> None:
+        self.base_index = base_index
+        self.base_term = base_term
+        self._run_firsts = [first for first, _ in term_runs]
+        self._run_terms = [term for _, term in term_runs]
+        self._memory_first = base_index + 1 if memory_first is None else memory_first
+        self._frames = list(frames)
+        self._memory_bytes = sum(map(len, self._frames))
+
+    @property
+    def last_index(self) -> Index:
+        """Of the newest entry; base_index when there is none."""
+        return Index(self._memory_first + len(self._frames) - 1)
+
+    @property
+    def last_term(self) -> Term:
+        """Of the newest entry; base_term when there is none."""
+        return self._run_terms[-1] if self._run_terms else self.base_term
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the frames held."""
+        return self._memory_bytes
+
+    @property
+    def memory_first(self) -> Index:
+        """The oldest entry whose frame is held; one past the end when none is."""
+        return Index(self._memory_first)
+
+    def term_at(self, index: int) -> Term | None:
+        """The entry's term; None where this log does not say (before base, past the end)."""
+        if index == self.base_index:
+            return self.base_term
+        if index < self.base_index or index > self.last_index:
+            return None
+        return self._run_terms[bisect_right(self._run_firsts, index) - 1]
+
+    def first_index_of_term_at(self, index: int) -> Index:
+        """Where the run of equal terms that holds ``index`` begins in this log."""
+        assert self.base_index < index <= self.last_index, index
+        return self._run_firsts[bisect_right(self._run_firsts, index) - 1]
+
+    def last_index_of_term(self, term: int) -> Index | None:
+        """The newest entry of that very term; None when the log holds none."""
+        position = bisect_right(self._run_terms, term) - 1
+        if position < 0 or self._run_terms[position] != term:
+            return self.base_index if term == self.base_term and term > 0 else None
+        if position + 1 < len(self._run_firsts):
+            return Index(self._run_firsts[position + 1] - 1)
+        return self.last_index
+
+    def append(self, frames: Sequence[bytes]) -> None:
+        """Puts entries at the end. They follow on without a gap and their terms do not fall."""
+        term, index = self.last_term, self.last_index
+        for frame in frames:
+            frame_term, frame_index = framing.term_and_index(frame)
+            index = Index(index + 1)
+            assert frame_index == index, f"entry {frame_index} appended at {index}"
+            if frame_term != term or not self._run_terms:
+                assert frame_term >= term, f"term falls from {term} to {frame_term} at {index}"
+                term = Term(frame_term)
+                self._run_firsts.append(index)
+                self._run_terms.append(term)
+            self._memory_bytes += len(frame)
+        self._frames.extend(frames)
+
+    def truncate_from(self, index: int) -> None:
+        """Removes ``index`` and all after it."""
+        assert self.base_index < index <= self.last_index, index
+        while self._run_firsts and self._run_firsts[-1] >= index:
+            self._run_firsts.pop()
+            self._run_terms.pop()
+        keep = max(0, index - self._memory_first)
+        self._memory_bytes -= sum(map(len, self._frames[keep:]))
+        del self._frames[keep:]
+        self._memory_first = min(self._memory_first, index)
+
+    def frames_between(self, first: int, last: int, *, bytes_max: int) -> list[bytes] | None:
+        """Entries first … last, cut after the one that reaches bytes_max; None: not (all) in memory any more."""
+        if first < self._memory_first:
+            return None
+        assert last <= self.last_index, (last, self.last_index)
+        start = first - self._memory_first
+        found = self._frames[start : last - self._memory_first + 1]
+        size = 0
+        for count, frame in enumerate(found, 1):
+            size += len(frame)
+            if size >= bytes_max:
+                return found[:count]
+        return found
+
+    def evict(self, *, bytes_max: int, through: int) -> None:
+        """Drops the oldest frames beyond bytes_max, never past ``through`` (what a disk can give back).
+
+        Does so in steps of an eighth, so that the list is not shifted at every append.
+        """
+        if self._memory_bytes <= bytes_max + bytes_max // 8:
+            return
+        count, freed, limit = 0, 0, through - self._memory_first + 1
+        while count < limit and self._memory_bytes - freed > bytes_max:
+            freed += len(self._frames[count])
+            count += 1
+        del self._frames[:count]
+        self._memory_first += count
+        self._memory_bytes -= freed

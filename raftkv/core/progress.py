@@ -1,0 +1,82 @@
+"""One follower as its leader sees it: how far it matches, what is under way to it.
+
+    PROBE      we do not know where the logs agree: one AppendEntries at a time
+    REPLICATE  they agree up to match: entries are sent ahead of the replies, within bounds (thesis §10.2.3)
+
+A lost or refused AppendEntries brings it back to PROBE. A log that begins after what the follower needs
+will need a third state, SNAPSHOT.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+from raftkv.core import rules
+from raftkv.core.types import Index, Round
+
+
+class Phase(Enum):
+    """How entries are sent to a follower."""
+
+    PROBE = "probe"
+    REPLICATE = "replicate"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Paper Figure 2 "volatile state on leaders", for one peer. Only its leader changes it."""
+
+    next_index: Index
+    """The next entry to send."""
+    match_index: Index = Index(0)
+    """The highest entry known to be on the peer's stable storage as it is on ours."""
+    phase: Phase = Phase.PROBE
+    inflight: deque[tuple[Index, int]] = field(default_factory=deque)
+    """(last index, when sent) of each AppendEntries that has not been answered."""
+    blocked_until_us: int = 0
+    """Nothing is sent before: the peer could not be reached."""
+    reads_log: bool = False
+    """Entries for it are being read from disk."""
+    last_contact_us: int = 0
+    """When it last answered in this term; at the start of a term, when that began."""
+    has_answered: bool = False
+    """It has answered at all in this term."""
+    echoed_round: Round = Round(0)
+    """The newest read round that it echoed."""
+    state_hash: tuple[Index, bytes] = (Index(0), b"")
+    """What it last said of its state."""
+
+    def may_send(self, *, now_us: int, inflight_max: int) -> bool:
+        """Whether another AppendEntries may go out now."""
+        if now_us < self.blocked_until_us or self.reads_log:
+            return False
+        return len(self.inflight) < (1 if self.phase is Phase.PROBE else inflight_max)
+
+    def sent(self, *, last_index: Index, now_us: int) -> None:
+        """An AppendEntries that ends at last_index is on its way."""
+        self.inflight.append((last_index, now_us))
+        if self.phase is Phase.REPLICATE:
+            self.next_index = Index(last_index + 1)
+
+    def matched(self, match: Index) -> None:
+        """The peer holds everything up to ``match`` on stable storage."""
+        self.match_index = rules.match_index_after(known=self.match_index, reported=match)
+        while self.inflight and self.inflight[0][0] <= match:
+            self.inflight.popleft()
+        if self.phase is Phase.PROBE:
+            self.phase = Phase.REPLICATE
+            self.inflight.clear()
+            self.next_index = Index(self.match_index + 1)
+        self.next_index = max(self.next_index, Index(self.match_index + 1))
+
+    def probe_from(self, next_index: Index) -> None:
+        """We no longer know what reached the peer: one at a time again, from there."""
+        self.phase = Phase.PROBE
+        self.inflight.clear()
+        self.next_index = next_index
+
+    def oldest_send_us(self) -> int | None:
+        """When the oldest unanswered AppendEntries went out."""
+        return self.inflight[0][1] if self.inflight else None

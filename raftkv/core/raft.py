@@ -1,0 +1,280 @@
+"""The facade of the core: everything that can happen to a node, and what it wants done about it.
+
+Sans-IO: time comes in by ``elapse``, chance by a seeded ``rng``, messages by ``receive``, the disk's word
+by ``persisted``. What is to be done comes out of ``take()``. Same inputs, same effects, byte for byte.
+
+    raft.elapse(now_us)             before anything else of a turn
+    raft.receive(envelope, …)       any number of these, in any order
+    raft.propose(payloads)
+    effects = raft.take()           once a turn
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from raftkv.core import election, reads, replication, transfer
+from raftkv.core.effects import Effects, Exchange, LogRead
+from raftkv.core.messages import (
+    REPLY_TYPES,
+    AppendEntries,
+    AppendEntriesReply,
+    Envelope,
+    Heartbeat,
+    HeartbeatReply,
+    PreVoteReply,
+    PreVoteRequest,
+    ReadIndexReply,
+    ReadIndexRequest,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+    TimeoutNowReply,
+)
+from raftkv.core.settings import RaftSettings
+from raftkv.core.state import Identity, Saved, State
+from raftkv.core.types import Configuration, Index, NodeId, Role, Term, Ticket
+from raftkv.errors import Misdirected, NotLeader
+
+
+class Raft:
+    """One node of a cluster."""
+
+    def __init__(self, me: Identity, settings: RaftSettings, saved: Saved, rng: Random) -> None:
+        self._state = State(me, settings, saved, rng)
+        self._state.role = self._state.idle_role
+
+    # ------------------------------------------------------------------------------- what comes in
+
+    def elapse(self, now_us: int) -> None:
+        """It is now ``now_us`` on this node's monotonic clock. Timers that have run out are acted upon."""
+        state = self._state
+        state.now_us = max(state.now_us, now_us)
+        if state.office is not None:
+            election.check_quorum(state)
+        if state.office is not None:
+            reads.heartbeat_if_due(state)
+            replication.repeat_lost_appends(state)
+            transfer.hand_over_if_disk_stalls(state)
+        elif state.election_deadline_us is None:
+            election.restart_election_timer(state)
+        elif state.now_us >= state.election_deadline_us:
+            election.election_timeout_passed(state)
+        reads.fail_asked_reads(state)
+
+    def receive(self, envelope: Envelope, exchange: Exchange | None = None) -> None:
+        """A message came. A request comes with the shell's handle of its exchange, and gets one reply.
+
+        Raises Misdirected for a message that is not for this node, or a reply of somebody who is not the
+        member he was; MessageError for one that no node of ours sends. Neither changes anything.
+        """
+        self._prove_address(envelope)
+        state, message = self._state, envelope.message
+        match message:
+            case AppendEntries():
+                replication.handle_append_entries(state, envelope, message, exchange)
+            case AppendEntriesReply():
+                replication.handle_append_reply(state, envelope, message)
+            case Heartbeat():
+                reads.handle_heartbeat(state, envelope, message, exchange)
+            case HeartbeatReply():
+                reads.handle_heartbeat_reply(state, envelope, message)
+            case PreVoteRequest():
+                election.handle_pre_vote(state, envelope, message, exchange)
+            case PreVoteReply():
+                election.handle_pre_vote_reply(state, envelope, message)
+            case RequestVote():
+                election.handle_request_vote(state, envelope, message, exchange)
+            case RequestVoteReply():
+                election.handle_request_vote_reply(state, envelope, message)
+            case ReadIndexRequest():
+                reads.handle_read_index(state, envelope, message, exchange)
+            case ReadIndexReply():
+                reads.handle_read_index_reply(state, envelope, message)
+            case TimeoutNow():
+                transfer.handle_timeout_now(state, envelope, message, exchange)
+            case TimeoutNowReply():
+                transfer.handle_timeout_now_reply(state, envelope, message)
+
+    def delivery_failed(self, envelope: Envelope) -> None:
+        """A request of ours got no reply and never will. It may have arrived all the same."""
+        if isinstance(envelope.message, AppendEntries):
+            replication.append_failed(self._state, envelope.receiver)
+        elif isinstance(envelope.message, ReadIndexRequest):
+            reads.fail_asked_reads(self._state, of=envelope.receiver)
+
+    def propose(self, payloads: list[bytes]) -> Index:
+        """Appends them as entries of this term; returns the first one's index. Raises NotLeader."""
+        if not self.takes_proposals:
+            raise NotLeader
+        return replication.propose(self._state, payloads)
+
+    def request_read(self, read_id: int) -> None:
+        """Asks for an index at which a read is linearizable; comes back in reads_ready or reads_failed."""
+        reads.request_read(self._state, read_id)
+
+    def transfer_leadership(self, target: NodeId | None) -> NodeId:
+        """Begins to hand over, to the best placed voter if none is named; returns who it is.
+
+        Raises NotLeader, or ValueError saying why that node cannot take over.
+        """
+        state = self._state
+        if state.office is None:
+            raise NotLeader
+        chosen = transfer.best_target(state) if target is None else target
+        if chosen is None:
+            raise ValueError("no other voter has been heard lately")
+        if chosen not in state.other_voters():
+            raise ValueError(f"{chosen} is no other voter of this cluster")
+        transfer.begin(state, chosen)
+        return chosen
+
+    def persisted(self, ticket: Ticket) -> None:
+        """This disk work, and all before it, is on stable storage."""
+        state = self._state
+        state.durability.persisted(ticket)
+        election.own_vote_became_durable(state)
+        replication.advance_commit(state)
+
+    def log_was_read(self, read: LogRead, frames: list[bytes]) -> None:
+        """The answer to a LogRead: the entries as they stand on disk."""
+        replication.log_was_read(self._state, read, frames)
+
+    def applied(self, index: Index) -> None:
+        """The state machine holds everything up to ``index``."""
+        assert self._state.applied_index <= index <= self._state.handed_index
+        self._state.applied_index = index
+
+    def machine_hash(self, index: Index, state_hash: bytes) -> None:
+        """The state machine's hash right after applying ``index``, a multiple of 1,024."""
+        self._state.state_hash = (index, state_hash)
+
+    # --------------------------------------------------------------------------------- what comes out
+
+    def take(self) -> Effects:
+        """Everything that is to be done since the last call. May be sent and written in any order."""
+        state = self._state
+        if state.office is not None:
+            reads.open_round_if_reads_wait(state)
+            reads.confirm_rounds(state)
+            replication.send_appends(state)
+            transfer.go_on(state)
+        replication.hand_out_committed(state)
+        state.log.evict(
+            bytes_max=state.settings.log_memory_bytes,
+            through=min(state.durability.durable_index, state.handed_index),
+        )
+        persist = state.durability.take(now_us=state.now_us)
+        state.outbox.release(current_term=state.current_term, durability=state.durability)
+        requests, replies = state.outbox.take()
+        effects = Effects(
+            persist=persist,
+            requests=requests,
+            replies=replies,
+            apply=state.commits,
+            read_log=state.log_reads,
+            reads_ready=state.reads_ready,
+            reads_failed=state.reads_failed,
+            notes=state.notes,
+            deadline_us=self._deadline_us(),
+        )
+        state.commits, state.log_reads, state.notes = [], [], []
+        state.reads_ready, state.reads_failed = [], []
+        return effects
+
+    def _deadline_us(self) -> int | None:
+        """When the next timer runs out; at once, if there is more to apply."""
+        state, office = self._state, self._state.office
+        if state.handed_index < state.commit_index and not state.apply_read_under_way:
+            return state.now_us
+        if office is None:
+            return state.election_deadline_us if state.election_deadline_us is not None else state.now_us
+        if office.transfer is not None:
+            return min(office.next_heartbeat_us, office.transfer.deadline_us)
+        return office.next_heartbeat_us
+
+    # -------------------------------------------------------------------------------- what can be read
+
+    @property
+    def state(self) -> State:
+        """All variables, to be read; nobody outside the core writes them."""
+        return self._state
+
+    @property
+    def role(self) -> Role:
+        """Follower, candidate, leader or learner."""
+        return self._state.role
+
+    @property
+    def term(self) -> Term:
+        """The current term (paper §5.1)."""
+        return self._state.current_term
+
+    @property
+    def voted_for(self) -> NodeId | None:
+        """Who got this node's vote in the current term."""
+        return self._state.voted_for
+
+    @property
+    def leader_id(self) -> NodeId | None:
+        """The leader of the current term, if it was heard."""
+        return self._state.leader_id
+
+    @property
+    def commit_index(self) -> Index:
+        """The highest entry known to be committed."""
+        return self._state.commit_index
+
+    @property
+    def applied_index(self) -> Index:
+        """The highest entry that the state machine holds."""
+        return self._state.applied_index
+
+    @property
+    def last_index(self) -> Index:
+        """The end of the log."""
+        return self._state.log.last_index
+
+    @property
+    def durable_index(self) -> Index:
+        """The end of what is on this node's stable storage."""
+        return self._state.durability.durable_index
+
+    @property
+    def configuration(self) -> Configuration:
+        """The configuration in force."""
+        return self._state.configurations.current
+
+    @property
+    def takes_proposals(self) -> bool:
+        """Whether ``propose`` would take one now: leads, is not handing over, its disk answers."""
+        office = self._state.office
+        return office is not None and office.transfer is None and not transfer.disk_has_stalled(self._state)
+
+    @property
+    def heard_leader_recently(self) -> bool:
+        """Whether the leader of this term was heard within the lower election timeout."""
+        state = self._state
+        if state.leader_id is None or state.last_heard_leader_us is None:
+            return False
+        return state.now_us - state.last_heard_leader_us < state.settings.election_timeout_us
+
+    def term_at(self, index: int) -> Term | None:
+        """The term of an entry; None where the log does not say."""
+        return self._state.log.term_at(index)
+
+    # ------------------------------------------------------------------------------------------ walls
+
+    def _prove_address(self, envelope: Envelope) -> None:
+        """Another cluster's message, or one to another incarnation of this id, is not for us (design: identity)."""
+        me = self._state.me
+        if envelope.cluster_id != me.cluster_id:
+            raise Misdirected(f"{me.id} belongs to cluster {me.cluster_id.hex()}, not {envelope.cluster_id.hex()}")
+        if envelope.receiver != me.id:
+            raise Misdirected(f"this is {me.id}, not {envelope.receiver}")
+        if envelope.receiver_incarnation != me.incarnation:
+            raise Misdirected(f"{me.id}'s data is gone; run raftkv member replace {me.id}")
+        if isinstance(envelope.message, REPLY_TYPES) and not self._state.configurations.is_listed(
+            envelope.sender, envelope.sender_incarnation
+        ):
+            raise Misdirected(f"a reply of {envelope.sender}, which is not the member of that name")

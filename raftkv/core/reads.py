@@ -1,0 +1,174 @@
+"""Heartbeats, which are read rounds, and the reads that wait for them (thesis §6.4).
+
+A round has a number that its term never uses again. A read joins a round that begins after it was
+registered; once a majority of each voter set has echoed that round or a later one, nobody else led when
+the read came, and the commit index noted then is safe to read at. One round serves all that wait.
+"""
+
+from __future__ import annotations
+
+from raftkv.core import election, replication, rules
+from raftkv.core.effects import Exchange, ReadReady
+from raftkv.core.messages import Envelope, Heartbeat, HeartbeatReply, ReadIndexReply, ReadIndexRequest
+from raftkv.core.state import AskedRead, Office, OpenRound, State, WaitingRead
+from raftkv.core.types import Index, NodeId, Round
+
+# ------------------------------------------------------------------------------ reads of this node
+
+
+def request_read(state: State, read_id: int) -> None:
+    """A leader registers the read; a follower asks its leader for the index; without one the read fails."""
+    if state.office is not None:
+        state.office.unregistered_reads.append(WaitingRead(read_id, None))
+    elif state.leader_id is not None and state.leader_id in state.configurations.members:
+        state.asked_reads[read_id] = AskedRead(state.leader_id, state.now_us)
+        request = state.request(state.leader_id, ReadIndexRequest(state.current_term, read_id))
+        state.outbox.send(request, said_in=state.current_term)
+    else:
+        state.reads_failed.append(read_id)
+
+
+def handle_read_index_reply(state: State, envelope: Envelope, reply: ReadIndexReply) -> None:
+    """The leader's index, or word that it leads no more."""
+    election.adopt_term(state, reply.term, f"{envelope.sender} knows term {reply.term}")
+    asked = state.asked_reads.get(reply.read_id)
+    if asked is None or asked.leader != envelope.sender:
+        return
+    del state.asked_reads[reply.read_id]
+    if reply.confirmed:
+        state.reads_ready.append(ReadReady(reply.read_id, reply.index))
+    else:
+        state.reads_failed.append(reply.read_id)
+
+
+def fail_asked_reads(state: State, *, of: NodeId | None = None) -> None:
+    """Reads that were asked of a leader who is not ours any more, or of ``of``, or too long ago, fail."""
+    oldest_us = state.now_us - state.settings.election_timeout_us
+    for read_id, asked in list(state.asked_reads.items()):
+        if asked.leader != state.leader_id or asked.leader == of or asked.asked_us <= oldest_us:
+            del state.asked_reads[read_id]
+            state.reads_failed.append(read_id)
+
+
+# --------------------------------------------------------------------------------- at the leader
+
+
+def handle_read_index(state: State, envelope: Envelope, request: ReadIndexRequest, exchange: Exchange) -> None:
+    """A follower's read waits for a round like any other; its exchange stays open until then."""
+    if state.office is None or request.term != state.current_term:
+        refusal = ReadIndexReply(state.current_term, request.read_id, confirmed=False, index=Index(0))
+        return state.outbox.reply(exchange, state.answer(envelope, refusal), said_in=state.current_term)
+    return state.office.unregistered_reads.append(WaitingRead(request.read_id, (exchange, envelope)))
+
+
+def heartbeat_if_due(state: State) -> None:
+    """Speaks to everybody once an interval, so that nobody stands (paper §5.2)."""
+    office = state.office
+    assert office is not None
+    if state.now_us >= office.next_heartbeat_us:
+        _send_round(state, office)
+
+
+def open_round_if_reads_wait(state: State) -> None:
+    """All reads that wait go with one round; while many rounds are out, they gather for the next."""
+    office = state.office
+    assert office is not None
+    if not office.unregistered_reads or not replication.may_serve(state, office):
+        return
+    if len(office.rounds) < state.settings.inflight_rounds_max:
+        _send_round(state, office)
+        confirm_rounds(state)
+
+
+def _send_round(state: State, office: Office) -> None:
+    """Every heartbeat is a round; the reads that may be served join it."""
+    office.last_round = Round(office.last_round + 1)
+    office.next_heartbeat_us = state.now_us + state.settings.heartbeat_us
+    joining = office.unregistered_reads if replication.may_serve(state, office) else []
+    if joining:
+        office.unregistered_reads = []
+    office.rounds.append(OpenRound(office.last_round, state.now_us, state.commit_index, joining))
+    _forget_oldest_idle_round(state, office)
+    for peer, progress in office.progress.items():
+        message = Heartbeat(
+            state.current_term,
+            rules.heartbeat_commit_index(leaders=state.commit_index, match=progress.match_index),
+            state.commit_index,
+            office.last_round,
+            confirmed_age_ms(state, office),
+        )
+        state.outbox.send_at_once(state.request(peer, message))
+
+
+def _forget_oldest_idle_round(state: State, office: Office) -> None:
+    """Rounds that nobody echoes do not pile up: their reads wait for the newest."""
+    if len(office.rounds) > 2 * state.settings.inflight_rounds_max:
+        oldest = office.rounds.pop(0)
+        office.rounds[0].reads[:0] = oldest.reads
+
+
+def confirmed_age_ms(state: State, office: Office) -> int:
+    """How long ago the newest confirmed round was sent; before the first, how long this term has lasted."""
+    since_us = office.began_us if office.newest_confirmed_us is None else office.newest_confirmed_us
+    return -((since_us - state.now_us) // 1000)
+
+
+def handle_heartbeat_reply(state: State, envelope: Envelope, reply: HeartbeatReply) -> None:
+    """Notes the echo; what it confirms is released."""
+    progress = replication.contact(state, envelope, reply)
+    if progress is None:
+        return
+    progress.echoed_round = max(progress.echoed_round, reply.round)
+    if reply.hash_index > 0:
+        progress.state_hash = (reply.hash_index, reply.state_hash)
+        _note_disagreement(state, envelope.sender, reply)
+    confirm_rounds(state)
+
+
+def confirm_rounds(state: State) -> None:
+    """Releases the reads of every round that a majority of each voter set has echoed."""
+    office = state.office
+    if office is None or not office.rounds:
+        return
+    echoed: dict[NodeId, int] = {peer: progress.echoed_round for peer, progress in office.progress.items()}
+    confirmed = rules.confirmed_round(state.voter_sets, state.with_own(echoed, office.last_round))
+    while office.rounds and office.rounds[0].round <= confirmed:
+        done = office.rounds.pop(0)
+        office.newest_confirmed_us = done.sent_us
+        state.note_freshness(done.read_index, as_of_us=done.sent_us)
+        for read in done.reads:
+            _release(state, read, done.read_index)
+
+
+def _release(state: State, read: WaitingRead, index: Index) -> None:
+    if read.asker is None:
+        state.reads_ready.append(ReadReady(read.read_id, index))
+        return
+    exchange, request = read.asker
+    reply = ReadIndexReply(state.current_term, read.read_id, confirmed=True, index=index)
+    state.outbox.reply(exchange, state.answer(request, reply), said_in=state.current_term)
+
+
+def _note_disagreement(state: State, sender: NodeId, reply: HeartbeatReply) -> None:
+    """Equal logs must make equal states; two hashes at one index are told once a term."""
+    office = state.office
+    assert office is not None
+    index, state_hash = state.state_hash
+    if index == reply.hash_index and state_hash != reply.state_hash and not office.disagreement_noted:
+        office.disagreement_noted = True
+        state.note("replicas_disagree", f"{state.me.id}: {sender} has another state at index {index}")
+
+
+# --------------------------------------------------------------------------------- at a follower
+
+
+def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, exchange: Exchange) -> None:
+    """The leader is there. Its commit is within what this log is known to match; the round is echoed."""
+    if not rules.term_is_stale(theirs=request.term, ours=state.current_term):
+        election.heard_leader(state, envelope.sender, request.term)
+        state.note_freshness(request.leader_commit, as_of_us=state.now_us - request.confirmed_age_ms * 1000)
+        state.commit_index = rules.follower_commit_index(
+            ours=state.commit_index, leaders=request.commit, last_checked=state.log.last_index
+        )
+    reply = HeartbeatReply(state.current_term, request.round, *state.state_hash)
+    state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)

@@ -1,0 +1,259 @@
+"""THE PAPER: each rule of Raft once, under a name that is its claim.
+
+Sections are those of "In Search of an Understandable Consensus Algorithm (Extended Version)" and of
+Ongaro's thesis "Consensus: Bridging Theory and Practice". Every function is pure and says what breaks
+without it. Indexes and terms come in as arguments; nothing here knows where they are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from random import Random
+
+from raftkv.core.quorum import VoterSets, has_majority, majority_value
+from raftkv.core.types import Index, NodeId, Round, Term
+
+# ---------------------------------------------------------------------------------------------- terms
+
+
+def term_is_news(*, theirs: int, ours: int) -> bool:
+    """Paper §5.1, Figure 2 "All Servers": a higher term is adopted, and whoever led or stood follows.
+
+    Without it two leaders of different terms would both go on.
+    """
+    return theirs > ours
+
+
+def term_is_stale(*, theirs: int, ours: int) -> bool:
+    """Paper §5.1: a request of an older term is refused.
+
+    Without it a deposed leader would go on writing.
+    """
+    return theirs < ours
+
+
+# ------------------------------------------------------------------------------------------ elections
+
+
+def randomized_election_timeout_us(rng: Random, *, lower_us: int) -> int:
+    """Paper §5.2: chosen anew for each wait from [E, 2E).
+
+    Without the spread, followers stand at the same moment and split the vote again and again.
+    """
+    return lower_us + rng.randrange(lower_us)
+
+
+def candidate_is_up_to_date(
+    *, candidates_last_term: int, candidates_last_index: int, our_last_term: int, our_last_index: int
+) -> bool:
+    """Paper §5.4.1, the election restriction: the later last term wins, then the longer log.
+
+    Without it a leader could be elected that lacks committed entries, and it would overwrite them.
+    """
+    return (candidates_last_term, candidates_last_index) >= (our_last_term, our_last_index)
+
+
+def vote_is_free(*, voted_for: NodeId | None, candidate: NodeId) -> bool:
+    """Paper §5.2, Figure 2 RequestVote 2: one vote a term, though it may be repeated to the same candidate.
+
+    Without it two candidates could both win one term.
+    """
+    return voted_for is None or voted_for == candidate
+
+
+def vote_is_withheld(
+    *, last_heard_leader_us: int | None, now_us: int, election_timeout_us: int, transfer: bool
+) -> bool:
+    """Paper §6, thesis §4.2.3: who heard a leader less than E ago neither votes nor adopts the term.
+
+    Without it a removed or cut-off server deposes a leader that serves everybody else. A transfer (thesis
+    §3.10) is the leader's own wish, so it is not held back.
+    """
+    if transfer or last_heard_leader_us is None:
+        return False
+    return now_us - last_heard_leader_us < election_timeout_us
+
+
+def pre_vote_is_granted(*, proposed_term: int, current_term: int, withheld: bool, up_to_date: bool) -> bool:
+    """Thesis §9.6: what a real vote would say, of a term that nobody has begun yet.
+
+    Without it a node that comes back from a partition brings a term that disrupts the rest. Nothing is
+    stored: the same voter may say yes to several.
+    """
+    return proposed_term > current_term and not withheld and up_to_date
+
+
+def own_vote_counts(*, durable_vote: tuple[Term, NodeId | None], term: Term, me: NodeId) -> bool:
+    """Paper Figure 2 "persistent state": a candidate's vote for itself counts once it is on stable storage.
+
+    Without it a candidate, alone in its cluster say, could lead, crash, and lead the same term again.
+    """
+    return durable_vote == (term, me)
+
+
+def has_won_election(voter_sets: VoterSets, granted: Collection[NodeId]) -> bool:
+    """Paper §5.2, §6: votes of a majority of each voter set.
+
+    Without both majorities of a joint configuration, the old and the new set could each elect a leader.
+    """
+    return has_majority(voter_sets, granted)
+
+
+def may_stand(voter_sets: VoterSets, me: NodeId) -> bool:
+    """Thesis §4.2.1: only a voter of the configuration that it knows starts an election.
+
+    Without it a learner, or a server that was removed, would disturb those who decide.
+    """
+    return any(me in voters for voters in voter_sets)
+
+
+# ------------------------------------------------------------------------------------------- the log
+
+
+def log_matches(*, prev_term: int, our_term_at_prev: int | None) -> bool:
+    """Paper §5.3, Figure 2 AppendEntries 2: the entry before the new ones is the leader's own.
+
+    Without it the Log Matching property would not carry over from entry to entry.
+    """
+    return our_term_at_prev == prev_term
+
+
+def entry_conflicts(*, our_term: int | None, leaders_term: int) -> bool:
+    """Paper §5.3, Figure 2 AppendEntries 3: same index, another term.
+
+    Only such an entry is removed, with all after it. Truncating where nothing conflicts would take back,
+    on a late short request, what was already acknowledged.
+    """
+    return our_term is not None and our_term != leaders_term
+
+
+def follower_commit_index(*, ours: Index, leaders: Index, last_checked: Index) -> Index:
+    """Paper Figure 2, AppendEntries 5. Never past what this request proved.
+
+    With our own last index instead, a dead leader's leftovers would commit.
+    """
+    return max(ours, min(leaders, last_checked))
+
+
+def heartbeat_commit_index(*, leaders: Index, match: Index) -> Index:
+    """Paper §5.3 for a message that carries no prev: only what this follower is known to match.
+
+    With the leader's commit itself, a follower would commit its own leftovers at those indexes.
+    """
+    return min(leaders, match)
+
+
+def match_index_after(*, known: Index, reported: Index) -> Index:
+    """Paper Figure 2 "volatile state on leaders": match_index increases monotonically.
+
+    Replies come late and doubled; if one could take a match back, commit would be counted wrongly.
+    """
+    return max(known, reported)
+
+
+def next_index_after_refusal(
+    *, match: Index, refused_prev: Index, conflict_index: Index, our_last_index_of_conflict_term: Index | None
+) -> Index:
+    """Paper §5.3 (the end): go back a whole term at a time.
+
+    If we have the follower's conflicting term, the logs can agree up to our last entry of it; if not, not
+    before that term began there. Without it a long divergence costs a round trip for every entry.
+    """
+    if our_last_index_of_conflict_term is None:
+        wanted = conflict_index
+    else:
+        wanted = Index(our_last_index_of_conflict_term + 1)
+    return Index(max(match + 1, min(wanted, refused_prev)))
+
+
+# -------------------------------------------------------------------------------------------- commit
+
+
+def majority_match_index(voter_sets: VoterSets, match: Mapping[NodeId, int]) -> Index:
+    """Paper §5.3, §6: the highest index that a majority of each voter set holds on stable storage.
+
+    The leader's own share is what its disk has finished (thesis §10.2.1), no more: else a crash would
+    lose what was acknowledged.
+    """
+    return Index(majority_value(voter_sets, match))
+
+
+def leader_commit_index(
+    *, commit: Index, majority_match: Index, term_at_match: Term | None, current_term: Term
+) -> Index:
+    """Paper §5.4.2, Figure 8: only entries of the leader's own term are committed by counting.
+
+    An entry of an older term may stand on a majority and yet be overwritten; it commits by what follows.
+    """
+    if majority_match > commit and term_at_match == current_term:
+        return majority_match
+    return commit
+
+
+def new_leader_may_serve(*, term_at_commit: Term | None, current_term: Term) -> bool:
+    """Paper §8, thesis §6.4: reads and changes of members wait for a commit of the leader's own term.
+
+    Before that a new leader does not know which of its entries are committed.
+    """
+    return term_at_commit == current_term
+
+
+# --------------------------------------------------------------------------------------------- reads
+
+
+def confirmed_round(voter_sets: VoterSets, echoed: Mapping[NodeId, int]) -> Round:
+    """Thesis §6.4, ReadIndex 3: the newest round that a majority of each voter set has echoed.
+
+    A round begun after a read was registered, once confirmed, proves that nobody else led when the read
+    came. With acknowledgements that bear no round, an old one would prove a new read.
+    """
+    return Round(majority_value(voter_sets, echoed))
+
+
+# ------------------------------------------------------------------------------------------ in office
+
+
+def leader_has_lost_its_majority(
+    voter_sets: VoterSets, last_contact_us: Mapping[NodeId, int], *, now_us: int, election_timeout_us: int
+) -> bool:
+    """Thesis §6.2: a leader that hears no majority for E steps down.
+
+    Without it clients would wait for ever at a leader that can commit nothing.
+    """
+    in_contact = [node for node, heard_us in last_contact_us.items() if now_us - heard_us < election_timeout_us]
+    return not has_majority(voter_sets, in_contact)
+
+
+def disk_has_stalled(*, oldest_write_us: int | None, now_us: int, election_timeout_us: int) -> bool:
+    """Paper §5.6 read for disks: a leader whose own write takes longer than E is no leader for clients.
+
+    Its heartbeats go out all the same, so nobody else would ever replace it.
+    """
+    return oldest_write_us is not None and now_us - oldest_write_us > election_timeout_us
+
+
+def transfer_target_is_ready(*, target_match: Index, our_last_index: Index) -> bool:
+    """Thesis §3.10: TimeoutNow goes out once the target's log is as long as the leader's.
+
+    Sent earlier, the election restriction would have the target lose, and writes would stop for nothing.
+    """
+    return target_match == our_last_index
+
+
+# ---------------------------------------------------------------------------------------- durability
+
+
+def durable_index_after_truncation(*, durable: Index, truncated_from: Index) -> Index:
+    """Paper Figure 2 "persistent state", for a disk that works in the background: what was overwritten is not durable.
+
+    Without it a leader would count, or a follower acknowledge, an old write at the same index.
+    """
+    return Index(min(durable, truncated_from - 1))
+
+
+def append_reply_may_leave(*, match: Index, durable: Index) -> bool:
+    """Paper §5.3, Figure 2: a follower acknowledges what is on its stable storage.
+
+    Without it a majority could acknowledge an entry, crash, and know nothing of it.
+    """
+    return match <= durable

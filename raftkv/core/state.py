@@ -1,0 +1,268 @@
+"""The variables of Figure 2, and what else a node keeps: what each means, who changes it.
+
+The rooms election, replication, reads and transfer are functions over this one object; the facade
+``raft.py`` calls them. Only two things change term, vote and role: ``adopt_term`` and the functions of
+election.py. Whoever changes the log tells durability and the configurations in the same breath, which is
+why that happens here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from raftkv import frames as framing
+from raftkv.core import rules
+from raftkv.core.durability import Durability
+from raftkv.core.effects import Committed, Exchange, LogBase, LogRead, Note, ReadReady
+from raftkv.core.log import RaftLog
+from raftkv.core.membership import Configurations
+from raftkv.core.messages import Envelope, Reply, Request
+from raftkv.core.outbox import Outbox
+from raftkv.core.progress import Progress
+from raftkv.core.settings import RaftSettings
+from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, NodeId, Role, Round, Term
+
+_FRESHNESS_KEPT_MAX = 64
+"""A node that applies nothing for long forgets steps between, which only makes it say "older"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is, for good: another incarnation under the same id is another node."""
+
+    id: NodeId
+    incarnation: Incarnation
+    cluster_id: ClusterId
+
+
+@dataclass(slots=True)
+class Saved:
+    """What a disk gave back at start. A fresh node: term 0, no vote, a base at 0, nothing after it."""
+
+    base: LogBase
+    term: Term = Term(0)
+    voted_for: NodeId | None = None
+    term_runs: Sequence[tuple[Index, Term]] = ()
+    tail_first: Index | None = None
+    """The first entry of ``tail``; None: the tail is the whole log after the base."""
+    tail: Sequence[bytes] = ()
+    configurations: Sequence[tuple[Index, Configuration]] = ()
+    """Those in the log after the base, with their indexes."""
+
+
+@dataclass(slots=True)
+class Campaign:
+    """An election that this node has begun."""
+
+    term: Term
+    """That it stands in; while it only asks (PreVote), the one above its own."""
+    is_pre_vote: bool
+    granted: set[NodeId] = field(default_factory=set)
+    refused: set[NodeId] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class WaitingRead:
+    """A read that waits for its round: one of this node, or one that a follower asks for."""
+
+    read_id: int
+    asker: tuple[Exchange, Envelope] | None
+    """The follower's open exchange and its request; None: our own."""
+
+
+@dataclass(slots=True)
+class OpenRound:
+    """A read round that is under way."""
+
+    round: Round
+    sent_us: int
+    read_index: Index
+    reads: list[WaitingRead]
+
+
+@dataclass(slots=True)
+class Transfer:
+    """Leadership on its way to another node (thesis §3.10)."""
+
+    target: NodeId
+    deadline_us: int
+    told: bool = False
+    """TimeoutNow went out."""
+
+
+@dataclass(slots=True)
+class Office:
+    """What only a leader keeps; it is thrown away with the office."""
+
+    term_start: Index
+    """The index of the no-op that began this term."""
+    began_us: int
+    progress: dict[NodeId, Progress]
+    next_heartbeat_us: int
+    last_round: Round = Round(0)
+    unregistered_reads: list[WaitingRead] = field(default_factory=list)
+    """Reads that no round covers yet."""
+    rounds: list[OpenRound] = field(default_factory=list)
+    """Oldest first."""
+    newest_confirmed_us: int | None = None
+    """When the newest confirmed round was sent."""
+    transfer: Transfer | None = None
+    timeout_now_sent: bool = False
+    """No lease may serve in the rest of the term."""
+    stall_noted: bool = False
+    disagreement_noted: bool = False
+
+
+@dataclass(slots=True)
+class AskedRead:
+    """A read index that this follower asked its leader for."""
+
+    leader: NodeId
+    asked_us: int
+
+
+class State:
+    """One node. Everything here can be read by anyone; the rooms of the core alone write it."""
+
+    def __init__(self, me: Identity, settings: RaftSettings, saved: Saved, rng: Random) -> None:
+        self.me = me
+        self.settings = settings
+        self.rng = rng
+        self.now_us = 0
+        # Persistent (Figure 2). Changed by adopt_term and vote_for; stored before anything rests on them.
+        self.current_term = saved.term
+        self.voted_for = saved.voted_for
+        self.log = RaftLog(
+            base_index=saved.base.index,
+            base_term=saved.base.term,
+            term_runs=saved.term_runs,
+            memory_first=saved.tail_first,
+            frames=saved.tail,
+        )
+        self.configurations = Configurations(saved.base.index, saved.base.configuration, saved.configurations)
+        # Volatile on all (Figure 2). Neither ever falls.
+        self.commit_index = saved.base.index
+        self.handed_index = saved.base.index
+        """Entries up to here were handed out to be applied."""
+        self.applied_index = saved.base.index
+        """Entries up to here are in the state machine; told by the shell."""
+        self.state_hash: tuple[Index, bytes] = (Index(0), b"")
+        """The machine's hash at the newest multiple of 1,024; told by the shell."""
+        # Who leads. Changed by election.py.
+        self.role = Role.FOLLOWER
+        self.leader_id: NodeId | None = None
+        self.last_heard_leader_us: int | None = None
+        self.freshness: deque[tuple[Index, int]] = deque()
+        """(commit index, time as of which a confirmed leader had no later one), both rising."""
+        self.election_deadline_us: int | None = None
+        self.campaign: Campaign | None = None
+        self.office: Office | None = None
+        # Work for others.
+        self.durability = Durability(durable_index=self.log.last_index, durable_vote=(saved.term, saved.voted_for))
+        self.outbox = Outbox()
+        self.asked_reads: dict[int, AskedRead] = {}
+        self.commits: list[Committed] = []
+        self.log_reads: list[LogRead] = []
+        self.apply_read_under_way = False
+        self.reads_ready: list[ReadReady] = []
+        self.reads_failed: list[int] = []
+        self.notes: list[Note] = []
+
+    # -- what is asked again and again
+
+    @property
+    def voter_sets(self) -> tuple[frozenset[NodeId], ...]:
+        """Of the configuration in force: the newest in the log, committed or not (paper §6)."""
+        return self.configurations.voter_sets
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this node, in this incarnation, votes in the configuration in force."""
+        return rules.may_stand(self.voter_sets, self.me.id) and self.configurations.is_listed(
+            self.me.id, self.me.incarnation
+        )
+
+    @property
+    def idle_role(self) -> Role:
+        """What this node is when it neither stands nor leads."""
+        return Role.FOLLOWER if self.is_voter else Role.LEARNER
+
+    def peers(self) -> list[NodeId]:
+        """Everybody else who receives the log, in order of id."""
+        return [member for member in self.configurations.members if member != self.me.id]
+
+    def other_voters(self) -> list[NodeId]:
+        """Everybody else who votes, in order of id."""
+        return [voter for voter in self.configurations.voters if voter != self.me.id]
+
+    def with_own(self, values: dict[NodeId, int], own: int) -> dict[NodeId, int]:
+        """The peers' values and this node's own, which counts only where it is a voter."""
+        if self.is_voter:
+            values[self.me.id] = own
+        return values
+
+    def note(self, event: str, text: str) -> None:
+        """Tells people."""
+        self.notes.append(Note(event, text))
+
+    def note_freshness(self, commit: Index, *, as_of_us: int) -> None:
+        """Who has applied ``commit`` holds everything that was acknowledged before ``as_of_us``."""
+        while self.freshness and self.freshness[-1][1] >= as_of_us:
+            if self.freshness[-1][0] <= commit:
+                return
+            self.freshness.pop()
+        self.freshness.append((commit, as_of_us))
+        if len(self.freshness) > _FRESHNESS_KEPT_MAX:
+            del self.freshness[1]
+        while len(self.freshness) > 1 and self.freshness[1][0] <= self.applied_index:
+            self.freshness.popleft()
+
+    @property
+    def staleness_us(self) -> int | None:
+        """How old, at most, what is applied here can be; None: nothing is known of it (design: reading)."""
+        fresh_us = None
+        for commit, as_of_us in self.freshness:
+            if commit <= self.applied_index:
+                fresh_us = as_of_us
+        return None if fresh_us is None else max(0, self.now_us - fresh_us)
+
+    # -- messages
+
+    def request(self, to: NodeId, message: Request) -> Envelope:
+        """The envelope of a request to a member."""
+        member = self.configurations.members[to]
+        return Envelope(self.me.cluster_id, self.me.id, self.me.incarnation, to, member.incarnation, message)
+
+    def answer(self, request: Envelope, reply: Reply) -> Envelope:
+        """The envelope of a reply to whoever asked."""
+        return Envelope(
+            self.me.cluster_id, self.me.id, self.me.incarnation, request.sender, request.sender_incarnation, reply
+        )
+
+    # -- term, vote and log: each change is told to the disk at once
+
+    def set_term_and_vote(self, term: Term, voted_for: NodeId | None) -> None:
+        """Figure 2's persistent pair. A term never falls; a vote never changes within one."""
+        assert term > self.current_term or (term == self.current_term and self.voted_for in (None, voted_for))
+        self.current_term, self.voted_for = term, voted_for
+        self.durability.vote_changed((term, voted_for))
+
+    def append(self, frames: list[bytes]) -> None:
+        """Puts entries at the end of the log; a configuration among them is in force at once (paper §6)."""
+        self.log.append(frames)
+        for frame in frames:
+            if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
+                index = Index(framing.term_and_index(frame)[1])
+                self.configurations.append(index, Configuration.decode(framing.body(frame)))
+        self.durability.appended(frames, last_index=self.log.last_index)
+
+    def truncate_from(self, index: Index) -> None:
+        """Removes entries that conflict with the leader's; a configuration among them is undone (paper §6)."""
+        assert index > self.commit_index, f"committed entry {index} would be truncated (commit {self.commit_index})"
+        self.note("truncated", f"{self.me.id}: entries from {index} to {self.log.last_index} gave way to the leader's")
+        self.log.truncate_from(index)
+        self.configurations.truncate_from(index)
+        self.durability.truncated(index)

@@ -1,0 +1,100 @@
+"""Leadership transfer (thesis §3.10): on request, and away from a disk that hangs."""
+
+from __future__ import annotations
+
+from raftkv.core import election, replication, rules
+from raftkv.core.effects import Exchange
+from raftkv.core.messages import Envelope, TimeoutNow, TimeoutNowReply
+from raftkv.core.state import Office, State, Transfer
+from raftkv.core.types import NodeId
+
+
+def begin(state: State, target: NodeId) -> None:
+    """From now on no proposals are taken, until the target leads or an election timeout has passed."""
+    office = state.office
+    assert office is not None and target != state.me.id
+    office.transfer = Transfer(target, deadline_us=state.now_us + 2 * state.settings.election_timeout_us)
+    state.note("transfer_began", f"{state.me.id}: hands leadership to {target}")
+
+
+def best_target(state: State) -> NodeId | None:
+    """The voter in contact whose log is longest; None: no voter was heard within E."""
+    office = state.office
+    assert office is not None
+    heard = [
+        (office.progress[voter].match_index, voter)
+        for voter in state.other_voters()
+        if office.progress[voter].has_answered
+        and state.now_us - office.progress[voter].last_contact_us < state.settings.election_timeout_us
+    ]
+    return max(heard, key=lambda pair: pair[0])[1] if heard else None
+
+
+def go_on(state: State) -> None:
+    """Tells the target as soon as it is ready; gives up at the deadline, and serves again."""
+    office = state.office
+    assert office is not None
+    transfer = office.transfer
+    if transfer is None:
+        return
+    progress = office.progress.get(transfer.target)
+    if state.now_us >= transfer.deadline_us or progress is None:
+        office.transfer = None
+        state.note("transfer_gave_up", f"{state.me.id}: {transfer.target} did not take over, goes on leading")
+        return
+    if not transfer.told and rules.transfer_target_is_ready(
+        target_match=progress.match_index, our_last_index=state.log.last_index
+    ):
+        transfer.told = office.timeout_now_sent = True
+        state.outbox.send_at_once(state.request(transfer.target, TimeoutNow(state.current_term)))
+
+
+def handle_timeout_now(state: State, envelope: Envelope, request: TimeoutNow, exchange: Exchange) -> None:
+    """The present leader wants this node to stand; neither PreVote nor a heard leader is in the way."""
+    accepted = request.term == state.current_term and state.is_voter and state.office is None
+    reply = TimeoutNowReply(state.current_term, accepted)
+    state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)
+    if accepted:
+        election.stand(state, transfer=True)
+
+
+def handle_timeout_now_reply(state: State, envelope: Envelope, reply: TimeoutNowReply) -> None:
+    """A target that will not stand ends the transfer."""
+    progress = replication.contact(state, envelope, reply)
+    office = state.office
+    if progress is None or office is None or office.transfer is None or reply.accepted:
+        return
+    if office.transfer.target == envelope.sender:
+        office.transfer = None
+        state.note("transfer_gave_up", f"{state.me.id}: {envelope.sender} will not stand")
+
+
+def disk_has_stalled(state: State) -> bool:
+    """Whether this node's own disk owes an answer for longer than E."""
+    return rules.disk_has_stalled(
+        oldest_write_us=state.durability.oldest_write_us,
+        now_us=state.now_us,
+        election_timeout_us=state.settings.election_timeout_us,
+    )
+
+
+def hand_over_if_disk_stalls(state: State) -> None:
+    """To a voter whose match index still advances; where there is none, stays and says so."""
+    office = state.office
+    assert office is not None
+    if office.transfer is not None or not disk_has_stalled(state):
+        return
+    target = _voter_that_advances(state, office)
+    if target is not None:
+        state.note("disk_stalled", f"{state.me.id}: its disk does not answer, hands over to {target}")
+        begin(state, target)
+    elif not office.stall_noted:
+        office.stall_noted = True
+        state.note("disk_stalled", f"{state.me.id}: its disk does not answer, and no voter could take over")
+
+
+def _voter_that_advances(state: State, office: Office) -> NodeId | None:
+    best = best_target(state)
+    if best is None:
+        return None
+    return best if office.progress[best].match_index > state.durability.durable_index else None

@@ -1,0 +1,436 @@
+"""One replica: the core, the state machine, and the clients that wait. Still no IO.
+
+Told: submissions and reads, peers' messages, the disk's word, the time. Tells: what is to be written and
+sent, and every waiting client what became of its request. May never know: sockets, files, HTTP.
+
+It is driven by turns. Whatever arrives only enqueues; ``turn`` makes one proposal of all writes that
+wait, one read round of all reads, applies what is committed, and answers whoever can be answered. While
+a write or a request is in flight, work gathers for the next turn: batches make themselves.
+
+The body of a COMMAND entry is the cluster time (u64, milliseconds) at which the leader proposed it, and
+the state machine's command.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from raftkv import frames as framing
+from raftkv.core.effects import Committed, DiskWrite, Effects, Exchange, LogRead, Note
+from raftkv.core.messages import Envelope
+from raftkv.core.raft import Raft
+from raftkv.core.types import Index, NodeId, Role, Ticket
+from raftkv.errors import ConfigError, MessageError, Misdirected
+from raftkv.outcomes import (
+    Answered,
+    Consistency,
+    Leadership,
+    Refused,
+    TransferOutcome,
+    Transferred,
+    TransferRefused,
+    TransferWhy,
+    Why,
+)
+from raftkv.state_machine import LogEntry, StateMachine
+from raftkv.waiting import ReadDone, WaitingRead, WaitingReads, WaitingWrite, WaitingWrites, WriteDone, expire_reads
+
+_STAMP: Final = struct.Struct("<Q")
+_STAMP_OFFSET: Final = framing.HEADER_BYTES
+_COMMAND_OFFSET: Final = _STAMP_OFFSET + _STAMP.size
+HASH_INTERVAL: Final = 1024
+"""State hashes are compared at every multiple of this index."""
+STATE_HASH_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """Bounds on what clients may have in flight; validated when made."""
+
+    request_timeout_ms: int = 5000
+    """After that a write's outcome is unknown, and a read has failed."""
+    proposals_in_flight_max: int = 20_000
+    """Writes taken and not answered; beyond, they are refused at once."""
+    proposal_bytes_in_flight_max: int = 64 * 1024 * 1024
+    """The same in bytes."""
+    reads_in_flight_max: int = 20_000
+    """Reads taken and not answered."""
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} must be at least 1" for name in self.__slots__ if getattr(self, name) < 1]
+        if problems:
+            raise ConfigError(problems)
+
+
+@dataclass(slots=True)
+class Work:
+    """What a turn wants done by the shell; as the core's effects, less what the replica does itself."""
+
+    persist: list[DiskWrite] = field(default_factory=list)
+    requests: list[Envelope] = field(default_factory=list)
+    replies: list[tuple[Exchange, Envelope]] = field(default_factory=list)
+    refusals: list[tuple[Exchange, Misdirected | MessageError]] = field(default_factory=list)
+    """Exchanges whose request no node of ours would have sent to this one."""
+    read_log: list[LogRead] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    deadline_us: int | None = None
+
+
+class Replica:
+    """Drives one Raft and one state machine."""
+
+    def __init__(self, raft: Raft, machine: StateMachine, settings: ReplicaSettings | None = None) -> None:
+        self.raft = raft
+        self.machine = machine
+        self.settings = settings or ReplicaSettings()
+        self.shutting_down = False
+        """New writes are refused; those that wait are still answered."""
+        self.disk_is_short = False
+        """Only writes that free space are taken; told by the shell."""
+        self.last_stamp_ms = 0
+        """Cluster time as of the last applied command."""
+        self._now_us = 0
+        self._clock_base: tuple[int, int, int] | None = None
+        """(term, stamp, own clock) since when this leader adds its own clock to the cluster's time."""
+        self._inbox: list[tuple[Envelope, Exchange | None]] = []
+        self._failures: list[Envelope] = []
+        self._submitted: list[WaitingWrite] = []
+        self._submitted_bytes = 0
+        self._writes = WaitingWrites()
+        self._unasked_reads: list[WaitingRead] = []
+        self._asked_reads: dict[int, list[WaitingRead]] = {}
+        self._indexed_reads = WaitingReads()
+        self._reads_count = 0
+        self._read_id = 0
+        self._tick_proposed_for: int | None = None
+        self._transfer: tuple[int, NodeId, Callable[[TransferOutcome], None]] | None = None
+
+    # ------------------------------------------------------------------------------ clients come in
+
+    def leadership(self) -> Leadership:
+        """Who leads, as this node knows it now; a leader that was not heard lately is not named."""
+        raft = self.raft
+        if raft.role is Role.LEADER:
+            leads = raft.takes_proposals
+            me = raft.state.me.id
+            return Leadership(leads, raft.term, me if leads else None, self._url_of(me) if leads else None)
+        leader = raft.leader_id if raft.heard_leader_recently else None
+        return Leadership(False, raft.term, leader, None if leader is None else self._url_of(leader))
+
+    def submit(self, command: bytes, done: WriteDone, *, frees_space: bool = False) -> None:
+        """Takes the command into the next proposal, or refuses it at once; ``done`` is called exactly once."""
+        why = self._why_not_now(len(command), frees_space=frees_space)
+        if why is not None:
+            done(Refused(why, self.leadership()))
+            return
+        self._submitted.append(WaitingWrite(command, done, self._deadline()))
+        self._submitted_bytes += len(command)
+
+    def read(
+        self,
+        query: Any,
+        consistency: Consistency,
+        done: ReadDone,
+        *,
+        min_index: int = 0,
+        max_staleness_ms: int | None = None,
+    ) -> None:
+        """Answers the query as fresh as asked for; ``done`` is called exactly once, at once or later."""
+        read = WaitingRead(query, consistency, self._counted(done), self._deadline(), max_staleness_ms)
+        self._reads_count += 1
+        if self._reads_count > self.settings.reads_in_flight_max:
+            read.done(Refused(Why.OVERLOADED, self.leadership()))
+        elif consistency is Consistency.STALE:
+            self._indexed_reads.add([read], index=min_index)
+        elif consistency is not Consistency.FOLLOWER and self.raft.role is not Role.LEADER:
+            read.done(Refused(Why.NOT_LEADER, self.leadership()))
+        else:
+            self._unasked_reads.append(read)
+
+    def transfer_leadership(self, target: NodeId | None, done: Callable[[TransferOutcome], None]) -> None:
+        """Hands over to that voter, or to the best placed; ``done`` hears who leads, or why nobody else does."""
+        raft = self.raft
+        if raft.role is not Role.LEADER:
+            return done(TransferRefused(TransferWhy.NOT_LEADER))
+        if target == raft.state.me.id:
+            return done(Transferred(target, self._url_of(target) or "", raft.term, changed=False))
+        why = self._why_no_transfer(target)
+        if why is not None:
+            return done(TransferRefused(why))
+        chosen = raft.transfer_leadership(target)
+        self._transfer = (raft.term, chosen, done)
+        return None
+
+    # ---------------------------------------------------------------------------- the world comes in
+
+    def receive(self, envelope: Envelope, exchange: Exchange | None = None) -> None:
+        """A peer's message; a request comes with its open exchange."""
+        self._inbox.append((envelope, exchange))
+
+    def delivery_failed(self, envelope: Envelope) -> None:
+        """A request of ours will never be answered."""
+        self._failures.append(envelope)
+
+    def persisted(self, ticket: Ticket) -> None:
+        """This disk work, and all before it, is on stable storage."""
+        self.raft.persisted(ticket)
+
+    def log_was_read(self, read: LogRead, frames: list[bytes]) -> None:
+        """What a ``read_log`` of an earlier turn found."""
+        self.raft.log_was_read(read, frames)
+
+    # ------------------------------------------------------------------------------------ one turn
+
+    def turn(self, now_us: int) -> Work:
+        """Does everything that can be done now, and says what the shell is to do."""
+        self._now_us = max(self._now_us, now_us)
+        work = Work()
+        self.raft.elapse(self._now_us)
+        self._hear(work)
+        self._propose()
+        self._ask_reads()
+        effects = self.raft.take()
+        for committed in effects.apply:
+            self._apply(committed)
+        self._settle_reads(effects)
+        self._settle_transfer()
+        self._expire()
+        work.persist, work.requests, work.replies = effects.persist, effects.requests, effects.replies
+        work.read_log, work.notes = effects.read_log, effects.notes
+        work.deadline_us = self._next_deadline_us(effects.deadline_us)
+        return work
+
+    def _hear(self, work: Work) -> None:
+        inbox, self._inbox = self._inbox, []
+        for envelope, exchange in inbox:
+            try:
+                self.raft.receive(envelope, exchange)
+            except (Misdirected, MessageError) as error:
+                work.notes.append(Note("refused_message", str(error)))
+                if exchange is not None:
+                    work.refusals.append((exchange, error))
+        failures, self._failures = self._failures, []
+        for envelope in failures:
+            self.raft.delivery_failed(envelope)
+
+    def _propose(self) -> None:
+        """One proposal of everything that waits."""
+        if not self.raft.takes_proposals:
+            self._refuse_submitted()
+            return
+        self._submit_tick_if_due()
+        if not self._submitted:
+            return
+        submitted, self._submitted, self._submitted_bytes = self._submitted, [], 0
+        stamp = _STAMP.pack(self.cluster_time_ms())
+        first = self.raft.propose([stamp + write.command for write in submitted])
+        self._writes.add(submitted, first_index=first, term=self.raft.term)
+
+    def _refuse_submitted(self) -> None:
+        submitted, self._submitted, self._submitted_bytes = self._submitted, [], 0
+        for write in submitted:
+            write.done(Refused(Why.NOT_LEADER, self.leadership()))
+
+    def _ask_reads(self) -> None:
+        """One request of everything that waits."""
+        if self._unasked_reads:
+            self._read_id += 1
+            self._asked_reads[self._read_id], self._unasked_reads = self._unasked_reads, []
+            self.raft.request_read(self._read_id)
+
+    # ------------------------------------------------------------------------------------- applying
+
+    def _apply(self, committed: Committed) -> None:
+        """Executes the entries; stops at every multiple of HASH_INTERVAL to note the state's hash."""
+        first, frames = committed
+        while frames:
+            count = HASH_INTERVAL - (first - 1) % HASH_INTERVAL
+            self._apply_batch(first, frames[:count])
+            first, frames = Index(first + count), frames[count:]
+
+    def _apply_batch(self, first: Index, frames: list[bytes]) -> None:
+        entries: list[LogEntry] = []
+        terms: list[int] = []
+        passed: list[int] = []
+        for index, frame in enumerate(frames, first):
+            if framing.kind(frame) == framing.EntryKind.COMMAND:
+                (stamp_ms,) = _STAMP.unpack_from(frame, _STAMP_OFFSET)
+                self.last_stamp_ms = max(self.last_stamp_ms, stamp_ms)
+                entries.append(LogEntry(index, self.last_stamp_ms, frame[_COMMAND_OFFSET:]))
+                terms.append(framing.term_and_index(frame)[0])
+            else:
+                passed.append(index)
+        answers = self.machine.apply_batch(entries)
+        assert len(answers) == len(entries), "the state machine answered another number than it was given"
+        last = Index(first + len(frames) - 1)
+        self.raft.applied(last)
+        if last % HASH_INTERVAL == 0:
+            self.raft.machine_hash(last, self.machine.state_hash().to_bytes(STATE_HASH_BYTES, "little"))
+        if len(self._writes):
+            for entry, term, answer in zip(entries, terms, answers, strict=True):
+                self._writes.applied(entry.index, term, answer)
+            for index in passed:
+                self._writes.passed(index)
+
+    # ---------------------------------------------------------------------------------------- reads
+
+    def _settle_reads(self, effects: Effects) -> None:
+        for read_id in effects.reads_failed:
+            self._read_failed(self._asked_reads.pop(read_id, []))
+        for ready in effects.reads_ready:
+            reads = self._asked_reads.pop(ready.read_id, None)
+            if reads:
+                self._indexed_reads.add(reads, index=ready.index)
+        too_stale = []
+        for read in self._indexed_reads.reached(self.raft.applied_index):
+            if not self._answer(read):
+                too_stale.append(read)
+        if too_stale:
+            self._indexed_reads.add(too_stale, index=self.raft.applied_index)
+
+    def _answer(self, read: WaitingRead) -> bool:
+        """Whether the read was fresh enough to be answered."""
+        staleness_ms = None
+        consistency = read.consistency
+        if consistency is Consistency.STALE:
+            staleness_us = self.raft.state.staleness_us
+            staleness_ms = None if staleness_us is None else -(-staleness_us // 1000)
+            bound = read.max_staleness_ms
+            if bound is not None and (staleness_ms is None or staleness_ms > bound):
+                return False
+        elif consistency is Consistency.LEASE:
+            consistency = Consistency.LINEARIZABLE
+        answer = self.machine.query(read.query)
+        read.done(Answered(self.raft.applied_index, answer, consistency, staleness_ms))
+        return True
+
+    def _read_failed(self, reads: list[WaitingRead]) -> None:
+        """A follower's read is asked again, as a new one, as long as a leader is known; others are sent away."""
+        for read in reads:
+            if read.consistency is Consistency.FOLLOWER and self.raft.leader_id is not None:
+                self._unasked_reads.append(read)
+            else:
+                read.done(Refused(Why.NOT_LEADER, self.leadership()))
+
+    def _counted(self, done: ReadDone) -> ReadDone:
+        def counted(outcome: Any) -> None:
+            self._reads_count -= 1
+            done(outcome)
+
+        return counted
+
+    # ---------------------------------------------------------------------------------- cluster time
+
+    def cluster_time_ms(self) -> int:
+        """Milliseconds as this leader counts them: from the last stamp applied at its no-op, by its own clock.
+
+        Before its no-op is applied, time stands still; so it does without a leader.
+        """
+        office = self.raft.state.office
+        if office is None or self.raft.applied_index < office.term_start:
+            return self.last_stamp_ms
+        if self._clock_base is None or self._clock_base[0] != self.raft.term:
+            self._clock_base = (self.raft.term, self.last_stamp_ms, self._now_us)
+        _, stamp_ms, since_us = self._clock_base
+        return stamp_ms + (self._now_us - since_us) // 1000
+
+    def _submit_tick_if_due(self) -> None:
+        """Once something runs out by itself, the machine is shown the time; once for each such time."""
+        due_ms = self.machine.tick_due_ms()
+        if due_ms is None or due_ms == self._tick_proposed_for or self.cluster_time_ms() < due_ms:
+            return
+        self._tick_proposed_for = due_ms
+        tick = WaitingWrite(self.machine.tick_command(), self._tick_done, self._deadline())
+        self._submitted.append(tick)
+
+    def _tick_done(self, _outcome: object) -> None:
+        """If it was lost, the next turn proposes another."""
+        self._tick_proposed_for = None
+
+    # ----------------------------------------------------------------------------- limits, deadlines
+
+    def _why_not_now(self, command_bytes: int, *, frees_space: bool) -> Why | None:
+        settings = self.settings
+        if self.shutting_down:
+            return Why.SHUTTING_DOWN
+        if not self.raft.takes_proposals:
+            return Why.NOT_LEADER
+        if self.disk_is_short and not frees_space:
+            return Why.DISK_FULL
+        in_flight = len(self._writes) + len(self._submitted)
+        bytes_in_flight = self._writes.bytes_in_flight + self._submitted_bytes + command_bytes
+        if in_flight >= settings.proposals_in_flight_max or bytes_in_flight > settings.proposal_bytes_in_flight_max:
+            return Why.OVERLOADED
+        return None
+
+    def _why_no_transfer(self, target: NodeId | None) -> TransferWhy | None:
+        state = self.raft.state
+        if self._transfer is not None or (state.office is not None and state.office.transfer is not None):
+            return TransferWhy.IN_PROGRESS
+        others = state.other_voters()
+        if not others:
+            return TransferWhy.NO_OTHER_VOTER
+        if target is not None and target not in state.configurations.members:
+            return TransferWhy.NO_SUCH_MEMBER
+        if target is not None and target not in others:
+            return TransferWhy.NOT_A_VOTER
+        if target is None and not self._some_voter_is_in_contact():
+            return TransferWhy.NO_OTHER_VOTER
+        return None
+
+    def _some_voter_is_in_contact(self) -> bool:
+        office = self.raft.state.office
+        assert office is not None
+        return any(office.progress[voter].has_answered for voter in self.raft.state.other_voters())
+
+    def _settle_transfer(self) -> None:
+        if self._transfer is None:
+            return
+        term, _, done = self._transfer
+        raft = self.raft
+        leader = raft.leader_id
+        if raft.role is Role.LEADER and raft.term == term:
+            office = raft.state.office
+            if office is not None and office.transfer is None:
+                self._transfer = None
+                done(TransferRefused(TransferWhy.TIMED_OUT))
+        elif leader is not None and raft.term > term:
+            self._transfer = None
+            done(Transferred(leader, self._url_of(leader) or "", raft.term))
+
+    def _deadline(self) -> int:
+        return self._now_us + self.settings.request_timeout_ms * 1000
+
+    def _expire(self) -> None:
+        self._writes.expire(self._now_us)
+        self._indexed_reads.expire(self._now_us)
+        expire_reads(self._unasked_reads, self._now_us)
+        for read_id, reads in list(self._asked_reads.items()):
+            expire_reads(reads, self._now_us)
+            if not reads:
+                del self._asked_reads[read_id]
+
+    def _next_deadline_us(self, core_us: int | None) -> int | None:
+        """When the next turn must come at the latest."""
+        if self._unasked_reads or self._submitted:
+            return self._now_us
+        deadlines = [core_us, self._writes.next_deadline_us(), self._tick_due_us()]
+        if self._asked_reads:
+            deadlines.append(min(reads[0].deadline_us for reads in self._asked_reads.values()))
+        if len(self._indexed_reads):
+            deadlines.append(self._indexed_reads.next_deadline_us())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _tick_due_us(self) -> int | None:
+        """When, on this leader's own clock, the machine's next tick is due."""
+        due_ms = self.machine.tick_due_ms()
+        if due_ms is None or due_ms == self._tick_proposed_for or not self.raft.takes_proposals:
+            return None
+        return self._now_us + max(0, due_ms - self.cluster_time_ms()) * 1000
+
+    def _url_of(self, node: str) -> str | None:
+        member = self.raft.state.configurations.members.get(NodeId(node))
+        return None if member is None else member.url

@@ -1,0 +1,159 @@
+"""Clients that wait: writes for their index to be applied, reads for their index to be reached.
+
+Told: who waits for what and until when, what was applied, what time it is. Tells each of them what became
+of it, exactly once. Knows no Raft and no state machine. Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any
+
+from raftkv.outcomes import Applied, Consistency, ReadOutcome, ReadTimedOut, Superseded, TooStale, Unknown, WriteOutcome
+
+WriteDone = Callable[[WriteOutcome], None]
+ReadDone = Callable[[ReadOutcome], None]
+
+
+@dataclass(slots=True)
+class WaitingWrite:
+    """A write that was submitted and not answered."""
+
+    command: bytes
+    done: WriteDone
+    deadline_us: int
+    term: int = 0
+    """Of the entry that carries it."""
+
+
+class WaitingWrites:
+    """Writes in the log, by index. Bounded by whoever lets them in."""
+
+    __slots__ = ("_by_index", "_deadlines", "_overtaken", "bytes_in_flight")
+
+    def __init__(self) -> None:
+        self._by_index: dict[int, WaitingWrite] = {}
+        self._overtaken: dict[int, list[WaitingWrite]] = {}
+        """Truncated here in an older term, while a later write took the index: decided when that commits."""
+        self._deadlines: deque[tuple[int, int]] = deque()
+        self.bytes_in_flight = 0
+
+    def __len__(self) -> int:
+        return len(self._by_index) + sum(map(len, self._overtaken.values()))
+
+    def add(self, writes: Sequence[WaitingWrite], *, first_index: int, term: int) -> None:
+        """They stand in the log from first_index on, in this term."""
+        for index, write in enumerate(writes, first_index):
+            write.term = term
+            earlier = self._by_index.get(index)
+            if earlier is not None:
+                self._overtaken.setdefault(index, []).append(earlier)
+            self._by_index[index] = write
+            self._deadlines.append((write.deadline_us, index))
+            self.bytes_in_flight += len(write.command)
+
+    def applied(self, index: int, term: int, answer: Any) -> None:
+        """The entry (index, term) was executed; another write that stood there never will be."""
+        for write in self._leaving(index):
+            write.done(Applied(index, answer) if write.term == term else Superseded())
+
+    def passed(self, index: int) -> None:
+        """An entry that is no command was committed at ``index``."""
+        for write in self._leaving(index):
+            write.done(Superseded())
+
+    def expire(self, now_us: int) -> None:
+        """Whoever's deadline has come gets Unknown."""
+        while self._deadlines and self._deadlines[0][0] <= now_us:
+            _, index = self._deadlines.popleft()
+            waiting = self._leaving(index)
+            for write in waiting:
+                if write.deadline_us > now_us:
+                    self._put_back(index, write)
+                else:
+                    write.done(Unknown())
+
+    def next_deadline_us(self) -> int | None:
+        """When to look again; an answered write's deadline may still stand here."""
+        while self._deadlines and self._deadlines[0][1] not in self._by_index:
+            self._deadlines.popleft()
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def _leaving(self, index: int) -> list[WaitingWrite]:
+        write = self._by_index.pop(index, None)
+        if write is None:
+            return _NOBODY
+        leaving = [write]
+        if self._overtaken:
+            leaving = [*self._overtaken.pop(index, ()), write]
+        for one in leaving:
+            self.bytes_in_flight -= len(one.command)
+        return leaving
+
+    def _put_back(self, index: int, write: WaitingWrite) -> None:
+        self._by_index[index] = write
+        self.bytes_in_flight += len(write.command)
+
+
+_NOBODY: list[WaitingWrite] = []
+
+
+@dataclass(slots=True)
+class WaitingRead:
+    """A read that was asked and not answered."""
+
+    query: Any
+    consistency: Consistency
+    done: ReadDone
+    deadline_us: int
+    max_staleness_ms: int | None = None
+
+    def expired(self) -> ReadOutcome:
+        """What it is told at its deadline."""
+        return TooStale() if self.consistency is Consistency.STALE else ReadTimedOut()
+
+
+@dataclass(slots=True)
+class WaitingReads:
+    """Reads that know the index which they need, and are waiting for it to be applied."""
+
+    _heap: list[tuple[int, int, list[WaitingRead]]] = field(default_factory=list)
+    _count: int = 0
+
+    def add(self, reads: list[WaitingRead], *, index: int) -> None:
+        """They may be answered once ``index`` is applied."""
+        self._count += 1
+        heappush(self._heap, (index, self._count, reads))
+
+    def reached(self, applied_index: int) -> list[WaitingRead]:
+        """Those who may be answered now, in the order of their indexes."""
+        ready: list[WaitingRead] = []
+        while self._heap and self._heap[0][0] <= applied_index:
+            ready.extend(heappop(self._heap)[2])
+        return ready
+
+    def expire(self, now_us: int) -> None:
+        """Whoever's deadline has come is told so."""
+        for _, _, reads in self._heap:
+            expire_reads(reads, now_us)
+        self._heap = [entry for entry in self._heap if entry[2]]
+        self._heap.sort(key=lambda entry: entry[:2])
+
+    def next_deadline_us(self) -> int | None:
+        """When the next of them expires."""
+        return min((read.deadline_us for _, _, reads in self._heap for read in reads), default=None)
+
+    def __len__(self) -> int:
+        return sum(len(reads) for _, _, reads in self._heap)
+
+
+def expire_reads(reads: list[WaitingRead], now_us: int) -> None:
+    """Removes and tells those whose deadline has come."""
+    expired = [read for read in reads if read.deadline_us <= now_us]
+    if expired:
+        reads[:] = [read for read in reads if read.deadline_us > now_us]
+        for read in expired:
+            read.done(read.expired())
