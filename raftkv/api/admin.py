@@ -1,0 +1,59 @@
+"""Administration, the leader's: ``POST /v1/admin/leader``.
+
+Told: requests. Tells: what is asked of the cluster, and what became of it. May never know: how it is done.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from raftkv.api.bodies import body_type, fields_of
+from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, to_leader
+from raftkv.api.problems import Code, bad_request, problem
+from raftkv.api.requests import Request, refuse_large_body, refuse_numbering
+from raftkv.api.responses import Respond, Response, json_response
+from raftkv.api.service import TransferOutcome, Transferred, TransferWhy
+
+_TRANSFER_FIELDS: Final = frozenset({"id"})
+_REFUSALS: Final = {
+    TransferWhy.NO_SUCH_MEMBER: (Code.MEMBER_NOT_FOUND, "no member has this id"),
+    TransferWhy.NOT_A_VOTER: (Code.BAD_REQUEST, "a learner cannot lead; promote it first"),
+    TransferWhy.NO_OTHER_VOTER: (Code.MEMBER_UNREACHABLE, "no other voter could take over now"),
+    TransferWhy.IN_PROGRESS: (Code.MEMBERSHIP_CHANGE_IN_PROGRESS, "another change is running; ask again after it"),
+    TransferWhy.TIMED_OUT: (Code.OUTCOME_UNKNOWN, "the other node did not take over in time; it still may"),
+}
+
+
+def transfer_leadership(context: Context, request: Request, _: bytes) -> Decision:
+    """The node that the body names leads, or without a name the best placed."""
+    refuse_numbering(request)
+    written_in = body_type(request, empty_needs_none=False)
+    body_bytes_max = context.settings.structured_body_bytes_max
+    refuse_large_body(request, body_bytes_max=body_bytes_max)
+    away = away_from_leader(context, request)
+    if away is not None:
+        return away
+
+    def act(body: bytes, respond: Respond) -> None:
+        target = _target(fields_of(body, written_in, known=_TRANSFER_FIELDS))
+        context.service.transfer_leadership(target, lambda outcome: respond(_transferred(context, request, outcome)))
+
+    return Pending(body_bytes_max, act)
+
+
+def _target(fields: dict[str, Any]) -> str | None:
+    target = fields.get("id")
+    if target is None and "id" not in fields:
+        return None
+    if type(target) is not str or not target:
+        raise bad_request("id is the id of a voter")
+    return target
+
+
+def _transferred(context: Context, request: Request, outcome: TransferOutcome) -> Response:
+    if isinstance(outcome, Transferred):
+        leader = {"id": outcome.leader_id, "url": outcome.leader_url}
+        return json_response(200, {"changed": outcome.changed, "leader": leader, "term": outcome.term})
+    if outcome.why is TransferWhy.NOT_LEADER:
+        return to_leader(context, request, context.service.leadership())
+    return problem(*_REFUSALS[outcome.why])

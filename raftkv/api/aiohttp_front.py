@@ -1,0 +1,221 @@
+"""The front on aiohttp's low-level server: bytes in, bytes out, deadlines and limits in between.
+
+Told: connections, by whoever accepts them. Tells: the API's answers. May never know: what a request means.
+
+aiohttp parses; an exchange is written out here, because its own ways do not fit: it sends no 100 Continue,
+sets no deadline on bodies, and no bound on what it reads on of a refused one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+from typing import Final
+
+from aiohttp import StreamReader, web
+
+from raftkv.api.aiohttp_connection import SENT, SENT_LAST, ConnectionServer
+from raftkv.api.exchange import Pending
+from raftkv.api.problems import Code, RequestRefused, bad_request, problem, refused_response
+from raftkv.api.requests import Head
+from raftkv.api.responses import Response
+from raftkv.api.routes import Api
+from raftkv.api.settings import ApiSettings
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STOP_SECONDS: Final = 0.05
+"""For connections to end that have nothing more to say; aiohttp takes 0 for "for ever"."""
+
+
+class AiohttpFront:
+    """Serves an Api on connections that somebody else accepts. Made and used on the running event loop."""
+
+    def __init__(self, api: Api, settings: ApiSettings) -> None:
+        self._api = api
+        self._settings = settings
+        self._server = ConnectionServer(self._exchange_counted, settings, self._encode)
+        self._exchanges_count = 0
+        self._bodies_bytes = 0
+        """Room set aside for the bodies that are being read."""
+        self._all_done: asyncio.Future[None] | None = None
+        """While stopping: done when no exchange is left."""
+        self._date = ""
+        self._date_second = -1
+
+    def protocol_factory(self) -> asyncio.Protocol:
+        """The protocol for one new connection; ``data_received`` may be told what was read of it before."""
+        return self._server()
+
+    @property
+    def connections_count(self) -> int:
+        """Open connections."""
+        return len(self._server.connections)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Every exchange is answered, or was given ``grace_seconds``, and every connection is closed.
+
+        What arrives meanwhile is answered 503 ``shutting_down``. A write that still waits at the end loses its
+        connection, so that its client takes the outcome for what it is: unknown.
+        """
+        self._all_done = asyncio.get_running_loop().create_future()
+        if self._exchanges_count:
+            await asyncio.wait([self._all_done], timeout=grace_seconds)
+        self._server.pre_shutdown()
+        await self._server.shutdown(_STOP_SECONDS)
+
+    @property
+    def stopping(self) -> bool:
+        """``stop`` was called."""
+        return self._all_done is not None
+
+    def _encode(self, response: Response, connection: str | None) -> bytes:
+        """The answer as it goes out now."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second, self._date = second, formatdate(second, usegmt=True)
+        return self._api.encode(response, connection=connection, date=self._date)
+
+    async def _exchange_counted(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._exchanges_count += 1
+        try:
+            return await self._exchange(request)
+        except ConnectionError:
+            return SENT_LAST  # the client is gone; nobody is left to tell
+        finally:
+            self._exchanges_count -= 1
+            if self._all_done is not None and not self._exchanges_count and not self._all_done.done():
+                self._all_done.set_result(None)
+
+    async def _exchange(self, request: web.BaseRequest) -> web.StreamResponse:
+        if self.stopping:
+            return await self._send(request, problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
+        decision = self._api.begin(_head_of(request))
+        if isinstance(decision, Response):
+            return await self._send(request, decision)
+        try:
+            body = await self._read_body(request, decision)
+        except RequestRefused as refused:
+            return await self._send(request, refused_response(refused))
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        decision.finish(body, lambda response: None if answer.done() else answer.set_result(response))
+        return await self._send(request, await answer)
+
+    async def _read_body(self, request: web.BaseRequest, pending: Pending) -> bytes:
+        """The whole body; raises RequestRefused for one that is too large, too slow or broken off."""
+        stream = request.content
+        try:
+            if stream.is_eof():
+                return stream.read_nowait()
+            with _Reservation(self, request.content_length or pending.body_bytes_max):
+                if _expects_continue(request):
+                    _transport_of(request).write(_CONTINUE)
+                async with asyncio.timeout(self._settings.body_timeout_ms / 1000):
+                    return await _gathered(stream, pending)
+        except TimeoutError:
+            raise RequestRefused(Code.REQUEST_TIMEOUT, "the body did not come in time") from None
+        except web.RequestPayloadError:
+            raise bad_request("the body breaks off, or its chunks are none") from None
+
+    def reserve(self, body_bytes: int) -> None:
+        """Sets room aside for a body; raises RequestRefused where there is none left."""
+        if self._bodies_bytes + body_bytes > self._settings.bodies_bytes_max:
+            raise RequestRefused(Code.OVERLOADED, "too many large bodies are being read; ask again soon")
+        self._bodies_bytes += body_bytes
+
+    def release(self, body_bytes: int) -> None:
+        """Gives that room back."""
+        self._bodies_bytes -= body_bytes
+
+    async def _send(self, request: web.BaseRequest, response: Response) -> web.StreamResponse:
+        """The answer is out, and what is left of a refused body thrown away."""
+        stays_open = request.keep_alive and not self.stopping and self._end_is_near(request)
+        connection = None if stays_open else "close"
+        if stays_open and request.version < (1, 1):
+            connection = "keep-alive"
+        transport = _transport_of(request)
+        transport.write(self._encode(response, connection))
+        if request.protocol.writing_paused:
+            await self._drained(request, transport)
+        if request.content.is_eof():
+            return SENT if stays_open else SENT_LAST
+        if not stays_open and transport.can_write_eof():
+            transport.write_eof()
+        await self._discard(request.content)
+        return SENT if stays_open and request.content.is_eof() else SENT_LAST
+
+    def _end_is_near(self, request: web.BaseRequest) -> bool:
+        """Whether the next request can be found: the body is there, or will be, and soon (RFC 9110 section 10.1.1).
+
+        A client that waits for 100 Continue may leave its body out now, or not; it cannot be told which.
+        """
+        if request.content.is_eof():
+            return True
+        length = request.content_length
+        return length is not None and length <= self._settings.discard_bytes_max and not _expects_continue(request)
+
+    async def _drained(self, request: web.BaseRequest, transport: asyncio.WriteTransport) -> None:
+        """The client has taken enough of its answers; one that takes none for too long is cut off."""
+        try:
+            async with asyncio.timeout(self._settings.send_timeout_ms / 1000):
+                await request.writer.drain()
+        except TimeoutError:
+            transport.abort()
+            raise ConnectionResetError("the client does not read") from None
+
+    async def _discard(self, stream: StreamReader) -> None:
+        """Reads on, for as much and as long as the settings say, so that the client gets to read the answer."""
+        left_bytes = self._settings.discard_bytes_max
+        try:
+            async with asyncio.timeout(self._settings.discard_timeout_ms / 1000):
+                while left_bytes > 0 and not stream.at_eof():
+                    left_bytes -= len(await stream.readany())
+        except (TimeoutError, web.RequestPayloadError):
+            return
+
+
+class _Reservation:
+    """Room for one body while it is read."""
+
+    def __init__(self, front: AiohttpFront, body_bytes: int) -> None:
+        self._front, self._body_bytes = front, body_bytes
+
+    def __enter__(self) -> None:
+        self._front.reserve(self._body_bytes)
+
+    def __exit__(self, *_: object) -> None:
+        self._front.release(self._body_bytes)
+
+
+def _head_of(request: web.BaseRequest) -> Head:
+    return Head(
+        request.method,
+        request.raw_path.encode("utf-8", "surrogateescape"),
+        request.raw_headers,
+        (request.version.major, request.version.minor),
+    )
+
+
+def _expects_continue(request: web.BaseRequest) -> bool:
+    expected = request.headers.get("Expect", "")
+    return request.version >= (1, 1) and expected.isascii() and expected.lower() == "100-continue"
+
+
+def _transport_of(request: web.BaseRequest) -> asyncio.Transport:
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client is gone")
+    return transport
+
+
+async def _gathered(stream: StreamReader, pending: Pending) -> bytes:
+    """The rest of the body, as soon as it is whole or one byte too long; ``finish`` refuses the latter."""
+    chunks: list[bytes] = []
+    size_bytes = 0
+    while size_bytes <= pending.body_bytes_max:
+        chunk = await stream.readany()
+        if not chunk:
+            break
+        chunks.append(chunk)
+        size_bytes += len(chunk)
+    return b"".join(chunks)

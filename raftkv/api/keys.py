@@ -1,0 +1,88 @@
+"""Writes to keys: ``PUT`` and ``DELETE /v1/kv/{key}``.
+
+Told: a request with its key. Tells: commands to the replica, answers to the client. May never know: how a
+command is replicated, or by whom it was applied.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, etag, written
+from raftkv.api.problems import Code, problem
+from raftkv.api.requests import Request, key_of, numbering, refuse_large_body, write_condition
+from raftkv.api.responses import Respond, Response, json_response
+from raftkv.kv.answers import ConditionFailed, DeleteDone, PutDone
+from raftkv.kv.commands import Delete, Put, encode
+from raftkv.outcomes import WriteOutcome
+
+
+def put(context: Context, request: Request, raw_key: bytes) -> Decision:
+    """The body becomes the key's value."""
+    key, expect, numbered = key_of(raw_key), write_condition(request), numbering(request)
+    value_bytes_max = context.settings.max_value_bytes
+    refuse_large_body(request, body_bytes_max=value_bytes_max)
+    away = away_from_leader(context, request)
+    if away is not None:
+        return away
+
+    def act(value: bytes, respond: Respond) -> None:
+        def done(outcome: WriteOutcome) -> None:
+            respond(written(context, request, outcome, lambda answer: _put_answer(key, answer)))
+
+        context.service.submit(encode(Put(key, value, expect), numbered), done)
+
+    return Pending(value_bytes_max, act)
+
+
+def delete(context: Context, request: Request, raw_key: bytes) -> Decision:
+    """The key is gone, if it was there."""
+    key, expect, numbered = key_of(raw_key), write_condition(request), numbering(request)
+    away = away_from_leader(context, request)
+    if away is not None:
+        return away
+
+    def act(_: bytes, respond: Respond) -> None:
+        def done(outcome: WriteOutcome) -> None:
+            respond(written(context, request, outcome, _delete_answer))
+
+        context.service.submit(encode(Delete(key, expect), numbered), done, frees_space=True)
+
+    return Pending(0, act)
+
+
+def _key_field(key: bytes) -> dict[str, Any]:
+    """Text as text, what is not UTF-8 as base64."""
+    try:
+        return {"key": key.decode()}
+    except UnicodeDecodeError:
+        return {"key_base64": b64encode(key).decode()}
+
+
+def _put_answer(key: bytes, answer: Any) -> Response:
+    if type(answer) is ConditionFailed:
+        return _condition_failed(answer)
+    assert type(answer) is PutDone, answer
+    fields = {
+        **_key_field(key),
+        "revision": answer.revision,
+        "create_revision": answer.create_revision,
+        "version": answer.version,
+    }
+    return json_response(201 if answer.created else 200, fields, etag(answer.revision))
+
+
+def _delete_answer(answer: Any) -> Response:
+    if type(answer) is ConditionFailed:
+        return _condition_failed(answer)
+    assert type(answer) is DeleteDone, answer
+    return json_response(200, {"deleted": answer.deleted, "revision": answer.revision})
+
+
+def _condition_failed(answer: ConditionFailed) -> Response:
+    return problem(
+        Code.PRECONDITION_FAILED,
+        "the key is not as the condition demands; nothing was changed",
+        extra={"mod_revision": answer.mod_revision, "revision": answer.revision},
+    )

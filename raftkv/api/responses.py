@@ -1,0 +1,81 @@
+"""An answer: status, headers and body, and its bytes on the wire.
+
+Told: what to answer. Tells: bytes, the same for every front. May never know: why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, Final
+
+JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
+PROBLEM: Final = "application/problem+json"
+
+Headers = tuple[tuple[str, str], ...]
+"""In the order in which they are sent; latin-1 text."""
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_WITHOUT_LENGTH: Final = frozenset({204, 304})
+
+
+@dataclass(slots=True)
+class Response:
+    """One final answer. What every answer carries (node, caching) is added when it is encoded."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Headers = ()
+    body_omitted: bool = False
+    """The answer to a HEAD: the headers as if the body came, and no body."""
+
+
+Respond = Callable[[Response], None]
+"""Takes the one answer to a request, at once or later."""
+
+
+def without_body(response: Response) -> Response:
+    """The same answer for a HEAD (RFC 9110 section 9.3.2)."""
+    return replace(response, body_omitted=True)
+
+
+def with_headers(response: Response, headers: Headers) -> Response:
+    """The same answer with these headers after its own."""
+    response.headers += headers
+    return response
+
+
+def json_response(status: int, fields: dict[str, Any], headers: Headers = ()) -> Response:
+    """An answer that is a JSON object."""
+    return Response(status, JSON, json_bytes(fields), headers)
+
+
+def json_bytes(fields: dict[str, Any]) -> bytes:
+    """Compact JSON in UTF-8."""
+    return _encode_json(fields).encode()
+
+
+def common_header_bytes(node_id: str) -> bytes:
+    """The headers that every answer of this node carries."""
+    return f"Raftkv-Node: {node_id}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n".encode()
+
+
+def encode(response: Response, *, common: bytes, connection: str | None, date: str) -> bytes:
+    """The whole answer as it goes out.
+
+    ``common`` comes from ``common_header_bytes``; ``connection`` is the value of that header, None: leave it
+    out; ``date`` is RFC 9110's IMF-fixdate.
+    """
+    lines = [f"{name}: {value}\r\n" for name, value in response.headers]
+    if response.status not in _WITHOUT_LENGTH:
+        lines.append(f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n")
+    if connection is not None:
+        lines.append(f"Connection: {connection}\r\n")
+    lines.append(f"Date: {date}\r\n\r\n")
+    body = b"" if response.body_omitted or response.status in _WITHOUT_LENGTH else response.body
+    return b"".join((_STATUS_LINES[response.status], common, "".join(lines).encode("latin-1"), body))

@@ -1,0 +1,143 @@
+"""What the API asks of the node behind it, and the node's view of itself.
+
+Told: nothing. Tells: the protocol that the replica satisfies. May never know: how it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from raftkv.outcomes import Consistency, Leadership, ReadOutcome, WriteOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """A member as this node sees it; what only the leader has is None elsewhere."""
+
+    id: str
+    url: str
+    match_index: int | None = None
+    last_contact_ms: int | None = None
+    """Since its newest answer."""
+
+
+class Unready(Enum):
+    """Why a node should get no traffic; the names are codes of the closed list."""
+
+    NO_LEADER = "no_leader"
+    CATCHING_UP = "too_stale"
+    REPLICAS_DISAGREE = "replicas_disagree"
+    SHUTTING_DOWN = "shutting_down"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Alive: the process does its work at all. Ready: it has a leader and has caught up."""
+
+    dead_because: str | None = None
+    """None: it is alive."""
+    unready: tuple[tuple[Unready, str], ...] = ()
+    """Each reason with a sentence for the operator, the gravest first; none: it is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """This node, as ``/v1/status``, ``/v1/cluster`` and the probes show it; None: it cannot know."""
+
+    id: str
+    cluster_id: bytes | None
+    role: str
+    """leader, follower, candidate or learner."""
+    term: int
+    leader_id: str | None
+    leader_url: str | None
+    commit_index: int
+    applied_index: int
+    last_index: int
+    snapshot_index: int
+    """0: there is no snapshot."""
+    log_bytes: int | None
+    revision: int
+    state_hash: int | None
+    version: str
+    uptime_ms: int
+    voters: tuple[MemberStatus, ...] = ()
+    learners: tuple[MemberStatus, ...] = ()
+    health: Health = Health()
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """That node leads now."""
+
+    leader_id: str
+    leader_url: str
+    term: int
+    changed: bool = True
+    """False: it led already, nothing was done."""
+
+
+class TransferWhy(Enum):
+    """Why leadership was not handed over."""
+
+    NOT_LEADER = "not_leader"
+    NO_SUCH_MEMBER = "no_such_member"
+    NOT_A_VOTER = "not_a_voter"
+    NO_OTHER_VOTER = "no_other_voter"
+    """No target was named, and no other voter could take over."""
+    IN_PROGRESS = "in_progress"
+    """Another transfer or a change of members is running."""
+    TIMED_OUT = "timed_out"
+    """It may still happen."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRefused:
+    """This node leads on, or never led."""
+
+    why: TransferWhy
+
+
+TransferOutcome = Transferred | TransferRefused
+
+
+class Service(Protocol):
+    """The replica, as the API sees it. Every ``done`` is called exactly once, at once or later."""
+
+    def leadership(self) -> Leadership:
+        """Who leads, as this node knows it now."""
+        ...
+
+    def submit(self, command: bytes, done: Callable[[WriteOutcome], None], *, frees_space: bool = False) -> None:
+        """Has the command replicated and executed; ``frees_space``: taken also when the disk is short."""
+        ...
+
+    def read(
+        self,
+        query: object,
+        consistency: Consistency,
+        done: Callable[[ReadOutcome], None],
+        *,
+        min_index: int = 0,
+        max_staleness_ms: int | None = None,
+    ) -> None:
+        """Has the state machine answer the query, as fresh as ``consistency`` demands.
+
+        The two bounds belong to stale reads.
+        """
+        ...
+
+    def status(self) -> Status:
+        """This node as it is now."""
+        ...
+
+    def transfer_leadership(self, target: str | None, done: Callable[[TransferOutcome], None]) -> None:
+        """Has that voter lead; None: the best placed."""
+        ...
+
+    def new_session_id(self) -> bytes:
+        """16 random bytes."""
+        ...

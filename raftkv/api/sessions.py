@@ -1,0 +1,99 @@
+"""Sessions: ``POST /v1/sessions``, ``POST /v1/sessions/{id}/keepalive``, ``DELETE /v1/sessions/{id}``.
+
+Told: requests. Tells: commands to the replica, answers to the client. May never know: when a session ends by
+itself; the log's time decides that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from raftkv.api.bodies import body_type, fields_of
+from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, written
+from raftkv.api.problems import bad_request
+from raftkv.api.requests import Request, refuse_large_body, refuse_numbering, session_of
+from raftkv.api.responses import Respond, Response, json_response
+from raftkv.kv.answers import SessionAlive, SessionClosed, SessionOpened
+from raftkv.kv.commands import (
+    TTL_MS_DEFAULT,
+    TTL_MS_MAX,
+    TTL_MS_MIN,
+    CloseSession,
+    Command,
+    KeepAlive,
+    OpenSession,
+    encode,
+)
+from raftkv.outcomes import WriteOutcome
+
+_OPEN_FIELDS: Final = frozenset({"ttl_ms"})
+_NO_FIELDS: Final[frozenset[str]] = frozenset()
+
+
+def open_session(context: Context, request: Request, _: bytes) -> Decision:
+    """A new session exists."""
+
+    def command(fields: dict[str, Any]) -> Command:
+        return OpenSession(context.service.new_session_id(), _ttl_ms(fields.get("ttl_ms", TTL_MS_DEFAULT)))
+
+    return _session_post(context, request, known=_OPEN_FIELDS, command=command)
+
+
+def keep_alive(context: Context, request: Request, raw_session: bytes) -> Decision:
+    """The session lives for another whole time to live."""
+    session = session_of(raw_session)
+    return _session_post(context, request, known=_NO_FIELDS, command=lambda _: KeepAlive(session))
+
+
+def close_session(context: Context, request: Request, raw_session: bytes) -> Decision:
+    """The session and its stored answers are gone."""
+    session = session_of(raw_session)
+    refuse_numbering(request)
+    away = away_from_leader(context, request)
+    if away is not None:
+        return away
+
+    def act(_: bytes, respond: Respond) -> None:
+        _submit(context, request, CloseSession(session), respond)
+
+    return Pending(0, act)
+
+
+def _session_post(
+    context: Context, request: Request, *, known: frozenset[str], command: Callable[[dict[str, Any]], Command]
+) -> Decision:
+    refuse_numbering(request)
+    written_in = body_type(request, empty_needs_none=True)
+    body_bytes_max = context.settings.structured_body_bytes_max
+    refuse_large_body(request, body_bytes_max=body_bytes_max)
+    away = away_from_leader(context, request)
+    if away is not None:
+        return away
+
+    def act(body: bytes, respond: Respond) -> None:
+        _submit(context, request, command(fields_of(body, written_in, known=known)), respond)
+
+    return Pending(body_bytes_max, act)
+
+
+def _submit(context: Context, request: Request, command: Command, respond: Respond) -> None:
+    def done(outcome: WriteOutcome) -> None:
+        respond(written(context, request, outcome, _session_answer))
+
+    context.service.submit(encode(command), done, frees_space=isinstance(command, CloseSession))
+
+
+def _ttl_ms(value: Any) -> int:
+    if type(value) is not int or not TTL_MS_MIN <= value <= TTL_MS_MAX:
+        raise bad_request(f"ttl_ms is a whole number between {TTL_MS_MIN} and {TTL_MS_MAX}")
+    return value
+
+
+def _session_answer(answer: Any) -> Response:
+    assert type(answer) in (SessionOpened, SessionAlive, SessionClosed), answer
+    session = answer.session.hex()
+    if type(answer) is SessionClosed:
+        return json_response(200, {"session": session})
+    fields = {"session": session, "ttl_ms": answer.ttl_ms}
+    return json_response(201 if type(answer) is SessionOpened else 200, fields)

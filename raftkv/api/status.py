@@ -1,0 +1,107 @@
+"""This node about itself: ``/v1/status``, ``/v1/cluster``, ``/healthz``, ``/readyz``, ``/metrics``.
+
+Told: the replica's status. Tells: it, never redirected. May never know: what other nodes think.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from raftkv.api.exchange import Context, Decision, retry_after
+from raftkv.api.problems import Code, problem
+from raftkv.api.requests import Request
+from raftkv.api.responses import Response, json_response
+from raftkv.api.service import MemberStatus, Unready
+
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus' text format."""
+
+_UNREADY_CODES: Final = {
+    Unready.NO_LEADER: Code.NO_LEADER,
+    Unready.CATCHING_UP: Code.TOO_STALE,
+    Unready.REPLICAS_DISAGREE: Code.REPLICAS_DISAGREE,
+    Unready.SHUTTING_DOWN: Code.SHUTTING_DOWN,
+}
+
+
+def status(context: Context, _request: Request, _rest: bytes) -> Decision:
+    """This node as it is now."""
+    now = context.service.status()
+    return json_response(
+        200,
+        {
+            "id": now.id,
+            "cluster_id": _hex(now.cluster_id),
+            "role": now.role,
+            "term": now.term,
+            "leader_id": now.leader_id,
+            "leader_url": now.leader_url,
+            "commit_index": now.commit_index,
+            "applied_index": now.applied_index,
+            "last_index": now.last_index,
+            "snapshot_index": now.snapshot_index,
+            "log_bytes": now.log_bytes,
+            "revision": now.revision,
+            "state_hash": None if now.state_hash is None else f"{now.state_hash:032x}",
+            "version": now.version,
+            "uptime_ms": now.uptime_ms,
+        },
+    )
+
+
+def cluster(context: Context, _request: Request, _rest: bytes) -> Decision:
+    """The members as this node knows them."""
+    now = context.service.status()
+    return json_response(
+        200,
+        {
+            "cluster_id": _hex(now.cluster_id),
+            "term": now.term,
+            "leader_id": now.leader_id,
+            "voters": [_member(voter) for voter in now.voters],
+            "learners": [_member(learner) for learner in now.learners],
+            "change": None,
+        },
+    )
+
+
+def healthz(context: Context, _request: Request, _rest: bytes) -> Decision:
+    """200 while the node does its work at all: whoever reads anything else should start it anew."""
+    dead_because = context.service.status().health.dead_because
+    if dead_because is not None:
+        return problem(Code.INTERNAL, dead_because)
+    return json_response(200, {"alive": True})
+
+
+def readyz(context: Context, _request: Request, _rest: bytes) -> Decision:
+    """200 while the node should get traffic: it has a leader and has caught up."""
+    unready = context.service.status().health.unready
+    if not unready:
+        return json_response(200, {"ready": True})
+    return problem(
+        _UNREADY_CODES[unready[0][0]],
+        "; ".join(why for _, why in unready),
+        headers=retry_after(context),
+        extra={
+            "reasons": [{"code": reason.value, "detail": why} for reason, why in unready],
+            "retry_after_ms": context.settings.retry_after_ms,
+        },
+    )
+
+
+def metrics(context: Context, _request: Request, _rest: bytes) -> Decision:
+    """For Prometheus."""
+    return Response(200, METRICS_TYPE, context.metrics())
+
+
+def _member(member: MemberStatus) -> dict[str, Any]:
+    return {
+        "id": member.id,
+        "url": member.url,
+        "match_index": member.match_index,
+        "last_contact_ms": member.last_contact_ms,
+    }
+
+
+def _hex(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.hex()
