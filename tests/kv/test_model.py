@@ -45,7 +45,7 @@ PASSED_MS = [0] * 20 + [1] * 5 + [500, 999, 1_000, 2_500, -700]
 keys = st.sampled_from(KEYS)
 ids = st.sampled_from(IDS)
 expects = st.one_of(st.just(ANY), st.sampled_from([ABSENT, PRESENT]), st.integers(1, 6).map(Expect))
-writes = st.one_of(
+any_write = st.one_of(
     st.builds(Put, keys, st.sampled_from([b"", b"one", b"two"]), expects),
     st.builds(Delete, keys, expects),
 )
@@ -58,8 +58,8 @@ on_sessions = st.one_of(
 )
 steps = st.tuples(
     st.one_of(
-        st.tuples(writes, st.none()),
-        st.tuples(writes, numbered),
+        st.tuples(any_write, st.none()),
+        st.tuples(any_write, numbered),
         st.tuples(st.builds(Put, st.just(b"a"), st.just(b"one")), numbered),
         st.tuples(on_sessions, st.none()),
     ),
@@ -113,17 +113,13 @@ def test_the_stories_reach_every_answer():
 
 def random_step(rng: random.Random) -> Step:
     """The same stories as the strategies tell, without their cost."""
-    id, key = rng.choice(IDS), rng.choice(KEYS)
+    id, key = rng.choice(IDS[:1] * 6 + IDS[1:]), rng.choice(KEYS)
     expect = rng.choice([ANY, ANY, PRESENT, ABSENT, Expect(rng.randint(1, 6))])
-    write: Command = rng.choice(
-        [Put(key, rng.choice([b"one", b"two"]), expect), Delete(key, expect), Put(b"a", b"one")]
-    )
-    tending: Command = rng.choice(
-        [OpenSession(id, 2_000), OpenSession(id, 5_000), KeepAlive(id), CloseSession(id), Tick()]
-    )
+    writes: list[Command] = [Put(key, rng.choice([b"one", b"two"]), expect), Delete(key, expect), Put(b"a", b"one")]
+    tending: list[Command] = [OpenSession(id, 2_000), OpenSession(id, 5_000), KeepAlive(id), CloseSession(id), Tick()]
     numbering = rng.choice([None, Numbered(id, rng.randint(1, 6), rng.choice([0, 0, 0, 1, 2, 5]))])
-    command, number = (write, numbering) if rng.random() < 0.75 else (tending, None)
-    return (command, number), rng.choice(PASSED_MS), rng.random() < 0.1
+    told = (rng.choice(writes), numbering) if rng.random() < 0.75 else (rng.choice(tending), None)
+    return told, rng.choice(PASSED_MS), rng.random() < 0.1
 
 
 def assert_hash_is_of_the_state_alone(store: Store) -> None:
