@@ -12,37 +12,39 @@ the defaults.
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
+from raftkv.api.settings import VALUE_BYTES_MAX, ApiSettings
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import NodeId
 from raftkv.errors import ConfigError
+from raftkv.replica import ReplicaSettings
+from raftkv.storage.wal import SEGMENT_BYTES
+from raftkv.transport.settings import TransportSettings
+from raftkv.values import (
+    LOG_FORMATS,
+    Address,
+    InitialCluster,
+    is_loopback,
+    parse_address,
+    parse_initial_cluster,
+    parse_log_format,
+    parse_node_id,
+    parse_path,
+    parse_switch,
+    parse_url,
+    url_address,
+    whole_number,
+)
 
 ENVIRONMENT_PREFIX: Final = "RAFTKV_"
-LOG_FORMATS: Final = ("text", "json")
 
-_NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
 _NEAR: Final = 0.84
 """How alike two names must be to be taken for a slip of the fingers."""
-
-
-class Address(NamedTuple):
-    """Where to bind."""
-
-    host: str
-    port: int
-
-
-InitialCluster = tuple[tuple[NodeId, str], ...]
-"""Who forms the cluster: ids and URLs, in order of id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,14 @@ class NodeConfig:
     insecure: bool = False
     """The operator says that the network is trusted, so a bind beyond loopback is allowed."""
     log_format: str = "text"
+    segment_bytes: int = SEGMENT_BYTES
     raft: RaftSettings = field(default_factory=RaftSettings)
+    replica: ReplicaSettings = field(default_factory=ReplicaSettings)
+    api: ApiSettings = field(default_factory=ApiSettings)
+    transport: TransportSettings = field(default_factory=TransportSettings)
+
+
+_OWN_DEFAULTS: Final = {own.name: own.default for own in fields(NodeConfig) if own.default is not MISSING}
 
 
 class Setting(NamedTuple):
@@ -93,7 +102,8 @@ class Setting(NamedTuple):
     def shape(self) -> str:
         """What a value looks like, for the help."""
         known = {"id": "ID", "data-dir": "DIR", "url": "URL", "listen": "HOST:PORT", "initial-cluster": "ID=URL,…"}
-        return known.get(self.name, "TEXT" if not self.room else "N")
+        known["log-format"] = "|".join(LOG_FORMATS)
+        return known.get(self.name, "N")
 
     @property
     def is_switch(self) -> bool:
@@ -104,130 +114,19 @@ class Setting(NamedTuple):
     def default(self) -> Any:
         """What holds when nobody says anything; None where there is no such thing."""
         if not self.room:
-            return {"insecure": False, "log-format": LOG_FORMATS[0]}.get(self.name)
+            return _OWN_DEFAULTS.get(self.field)
         return getattr(ROOMS[self.room](), self.field)
-
-
-def parse_node_id(value: Any) -> NodeId:
-    """A node's name."""
-    if not isinstance(value, str) or not _NODE_ID.fullmatch(value):
-        raise ValueError(f"{value!r} is not a node id: 1 to 64 of A-Z a-z 0-9 . _ -")
-    return NodeId(value)
-
-
-def parse_url(value: Any) -> str:
-    """``http://HOST:PORT``, in the one way that it is written."""
-    example = "give it like http://127.0.0.1:7401"
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a URL: {example}")
-    try:
-        parts = urlsplit(value)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a URL ({error}): {example}") from None
-    if parts.scheme != "http":
-        raise ValueError(f"{value!r} does not start with http:// : {example}")
-    if not host or re.search(r"[\s\x00-\x20\x7f]", value):
-        raise ValueError(f"{value!r} names no host: {example}")
-    if not port:
-        raise ValueError(f"{value!r} names no port: {example}")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError(f"{value!r} has more than a host and a port: {example}")
-    return f"http://{_bracketed(host)}:{port}"
-
-
-def is_url(value: Any) -> bool:
-    """Whether it is a node's URL."""
-    try:
-        parse_url(value)
-    except ValueError:
-        return False
-    return True
-
-
-def parse_address(value: Any) -> Address:
-    """``HOST:PORT`` to bind; an IPv6 address stands in brackets."""
-    example = "give it like 127.0.0.1:7401, or 0.0.0.0:7401 for every interface"
-    text = value if isinstance(value, str) else ""
-    host, _, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{value!r} is ambiguous: put the IPv6 address in brackets, like [::1]:7401")
-    if not host or not _WHOLE_NUMBER.fullmatch(port) or not 1 <= int(port) <= 65_535 or re.search(r"[\s/]", host):
-        raise ValueError(f"{value!r} is not HOST:PORT: {example}")
-    return Address(host, int(port))
-
-
-def parse_initial_cluster(value: Any) -> InitialCluster:
-    """``ID=URL,ID=URL,…``, or in the file a table of the same; sorted by id."""
-    if isinstance(value, Mapping):
-        pairs = [(str(id), url) for id, url in value.items()]
-    elif isinstance(value, str):
-        pairs = [(id.strip(), url.strip()) for id, _, url in (item.partition("=") for item in value.split(","))]
-    else:
-        raise ValueError(f"{value!r} is not a list of members: give it like n1=http://127.0.0.1:7401,n2=…")
-    members = sorted((parse_node_id(id), parse_url(url)) for id, url in pairs)
-    for kind, names in (("id", [str(id) for id, _ in members]), ("URL", [url for _, url in members])):
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"the {kind} {name} is there twice")
-    return tuple(members)
-
-
-def parse_switch(value: Any) -> bool:
-    """On or off."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        known = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if value.lower() in known:
-            return known[value.lower()]
-    raise ValueError(f"{value!r} is neither true nor false")
-
-
-def parse_log_format(value: Any) -> str:
-    """How log lines look."""
-    if value not in LOG_FORMATS:
-        raise ValueError(f"{value!r} is not one of {', '.join(LOG_FORMATS)}")
-    return str(value)
-
-
-def parse_path(value: Any) -> Path:
-    """A directory; it need not exist yet."""
-    if not isinstance(value, str | Path) or not str(value) or "\0" in str(value):
-        raise ValueError(f"{value!r} is not a path")
-    return Path(value)
-
-
-def whole_number(least: int, most: int) -> Callable[[Any], int]:
-    """A parser of whole numbers between two bounds, both allowed."""
-
-    def parse(value: Any) -> int:
-        number = int(value) if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value.strip()) else value
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise ValueError(f"{value!r} is not a whole number")
-        if not least <= number <= most:
-            raise ValueError(f"{number} is out of bounds: {least} to {most}")
-        return number
-
-    return parse
 
 
 _HOUR_MS: Final = 3_600_000
 _MIB: Final = 1024 * 1024
+_TIB: Final = 1024 * 1024 * _MIB
 
 ROOMS: Final[Mapping[str, Callable[..., Any]]] = {
     "raft": RaftSettings,
+    "replica": ReplicaSettings,
+    "api": ApiSettings,
+    "transport": TransportSettings,
 }
 """The rooms whose settings are composed here, by their field in NodeConfig."""
 
@@ -235,27 +134,28 @@ SETTINGS: Final = (
     Setting("id", parse_node_id, "This node's name in the cluster.", required=True),
     Setting("data-dir", parse_path, "Where the log is kept; made when it is not there.", required=True),
     Setting("url", parse_url, "What others reach this node by: http://HOST:PORT.", required=True),
-    Setting("listen", parse_address, "HOST:PORT to bind, where it differs from the URL's."),
-    Setting("initial-cluster", parse_initial_cluster, "Who forms the cluster, this node too: ID=URL,ID=URL,…"),
+    Setting("listen", parse_address, "What to bind, where it differs from the URL's host and port."),
+    Setting("initial-cluster", parse_initial_cluster, "Who forms the cluster, this node too."),
     Setting("insecure", parse_switch, "The network is trusted: a bind that is not loopback is allowed."),
     Setting("log-format", parse_log_format, "How log lines look: text or json."),
-    Setting(
-        "heartbeat-ms",
-        whole_number(1, _HOUR_MS),
-        "How often an idle leader speaks, at most half the election timeout.",
-        "raft",
-    ),
+    Setting("heartbeat-ms", whole_number(1, _HOUR_MS), "How often an idle leader speaks.", "raft"),
     Setting(
         "election-timeout-ms",
         whole_number(2, _HOUR_MS),
-        "After so long without a leader, up to twice that, a node stands.",
+        "After so long without a leader, up to twice that, a node stands for election.",
         "raft",
     ),
     Setting("append-bytes-max", whole_number(1, 16 * _MIB), "Entries in one message to a follower.", "raft"),
+    Setting("inflight-appends-max", whole_number(1, 1024), "Messages with entries under way to one follower.", "raft"),
+    Setting("log-memory-bytes", whole_number(_MIB, _TIB), "Newest entries that are kept in memory.", "raft"),
+    Setting("request-timeout-ms", whole_number(1, _HOUR_MS), "After so long a request is given up.", "replica"),
     Setting(
-        "inflight-appends-max", whole_number(1, 1024), "Messages with entries on their way to one follower.", "raft"
+        "proposals-in-flight-max", whole_number(1, 10**7), "Writes taken and not answered; beyond: 429.", "replica"
     ),
-    Setting("log-memory-bytes", whole_number(_MIB, 1024 * 1024 * _MIB), "Newest entries kept in memory.", "raft"),
+    Setting("proposal-bytes-in-flight-max", whole_number(_MIB, _TIB), "The same in bytes.", "replica"),
+    Setting("reads-in-flight-max", whole_number(1, 10**7), "Reads taken and not answered; beyond: 429.", "replica"),
+    Setting("max-value-bytes", whole_number(1, VALUE_BYTES_MAX), "The largest value that is taken.", "api"),
+    Setting("segment-bytes", whole_number(_MIB, 1024 * _MIB), "How large a file of the log grows."),
 )
 """Every setting there is; the command line, its help and the checks are made from this table."""
 
@@ -274,7 +174,7 @@ def load(*, flags: Mapping[str, Any], environment: Mapping[str, str], file: Path
     for source in (
         _from_file(file, problems),
         _from_environment(environment, problems),
-        [(_BY_NAME[name], setting_flag(name), value) for name, value in flags.items() if value is not None],
+        [(_BY_NAME[name], _BY_NAME[name].flag, value) for name, value in flags.items() if value is not None],
     ):
         for setting, origin, value in source:
             try:
@@ -283,11 +183,6 @@ def load(*, flags: Mapping[str, Any], environment: Mapping[str, str], file: Path
                 problems.append(f"{origin}: {error}")
                 values.setdefault(setting.name, None)
     return _compose(values, problems)
-
-
-def setting_flag(name: str) -> str:
-    """How messages call a setting that came as a flag."""
-    return _BY_NAME[name].flag
 
 
 _Source = list[tuple[Setting, str, Any]]
@@ -315,26 +210,31 @@ def _from_file(file: Path | None, problems: list[str]) -> _Source:
 
 
 def _from_environment(environment: Mapping[str, str], problems: list[str]) -> _Source:
-    """Only near misses are refused: orchestrators put variables of their own under a service's name."""
+    """Only near misses are refused: orchestrators put variables of their own under a service's name.
+
+    An empty variable is one that a compose file or a unit left empty: not given.
+    """
     found: _Source = []
     for variable in sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX)):
+        if not environment[variable]:
+            continue
         if variable in _BY_VARIABLE:
             found.append((_BY_VARIABLE[variable], variable, environment[variable]))
-        elif variable not in _VARIABLES_OF_OTHERS and nearest(variable, _BY_VARIABLE):
+        elif variable not in _VARIABLES_OF_OTHERS and _nearest(variable, _BY_VARIABLE):
             problems.append(_unknown(variable, _BY_VARIABLE))
     return found
 
 
 def _unknown(name: str, known: Mapping[str, Setting]) -> str:
-    near = nearest(name, known)
+    near = _nearest(name, known)
     return f"{name} is not a setting" + (f"; did you mean {near}?" if near else "")
 
 
-def nearest(name: str, known: Mapping[str, Any]) -> str | None:
-    """The known name that a mistyped one was probably meant to be."""
-    spelled = name if name in known else name.replace("_", "-") if name.islower() else name
-    if spelled in known:
-        return spelled
+def _nearest(name: str, known: Mapping[str, Setting]) -> str | None:
+    """The known name that a mistyped one was probably meant to be; Python's spelling is the likeliest slip."""
+    for spelled in known:
+        if spelled.replace("-", "_") == name.replace("-", "_"):
+            return spelled
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)), None)
 
 
@@ -346,6 +246,8 @@ def _compose(values: dict[str, Any], problems: list[str]) -> NodeConfig:
     problems += _contradictions(values)
     if problems:
         raise ConfigError(problems)
+    # Whoever finds no leader may hope for one after an election timeout.
+    rooms["api"] = replace(rooms["api"], retry_after_ms=rooms["raft"].election_timeout_ms)
     own = {setting.field: values[setting.name] for setting in SETTINGS if not setting.room and setting.name in values}
     own.setdefault("listen", url_address(own["url"]))
     return NodeConfig(**own, **rooms)
@@ -361,11 +263,15 @@ def _room(room: str, values: Mapping[str, Any], problems: list[str]) -> Any:
     try:
         return ROOMS[room](**given)
     except ConfigError as error:
-        for problem in error.problems:
-            for setting in SETTINGS:
-                problem = problem.replace(setting.field, setting.name) if setting.room == room else problem
-            problems.append(problem)
+        problems += [_in_operators_words(problem, room) for problem in error.problems]
         return None
+
+
+def _in_operators_words(problem: str, room: str) -> str:
+    for setting in SETTINGS:
+        if setting.room == room:
+            problem = problem.replace(setting.field, setting.name)
+    return problem
 
 
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
@@ -381,23 +287,3 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             "bind to 127.0.0.1, or say with --insecure that the network is trusted"
         )
     return problems
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host. Names are not looked up: only localhost is known."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def url_address(url: str) -> Address:
-    """The host and port of a node's URL."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None, "parse_url has seen to it"
-    assert parts.port is not None, "parse_url has seen to it"
-    return Address(parts.hostname, parts.port)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

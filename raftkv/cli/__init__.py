@@ -1,0 +1,1 @@
+"""The ``raftkv`` command. Told: what somebody typed. Tells: what happened, an exit code, and what to do next."""

@@ -1,0 +1,161 @@
+"""Getting an answer out of a cluster: which node to ask, whom to follow, when to ask again.
+
+What may be repeated is the contract's ("An answer speaks of this arrival only"): a read always; a write as
+long as no byte of it was sent, or a node said by a code that this arrival changed nothing. Anything else
+leaves a write's outcome unknown, and then this says so instead of guessing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from raftkv.cli.exchange import Answer, BrokenOff, NotSent, Request, exchange
+from raftkv.cli.failures import OutcomeUnknown, Refused, Unreachable
+from raftkv.values import is_url
+
+REDIRECTS_MAX: Final = 3
+ANSWER_TIMEOUT_S: Final = 10.0
+"""Longer than a node takes to give up by itself, so that its own words arrive."""
+PAUSE_S: Final = 0.1
+CHANGED_NOTHING: Final = frozenset(
+    {"not_leader", "no_leader", "superseded", "shutting_down", "too_stale", "overloaded"}
+)
+"""Codes after which the same request may be sent again at once, a write too."""
+
+
+class Cluster:
+    """The nodes that may be asked, and for how long to go on asking."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.endpoints = tuple(endpoints)
+        self._patience_s = patience_s
+        self._clock = clock
+        self._pause = pause
+
+    def ask(self, request: Request) -> Answer:
+        """A decided answer from whoever may give it.
+
+        Raises Unreachable when nobody who could decide was reached in time, OutcomeUnknown when a write
+        was sent and its fate was not heard.
+        """
+        deadline = self._clock() + self._patience_s
+        while True:
+            why = ""
+            connected = False
+            for endpoint in self.endpoints:
+                timeout_s = max(1.0, min(ANSWER_TIMEOUT_S, deadline - self._clock()))
+                try:
+                    answer = self._follow(endpoint, request, timeout_s)
+                except NotSent as error:
+                    why = why or f"{endpoint}: {error}"
+                    continue
+                except BrokenOff as error:
+                    connected, why = True, f"{endpoint}: {error}"
+                    continue
+                connected = True
+                if not _worth_repeating(request, answer):
+                    return answer
+                why = f"{answer.url}: {answer.explanation}"
+            remaining_s = deadline - self._clock()
+            if not connected or remaining_s <= 0:
+                raise _nobody_answered(self.endpoints, connected, why)
+            self._pause(min(PAUSE_S, remaining_s))
+
+    def _follow(self, endpoint: str, request: Request, timeout_s: float) -> Answer:
+        """The answer at the end of the redirects that start at this endpoint."""
+        url, target, term = endpoint, request.target, -1
+        members: frozenset[str] | None = None
+        for _ in range(REDIRECTS_MAX + 1):
+            answer = self._one(url, Request(request.method, target, request.body, request.headers), timeout_s)
+            if answer.status != 307:
+                return answer
+            members = members or _members_known_to(url, timeout_s)
+            said_term = answer.json().get("term")
+            if not isinstance(said_term, int) or said_term < term:
+                return answer
+            term = said_term
+            url, target = _split_location(answer.headers.get("location", ""))
+            if url not in members:
+                raise Refused(
+                    f"{answer.url} points to {url or 'nowhere'}, which is no member of its cluster: nothing was "
+                    "sent there. Ask a member by its own URL with --endpoints."
+                )
+        return answer
+
+    def _one(self, url: str, request: Request, timeout_s: float) -> Answer:
+        try:
+            answer = exchange(url, request, timeout_s=timeout_s)
+        except BrokenOff as error:
+            if request.only_reads:
+                raise
+            raise outcome_unknown(f"the connection to {url} failed ({error})") from error
+        if not request.only_reads and _leaves_it_open(answer):
+            raise outcome_unknown(f"{url} said: {answer.explanation}")
+        return answer
+
+
+def outcome_unknown(why: str) -> OutcomeUnknown:
+    """The one message for a write whose fate was not heard."""
+    return OutcomeUnknown(
+        f"{why}: whether the write happened is not known, and it may happen yet. Read the key before you write again."
+    )
+
+
+def ask_this_node(url: str, target: str, *, timeout_s: float) -> Answer | None:
+    """What this very node says of itself; None: it did not answer."""
+    try:
+        return exchange(url, Request("GET", target), timeout_s=timeout_s)
+    except (NotSent, BrokenOff):
+        return None
+
+
+def members_in(cluster: Answer | None) -> tuple[str, ...]:
+    """The URLs of voters and learners in an answer to ``GET /v1/cluster``."""
+    found = cluster.json() if cluster is not None and cluster.status == 200 else {}
+    listed = [*(found.get("voters") or ()), *(found.get("learners") or ())]
+    urls = [member.get("url") for member in listed if isinstance(member, dict)]
+    return tuple(str(url).rstrip("/") for url in urls if is_url(url))
+
+
+def _members_known_to(url: str, timeout_s: float) -> frozenset[str]:
+    return frozenset(members_in(ask_this_node(url, "/v1/cluster", timeout_s=timeout_s)))
+
+
+def _split_location(location: str) -> tuple[str, str]:
+    """A node's URL and the target at it, whose bytes stay as they came."""
+    scheme, separator, rest = location.partition("://")
+    authority, slash, target = rest.partition("/")
+    if not (separator and slash and location.isascii() and location.isprintable()) or " " in location:
+        return "", ""
+    return f"{scheme}://{authority}", f"/{target}"
+
+
+def _worth_repeating(request: Request, answer: Answer) -> bool:
+    if answer.code in CHANGED_NOTHING:
+        return True
+    return request.only_reads and answer.status >= 500
+
+
+def _leaves_it_open(answer: Answer) -> bool:
+    """Whether a write's fate is open after this answer."""
+    if answer.status in (500, 504):
+        return True
+    return answer.status >= 500 and answer.code is None
+
+
+def _nobody_answered(endpoints: Sequence[str], connected: bool, why: str) -> Unreachable:
+    if connected:
+        return Unreachable(f"no node could answer in time; the last word was {why}. See `raftkv status`, or try again.")
+    return Unreachable(
+        f"no node answers at {', '.join(endpoints)} ({why}). Start the cluster with `raftkv cluster up`, "
+        "or say where it is with --endpoints."
+    )

@@ -1,0 +1,231 @@
+"""``raftkv cluster``: a whole cluster on this machine by one command."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from raftkv.cli import local_cluster
+from raftkv.cli.admin import show_views
+from raftkv.cli.failures import CommandFailed
+from raftkv.cli.local_cluster import BASE_PORT_DEFAULT, NODES_DEFAULT, Ending, LocalCluster
+from raftkv.cli.options import Shared, data_dir_option, print_json, shared_options
+from raftkv.cli.overview import NodeView, console, leader_among, view_nodes
+from raftkv.cli.record import DATA_DIR_DEFAULT, LocalNode, read_record
+
+_STOPPING_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+@click.group()
+def cluster() -> None:
+    """A cluster of real processes on this machine."""
+
+
+@cluster.command()
+@click.option("--nodes", type=click.Choice(["3", "5"]), help=f"How many nodes ({NODES_DEFAULT}).")
+@data_dir_option
+@click.option(
+    "--base-port",
+    type=click.IntRange(1, 65_531),
+    help=f"The first node's port, the others' follow ({BASE_PORT_DEFAULT}).",
+)
+@click.option("--detach", is_flag=True, help="Return as soon as the cluster serves, and leave it running.")
+@shared_options
+def up(nodes: str | None, data_dir: Path, base_port: int | None, detach: bool, options: Shared) -> int:
+    """Start the cluster, or go on with the one whose data is there."""
+    with _signals_interrupt():
+        local = _started(data_dir, int(nodes) if nodes else None, base_port, options, detach)
+        return 0 if local is None or detach else _stay(local)
+
+
+def _started(
+    data_dir: Path, nodes: int | None, base_port: int | None, options: Shared, detach: bool
+) -> LocalCluster | None:
+    """The cluster, serving and shown; None: it already ran."""
+    with local_cluster.exclusively(data_dir):
+        local = LocalCluster(data_dir, local_cluster.plan(data_dir, nodes=nodes, base_port=base_port))
+        if len(local.record.alive()) == len(local.record.nodes):
+            _show(local, view_nodes(local.urls), options)
+            click.echo(f"The cluster in {data_dir} is already running. {_how_to_stop(data_dir)}", err=True)
+            return None
+        try:
+            local_cluster.start_missing(local)
+            with _waiting(options):
+                views = local_cluster.wait_until_serving(local)
+        except BaseException:
+            local_cluster.stop_children(local)
+            raise
+    _show(local, views, options)
+    if not options.wants_json:
+        _show_what_to_try(local, detach=detach)
+    return local
+
+
+def _stay(local: LocalCluster) -> int:
+    """Stays until the nodes are gone or somebody interrupts; then all of them are stopped."""
+    failed = []
+
+    def on_end(node: LocalNode, code: int | None) -> None:
+        if code:
+            failed.append(node.id)
+            click.echo(
+                f"{node.id} ended with exit code {code}. {local_cluster.log_tail(local.log_path(node.id))}", err=True
+            )
+            click.echo(
+                f"The others go on. To start it again: {_command('cluster', 'up')}, after Ctrl-C here.", err=True
+            )
+        else:
+            click.echo(f"{node.id} stopped", err=True)
+
+    try:
+        local_cluster.watch(local, on_end=on_end)
+    except KeyboardInterrupt:
+        click.echo("\nStopping … (Ctrl-C again kills)", err=True)
+        with local_cluster.exclusively(local.directory):
+            _tell_endings(local_cluster.stop(local))
+        return 0
+    return CommandFailed.exit_code if failed else 0
+
+
+@cluster.command()
+@data_dir_option
+@shared_options
+def down(data_dir: Path, options: Shared) -> None:
+    """Stop the cluster; its data stays."""
+    _existing(data_dir)
+    with local_cluster.exclusively(data_dir):
+        local = LocalCluster(data_dir, _existing(data_dir).record)
+        endings = local_cluster.stop(local)
+    if options.wants_json:
+        print_json({"nodes": [{"id": node.id, "ending": ending.name.lower()} for node, ending in endings]})
+    else:
+        _tell_endings(endings)
+        click.echo(f"The data stays in {data_dir}; `{_command('cluster', 'up', data_dir=data_dir)}` goes on with it.")
+
+
+@cluster.command("status")
+@data_dir_option
+@shared_options
+def local_status(data_dir: Path, options: Shared) -> None:
+    """Show the nodes of the cluster: role, term, and how far each has come."""
+    local = _existing(data_dir)
+    names = {node.url: node.id for node in local.record.nodes}
+    show_views(view_nodes(local.urls), options, names=names)
+
+
+def _existing(data_dir: Path) -> LocalCluster:
+    record = read_record(data_dir)
+    if record is None:
+        raise CommandFailed(
+            f"no cluster was started in {data_dir}. Start one with `{_command('cluster', 'up', data_dir=data_dir)}`."
+        )
+    return LocalCluster(data_dir, record)
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Whatever asks this command to stop is a KeyboardInterrupt, so that no way out leaves nodes behind."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in _STOPPING_SIGNALS]
+    # Under nohup the hang-up is ignored on purpose.
+    before = {number: signal.getsignal(number) for number in numbers if _is_wanted(number)}
+    for number in before:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_wanted(number: signal.Signals) -> bool:
+    return number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+
+
+def _waiting(options: Shared) -> Any:
+    progress = Console(stderr=True)
+    if options.wants_json or not progress.is_terminal:
+        return nullcontext()
+    return progress.status("waiting for the nodes to elect a leader …")
+
+
+def _show(local: LocalCluster, views: Sequence[NodeView], options: Shared) -> None:
+    leader = leader_among(views)
+    leader_id = leader.status.get("id") if leader is not None and leader.status is not None else None
+    if options.wants_json:
+        nodes = [
+            {
+                "id": node.id,
+                "url": node.url,
+                "pid": node.process and node.process.pid,
+                "log": str(local.log_path(node.id)),
+            }
+            for node in local.record.nodes
+        ]
+        print_json({"leader_id": leader_id, "data_dir": str(local.directory), "nodes": nodes})
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("node", "role", "url", "log"):
+        table.add_column(heading, no_wrap=heading == "url")
+    for node, view in zip(local.record.nodes, views, strict=True):
+        role = str(view.status.get("role")) if view.status is not None else "no answer"
+        style = "bold green" if node.id == leader_id else "red" if view.status is None else "cyan"
+        table.add_row(node.id, f"[{style}]{role}[/]", node.url, str(local.log_path(node.id)))
+    console().print(table)
+
+
+def _show_what_to_try(local: LocalCluster, *, detach: bool) -> None:
+    screen = console()
+    url = local.record.nodes[0].url
+    elsewhere = () if _is_default(local.directory) else ("--endpoints", ",".join(local.urls))
+    screen.print("Try:")
+    for line in (
+        _command("put", "greeting", "hello", *elsewhere),
+        _command("get", "greeting", *elsewhere),
+        f"curl -L {url}/v1/kv/greeting",
+        _command("cluster", "status", data_dir=local.directory),
+    ):
+        screen.print(f"  [bold]{line}[/]", soft_wrap=True)
+    ending = _how_to_stop(local.directory) if detach else "Ctrl-C stops all nodes."
+    screen.print(f"\n{ending} The data stays in {local.directory}.", soft_wrap=True)
+
+
+def _how_to_stop(directory: Path) -> str:
+    return f"`{_command('cluster', 'down', data_dir=directory)}` stops it."
+
+
+def _command(*words: str, data_dir: Path = DATA_DIR_DEFAULT) -> str:
+    """A command line that works where the user is, as they called us."""
+    called = Path(sys.argv[0])
+    found = shutil.which("raftkv")
+    if called.name == "__main__.py":
+        name = "python -m raftkv"
+    elif found is not None and Path(found).resolve() == called.resolve():
+        name = "raftkv"
+    else:
+        name = os.path.relpath(called) if called.name == "raftkv" else "raftkv"
+    place = () if _is_default(data_dir) else ("--data-dir", str(data_dir))
+    return " ".join((name, *words, *place))
+
+
+def _is_default(directory: Path) -> bool:
+    return directory.resolve() == DATA_DIR_DEFAULT.resolve()
+
+
+def _tell_endings(endings: Sequence[tuple[LocalNode, Ending]]) -> None:
+    for node, ending in endings:
+        click.echo(f"{node.id} {ending.value}")

@@ -1,0 +1,127 @@
+"""What several commands have in common: where the cluster is, and how answers look.
+
+The shared options may stand before or after the subcommand; the later one wins.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from raftkv.cli.asking import Cluster
+from raftkv.cli.failures import Unreachable, Unusable
+from raftkv.cli.record import DATA_DIR_DEFAULT, read_record
+from raftkv.values import parse_url
+
+PATIENCE_S_DEFAULT: Final = 15.0
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """The shared options as far as they are known; None: not said."""
+
+    endpoints: str | None = None
+    output: str | None = None
+    timeout_s: float | None = None
+
+    def overridden_by(self, later: Shared) -> Shared:
+        """These, except where the later ones say something."""
+        said = {name: value for name, value in asdict(later).items() if value is not None}
+        return replace(self, **said)
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether a program reads what is printed."""
+        return self.output == "json"
+
+    @property
+    def patience_s(self) -> float:
+        """How long to go on asking."""
+        return PATIENCE_S_DEFAULT if self.timeout_s is None else self.timeout_s
+
+    def urls(self) -> tuple[str, ...]:
+        """The nodes to ask: those that were said, else those of the cluster on this machine."""
+        if self.endpoints is not None:
+            try:
+                return tuple(parse_url(url.strip()) for url in self.endpoints.split(","))
+            except ValueError as error:
+                raise Unusable(f"--endpoints: {error}") from error
+        record = read_record(DATA_DIR_DEFAULT)
+        if record is None:
+            raise Unreachable(
+                f"no cluster was started here (there is no {DATA_DIR_DEFAULT / 'cluster.json'}). Start one with "
+                "`raftkv cluster up`, or say where it is with --endpoints or RAFTKV_ENDPOINTS."
+            )
+        return tuple(node.url for node in record.nodes)
+
+    def cluster(self) -> Cluster:
+        """The cluster that the command is about."""
+        return Cluster(self.urls(), patience_s=self.patience_s)
+
+
+def shared_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """Adds the options of ``Shared``; the command takes them together as ``options``."""
+
+    @wraps(command)
+    def with_shared(*, endpoints: str | None, output: str | None, timeout_s: float | None, **own: Any) -> Result:
+        context = click.get_current_context()
+        before = context.find_object(Shared) or Shared()
+        if before.endpoints and context.get_parameter_source("endpoints") is ParameterSource.ENVIRONMENT:
+            # A flag before the subcommand beats the variable, which is offered again after it.
+            endpoints = None
+        return command(options=before.overridden_by(Shared(endpoints, output, timeout_s)), **own)
+
+    for option in (
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=click.FloatRange(min=0.1),
+            metavar="SECONDS",
+            help=f"Go on asking for so long ({PATIENCE_S_DEFAULT:.0f}).",
+        ),
+        click.option(
+            "--output", type=click.Choice(["table", "json"]), help="For people (table) or for programs (json)."
+        ),
+        click.option(
+            "--endpoints",
+            metavar="URL[,URL…]",
+            envvar="RAFTKV_ENDPOINTS",
+            help="The nodes to ask; else those of the local cluster.",
+        ),
+    ):
+        with_shared = option(with_shared)
+    return with_shared
+
+
+def print_json(value: Any) -> None:
+    """One document, for programs."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def write_raw(value: bytes) -> None:
+    """These bytes on standard output, and nothing else."""
+    sys.stdout.buffer.write(value)
+    sys.stdout.buffer.flush()
+
+
+def data_dir_option(command: Command) -> Command:
+    """``--data-dir`` of the commands about a cluster on this machine."""
+    option = click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DATA_DIR_DEFAULT,
+        show_default=True,
+        help="Where the local cluster keeps its data and logs.",
+    )
+    return option(command)

@@ -1,0 +1,73 @@
+"""``raftkv serve``: one node, in the foreground, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from raftkv.config import SETTINGS, NodeConfig, Setting, load
+from raftkv.errors import ConfigError, DataError
+
+EXIT_USAGE: Final = 2
+EXIT_OWN_BUG: Final = 70
+
+
+def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """An option for each setting, as text: ``config.load`` judges them together with the other sources."""
+    for setting in reversed(SETTINGS):
+        command = _option(setting)(command)
+    return command
+
+
+def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    tail = "" if setting.default in (None, False, ()) else f"  [{setting.default}]"
+    if setting.is_switch:
+        return click.option(setting.flag, setting.field, is_flag=True, default=None, help=setting.help)
+    return click.option(setting.flag, setting.field, metavar=setting.shape, help=setting.help + tail)
+
+
+@click.command()
+@click.option(
+    "--config",
+    "config_file",
+    envvar="RAFTKV_CONFIG",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A TOML file with settings.",
+)
+@setting_options
+def serve(*, config_file: Path | None, **flags: Any) -> int:
+    """Run one node. Every setting is also RAFTKV_… in the environment and a key in the --config file."""
+    by_name = {setting.name: flags[setting.field] for setting in SETTINGS}
+    try:
+        config = load(flags=by_name, environment=os.environ, file=config_file)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(f"raftkv serve: {problem}", err=True)
+        click.echo("Nothing was started or changed. All settings: raftkv serve --help", err=True)
+        return EXIT_USAGE
+    return run(config)
+
+
+def run(config: NodeConfig) -> int:
+    """The exit code of a node that has run to its end."""
+    from raftkv.node.main import serve as serve_node
+
+    try:
+        exit_code: int = serve_node(config)
+        return exit_code
+    except DataError as error:
+        click.echo(f"raftkv {config.id}: {error}", err=True)
+        return error.exit_code
+    except Exception:  # noqa: BLE001 - whatever is left is a bug, and has an exit code of its own
+        traceback.print_exc(file=sys.stderr)
+        click.echo(
+            f"raftkv {config.id}: stopped by a bug of raftkv itself (above); what it had acknowledged is safe", err=True
+        )
+        return EXIT_OWN_BUG
