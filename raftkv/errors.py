@@ -51,7 +51,7 @@ class SnapshotError(WireError):
     """A state machine's snapshot, or what it restored from one, does not decode or is not whole."""
 
 
-class RequestRefused(WireError):
+class UnsoundRequest(WireError):
     """A request's bytes are refused before anybody acts on them; what it is answered, as http-api.md names it."""
 
     def __init__(self, detail: str, *, status: int = 400, code: str = "bad_request") -> None:

@@ -1,0 +1,125 @@
+"""The front door of one port: the lean front for what it knows, another one (aiohttp) for everything else.
+
+Told: connections. Tells: nobody anything; it counts them, refuses those above the limit, and closes all of
+them at the end. It never learns what is said on them.
+
+Every connection begins at the lean front. At the first request that its handler does not know, with no
+answer outstanding, it goes to the other front with the bytes untouched, and stays there. TLS changes nothing here:
+the transport is then one that decrypts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from raftkv.http import problems
+from raftkv.http.answers import Answer, encode
+from raftkv.http.handling import Handler, HandOver, ServerSettings
+from raftkv.http.server import ServerProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSettings:
+    """Limits of one port."""
+
+    connections_max: int = 10_000
+    connection: ServerSettings = field(default_factory=ServerSettings)
+
+
+class Front(Protocol):
+    """The other front, to which connections are handed over. Its handlers stand on ``guard.GuardedHandler``."""
+
+    @property
+    def connections_count(self) -> int:
+        """Those that are open with it."""
+        ...
+
+    def protocol_factory(self) -> asyncio.Protocol:
+        """The protocol of a connection that begins with it now."""
+        ...
+
+
+class Door:
+    """The protocol factory of one listening socket: ``loop.create_server(door, …)``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, handler: Handler, other: Front, settings: DoorSettings) -> None:
+        """``other`` takes what ``handler`` hands over."""
+        self._loop, self._handler, self._other, self._settings = loop, handler, other, settings
+        self._lean: dict[ServerProtocol, None] = {}
+        self._empty: asyncio.Event | None = None
+
+    @property
+    def connections_count(self) -> int:
+        """How many are open, those with the other front included."""
+        return len(self._lean) + self._other.connections_count
+
+    def __call__(self) -> asyncio.Protocol:
+        """The protocol of a connection that has just been accepted."""
+        if self.connections_count >= self._settings.connections_max or self._empty is not None:
+            return _Refused()
+        protocol = ServerProtocol(
+            self._loop,
+            self._handler,
+            self._settings.connection,
+            on_closed=self._lean_closed,
+            on_hand_over=self._hand_over,
+        )
+        self._lean[protocol] = None
+        return protocol
+
+    async def close(self, grace_s: float) -> None:
+        """Every lean connection is closed, after its outstanding answers, or when ``grace_s`` have passed.
+
+        New ones are refused. Those with the other front are its own to close.
+        """
+        self._empty = asyncio.Event()
+        for protocol in tuple(self._lean):
+            protocol.close_gracefully()
+        self._look_if_empty()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._empty.wait()
+        except TimeoutError:
+            for protocol in tuple(self._lean):
+                protocol.abort()
+
+    def _hand_over(self, protocol: ServerProtocol, connection: HandOver) -> None:
+        del self._lean[protocol]
+        self._look_if_empty()
+        handler = self._other.protocol_factory()
+        connection.transport.set_protocol(handler)
+        handler.connection_made(connection.transport)
+        handler.data_received(connection.unread)
+        if connection.ended and not handler.eof_received():
+            connection.transport.close()
+
+    def _lean_closed(self, protocol: ServerProtocol) -> None:
+        self._lean.pop(protocol, None)
+        self._look_if_empty()
+
+    def _look_if_empty(self) -> None:
+        if self._empty is not None and not self._lean:
+            self._empty.set()
+
+
+class _Refused(asyncio.Protocol):
+    """A connection above the limit is told so and closed, at no further cost."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Says it without having read anything."""
+        assert isinstance(transport, asyncio.Transport)
+        transport.writelines(_FULL)
+        transport.close()
+
+
+def _full() -> tuple[bytes, ...]:
+    detail = "this node has as many connections as it takes; try another, or later"
+    body = problems.problem(status=503, code="overloaded", detail=detail)
+    parts: list[bytes] = []
+    encode(parts, Answer(503, body, problems.CONTENT_TYPE, b"Retry-After: 1\r\n"), None, close=True)
+    return tuple(parts)
+
+
+_FULL: Final = _full()

@@ -1,0 +1,79 @@
+"""What the lean front and whoever handles its requests say to each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from raftkv.http.answers import Answer
+from raftkv.http.heads import Head
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Limits of one client connection; times in seconds."""
+
+    head_timeout_s: float = 10.0
+    """From the first byte of a head (or from the accept) to its last."""
+    body_timeout_s: float = 30.0
+    """For any body, and beside it the time that ``body_rate_bytes_per_s`` gives it for what has come."""
+    body_rate_bytes_per_s: float = 64 * 1024.0
+    idle_timeout_s: float = 75.0
+    """Between an answer and the next request."""
+    write_stall_timeout_s: float = 30.0
+    """How long the client may leave answers unread."""
+    discard_timeout_s: float = 2.0
+    discard_bytes_max: int = 8 * 1024 * 1024
+    """What is refused is still read, within these two bounds, so that the client sees its answer."""
+    outstanding_max: int = 64
+    """Requests of one connection that wait for their answers; then its bytes are left in the kernel."""
+
+
+class Verdict(Enum):
+    """What a handler may say of a head besides a limit or an answer."""
+
+    HAND_OVER = "hand over"
+    """Another front serves this one, and all that follow on this connection."""
+
+
+class Exchange:
+    """One request and the place of its answer."""
+
+    __slots__ = ("_answered", "answer", "body", "head")
+
+    def __init__(self, head: Head, answered: Callable[[], None]) -> None:
+        self.head = head
+        self.body = b""
+        """Whole, once ``Handler.on_request`` is told of it."""
+        self.answer: Answer | None = None
+        self._answered = answered
+
+    def respond(self, answer: Answer) -> None:
+        """The answer goes out once all before it have; if the connection is gone, nowhere."""
+        assert self.answer is None, "a request is answered once"
+        self.answer = answer
+        self._answered()
+
+
+class Handler(Protocol):
+    """Who knows what requests mean."""
+
+    def on_head(self, head: Head) -> int | Answer | Verdict:
+        """The most bytes of body this request may have; or its answer, before any body is read."""
+        ...
+
+    def on_request(self, exchange: Exchange) -> None:
+        """The request is whole: ``exchange.respond`` it once, now or later."""
+        ...
+
+
+class HandOver(NamedTuple):
+    """A connection as another front takes it: nothing outstanding, at the start of a request."""
+
+    transport: asyncio.Transport
+    unread: bytes
+    ended: bool
+    """The client has sent its last byte."""

@@ -1,0 +1,155 @@
+"""One lane to a peer: a connection that is made again whenever it is lost.
+
+Told: where the peer is, and what to post. Tells: its owner when it is connected, and what became of each
+post. It never learns what is posted. While it is not connected, or full, there is no room: the core
+repeats by itself what still matters, and what had waited in a queue would be out of date when it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from raftkv.http.client import ClientProtocol, ExchangeLimits
+from raftkv.transport.routes import CONTENT_TYPE
+from raftkv.transport.settings import TransportSettings
+
+
+class LaneOwner(Protocol):
+    """The link that a lane belongs to."""
+
+    def on_connected(self, lane: Lane) -> None:
+        """Posts can be made; nothing has been posted on this connection yet."""
+        ...
+
+    def on_answer(self, context: Any, status: int, body: bytes) -> None:
+        """The answer to what was posted with this context."""
+        ...
+
+    def on_failed(self, context: Any, why: str) -> None:
+        """There will be no answer."""
+        ...
+
+
+class Lane:
+    """Keeps one connection to a peer. Made inside a running loop; ended by ``close``."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        limits: ExchangeLimits,
+        settings: TransportSettings,
+        rng: random.Random,
+        owner: LaneOwner,
+    ) -> None:
+        """``rng`` spreads the attempts of many nodes to reach one that has restarted."""
+        self._loop = asyncio.get_running_loop()
+        self._url, self._limits, self._settings, self._rng, self._owner = url, limits, settings, rng, owner
+        self._connection: ClientProtocol | None = None
+        self._failed_attempts = 0
+        self._lost = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._task = self._loop.create_task(self._keep_connected())
+        self._task.add_done_callback(self._keeper_ended)
+
+    @property
+    def is_connected(self) -> bool:
+        """A connection stands, as far as is known here."""
+        return self._connection is not None
+
+    @property
+    def has_room(self) -> bool:
+        """A post would be sent now."""
+        return self._connection is not None and self._connection.has_room
+
+    def post(self, target: bytes, body: bytes, context: Any) -> None:
+        """Sends it; ``context`` comes back with the answer, or with the failure. Only while ``has_room``."""
+        assert self._connection is not None, "ask has_room first"
+        self._connection.post(target, body, context)
+
+    def move(self, url: str) -> None:
+        """The peer is at ``url`` from now on; what is outstanding at the old place fails."""
+        if url == self._url:
+            return
+        self._url = url
+        self._failed_attempts = 0
+        if self._connection is not None:
+            self._connection.close("the peer has moved")
+        self._moved.set()
+
+    async def close(self) -> None:
+        """The lane is down for good; what was outstanding has failed."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if self._connection is not None:
+            self._connection.close("this node is stopping")
+            await self._lost.wait()
+
+    async def _keep_connected(self) -> None:
+        while True:
+            self._lost.clear()
+            self._moved.clear()
+            if await self._connect():
+                self._owner.on_connected(self)
+                await self._lost.wait()
+            try:
+                async with asyncio.timeout(self._wait_s()):
+                    await self._moved.wait()
+            except TimeoutError:
+                continue
+
+    def _keeper_ended(self, task: asyncio.Task[None]) -> None:
+        """Ends only by ``close``; anything else is a bug of our own, and the loop's owner hears of it at once."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": "the keeper of a lane failed", "exception": error})
+
+    async def _connect(self) -> bool:
+        parts = urlsplit(self._url)
+        assert parts.hostname is not None, "the members' URLs are checked when they are given"
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._failed_attempts += 1
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                _, connection = await self._loop.create_connection(
+                    lambda: self._protocol(parts.netloc.encode()), parts.hostname, port
+                )
+        except (OSError, TimeoutError):
+            return False
+        if not connection.is_open:
+            return False
+        self._connection = connection
+        return True
+
+    def _protocol(self, authority: bytes) -> ClientProtocol:
+        return ClientProtocol(
+            self._loop, authority=authority, content_type=CONTENT_TYPE, limits=self._limits, poster=self
+        )
+
+    def _wait_s(self) -> float:
+        """Before the next attempt: none after a connection that was of use, else ever longer."""
+        if not self._failed_attempts:
+            return 0.0
+        settings = self._settings
+        doublings = min(self._failed_attempts - 1, 16)
+        longest_s = min(settings.reconnect_first_s * 2.0**doublings, settings.reconnect_max_s)
+        return longest_s * (0.5 + 0.5 * self._rng.random())
+
+    # What the connection tells.
+
+    def on_answer(self, context: Any, status: int, body: bytes) -> None:
+        """Passed on; and the peer is there."""
+        self._failed_attempts = 0
+        self._owner.on_answer(context, status, body)
+
+    def on_failed(self, context: Any, why: str) -> None:
+        """Passed on."""
+        self._owner.on_failed(context, why)
+
+    def on_lost(self, why: str) -> None:
+        """A new connection is made. (An attempt that was given up in the making is lost too, and is not ours.)"""
+        if self._connection is not None and not self._connection.is_open:
+            self._connection = None
+            self._lost.set()

@@ -1,0 +1,190 @@
+"""The link to one peer: two lanes, so that a bulk append never delays a vote, a heartbeat or a read round.
+
+Told: requests to send, and where the peer is. Tells: the node each reply, or that there will be none,
+exactly once for every request; who the peer says it is; and that it belongs to another cluster. It never
+learns a term, and repeats nothing: the core does.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Envelope,
+    Heartbeat,
+    HeartbeatReply,
+    Introduction,
+    PreVoteReply,
+    PreVoteRequest,
+    ReadIndexReply,
+    ReadIndexRequest,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+    TimeoutNowReply,
+)
+from raftkv.core.types import NodeId
+from raftkv.errors import MessageError
+from raftkv.http.client import ExchangeLimits
+from raftkv.transport import codec
+from raftkv.transport.lane import Lane
+from raftkv.transport.routes import INTRODUCE, TARGET_OF
+from raftkv.transport.settings import TransportSettings
+
+_REPLY_TO: Final[dict[type[Any], type[Any]]] = {
+    PreVoteRequest: PreVoteReply,
+    RequestVote: RequestVoteReply,
+    AppendEntries: AppendEntriesReply,
+    Heartbeat: HeartbeatReply,
+    ReadIndexRequest: ReadIndexReply,
+    TimeoutNow: TimeoutNowReply,
+}
+_DETAIL_CHARACTERS_MAX: Final = 500
+
+
+class LinkListener(Protocol):
+    """The node, as its links see it.
+
+    It may be told before the call that sent something returns: so it only enqueues.
+    """
+
+    def on_reply(self, envelope: Envelope) -> None:
+        """A reply of the kind that belongs to its request, not yet checked for who sent it."""
+        ...
+
+    def on_failed(self, peer: NodeId, request: Envelope, why: str) -> None:
+        """This request gets no reply; whether the peer acted on it is not known."""
+        ...
+
+    def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
+        """Who answers at the peer's address."""
+        ...
+
+    def on_wrong_cluster(self, peer: NodeId, text: str) -> None:
+        """The peer refuses us as another cluster's, or another incarnation; in its words."""
+        ...
+
+
+class PeerLink:
+    """The link to one peer. Made inside a running loop; ended by ``close``."""
+
+    def __init__(
+        self,
+        peer: NodeId,
+        url: str,
+        *,
+        settings: TransportSettings,
+        rng: random.Random,
+        introduction: Callable[[], Introduction],
+        listener: LinkListener,
+    ) -> None:
+        """``introduction`` tells what this node says of itself now; it goes first on every new connection."""
+        self.peer = peer
+        self._introduction, self._listener = introduction, listener
+        self._bulk = Lane(
+            url=url,
+            limits=ExchangeLimits(
+                timeout_s=settings.bulk_timeout_s,
+                outstanding_max=settings.bulk_outstanding_max,
+                answer_bytes_max=settings.answer_bytes_max,
+                unsent_bytes_max=settings.bulk_unsent_bytes_max,
+            ),
+            settings=settings,
+            rng=rng,
+            owner=self,
+        )
+        self._control = Lane(
+            url=url,
+            limits=ExchangeLimits(
+                timeout_s=settings.control_timeout_s,
+                outstanding_max=settings.control_outstanding_max,
+                answer_bytes_max=settings.answer_bytes_max,
+                unsent_bytes_max=settings.control_unsent_bytes_max,
+            ),
+            settings=settings,
+            rng=rng,
+            owner=self,
+        )
+
+    @property
+    def is_connected(self) -> bool:
+        """Both lanes are up, as far as is known here."""
+        return self._bulk.is_connected and self._control.is_connected
+
+    def send(self, request: Envelope) -> None:
+        """It is on its way; or the listener has been told that it failed."""
+        message = request.message
+        lane = self._bulk if isinstance(message, AppendEntries) else self._control
+        if lane.has_room:
+            lane.post(TARGET_OF[type(message)], codec.encode(request), request)
+        else:
+            why = "too many requests are outstanding" if lane.is_connected else "not connected"
+            self._listener.on_failed(self.peer, request, why)
+
+    def introduce(self) -> None:
+        """Says again who we are, for what has changed since; if not connected, the next connection says it."""
+        self._introduce(self._control)
+
+    def move(self, url: str) -> None:
+        """The peer is at ``url`` from now on."""
+        self._bulk.move(url)
+        self._control.move(url)
+
+    async def close(self) -> None:
+        """The link is down for good; everything outstanding has failed."""
+        await self._bulk.close()
+        await self._control.close()
+
+    # What the lanes tell.
+
+    def on_connected(self, lane: Lane) -> None:
+        """The first thing said on a connection is who we are."""
+        self._introduce(lane)
+
+    def on_answer(self, context: Envelope | Introduction, status: int, body: bytes) -> None:
+        """The peer has answered a request or an introduction."""
+        if status != 200:
+            self._refused(context, status, body)
+            return
+        try:
+            if isinstance(context, Introduction):
+                self._listener.on_introduced(self.peer, codec.decode_introduction(body))
+                return
+            reply = codec.decode(body)
+        except MessageError as error:
+            self.on_failed(context, f"a reply that does not decode: {error}")
+            return
+        if not isinstance(reply.message, _REPLY_TO[type(context.message)]):
+            self.on_failed(context, f"{type(reply.message).__name__} is no reply to this")
+            return
+        self._listener.on_reply(reply)
+
+    def on_failed(self, context: Envelope | Introduction, why: str) -> None:
+        """No answer. An introduction is said again on the next connection."""
+        if isinstance(context, Envelope):
+            self._listener.on_failed(self.peer, context, why)
+
+    def _introduce(self, lane: Lane) -> None:
+        if lane.has_room:
+            introduction = self._introduction()
+            lane.post(INTRODUCE, codec.encode_introduction(introduction), introduction)
+
+    def _refused(self, context: Envelope | Introduction, status: int, body: bytes) -> None:
+        code, detail = _problem(body)
+        self.on_failed(context, f"refused: {status} {code}: {detail}")
+        if code == "wrong_cluster":
+            self._listener.on_wrong_cluster(self.peer, detail)
+
+
+def _problem(body: bytes) -> tuple[str, str]:
+    """Code and detail of a problem; what is none is shown as far as it goes."""
+    try:
+        problem = json.loads(body)
+        return str(problem["code"]), str(problem["detail"])[:_DETAIL_CHARACTERS_MAX]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "unknown", body[:_DETAIL_CHARACTERS_MAX].decode("utf-8", "replace")
