@@ -271,7 +271,7 @@ class Replica:
             self.raft.machine_hash(last, self.machine.state_hash().to_bytes(STATE_HASH_BYTES, "little"))
         if len(self._writes):
             for entry, term, answer in zip(entries, terms, answers, strict=True):
-                self._writes.applied(entry.index, term, answer)
+                self._writes.applied(entry.log_index, term, answer)
             for index in passed:
                 self._writes.passed(index)
 

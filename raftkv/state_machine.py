@@ -8,15 +8,13 @@ use is ``stamp_ms``, the cluster's time, which the log carries and which never f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
-@dataclass(slots=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """One committed command, as the machine sees it."""
 
-    index: int
+    log_index: int
     """Its place in the log; strictly rising, with gaps (the log holds other things too)."""
     stamp_ms: int
     """Cluster time: milliseconds that the leaders' clocks have counted, never falling, no calendar."""

@@ -1,0 +1,320 @@
+"""A whole cluster in virtual time: the replicas that ship, a network and disks that fail, one clock.
+
+Told: what to break, and how long to run. Tells, after every step, whoever watches. Every event has a
+time and a number; the same seed gives the same events in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from random import Random
+
+from raftkv.core.effects import DiskWrite, LogBase, LogRead
+from raftkv.core.messages import REPLY_TYPES, Envelope
+from raftkv.core.settings import RaftSettings
+from raftkv.core.state import Identity
+from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Member, NodeId, Role, Term, membership_of
+from raftkv.replica import ReplicaSettings, Work
+from raftkv.sim.network import Network, NetworkFaults
+from raftkv.sim.node import VirtualNode
+from raftkv.state_machine import StateMachine
+from raftkv.transport import codec
+
+CLUSTER_ID = ClusterId(b"virtual cluster.")
+
+
+@dataclass(slots=True)
+class VirtualExchange:
+    """A request that waits for its one reply."""
+
+    request: Envelope
+    asker_life: int
+    asked_life: int
+    answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFaults:
+    """How slow disks are, in microseconds."""
+
+    sync_us_min: int = 100
+    sync_us_max: int = 400
+    read_us: int = 500
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Looks at the cluster after every step; overridden by checkers and story tellers."""
+
+    def stepped(self, node: VirtualNode, work: Work) -> None:
+        """This node has just had a turn."""
+
+    def synced(self, node: VirtualNode, write: DiskWrite) -> None:
+        """This write is durable on this node's disk now."""
+
+    def crashed(self, node: VirtualNode) -> None:
+        """This node's process is gone."""
+
+    def started(self, node: VirtualNode) -> None:
+        """This node's process runs again."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a cluster is made of."""
+
+    voters: tuple[str, ...] = ("a", "b", "c")
+    raft: RaftSettings = field(default_factory=RaftSettings)
+    replica: ReplicaSettings = field(default_factory=ReplicaSettings)
+    network: NetworkFaults = field(default_factory=NetworkFaults)
+    disk: DiskFaults = field(default_factory=DiskFaults)
+
+
+class VirtualCluster:
+    """Nodes, network and disks under one clock."""
+
+    def __init__(self, plan: Plan, rng: Random, make_machine: Callable[[], StateMachine]) -> None:
+        self.plan = plan
+        self.rng = rng
+        self.now_us = 0
+        self.steps = 0
+        self.network = Network(rng, plan.network)
+        self.watchers: list[Watcher] = []
+        self.interceptor: Callable[[Envelope, Callable[[], None]], bool] | None = None
+        """Takes messages away from the network to deliver them, or not, when it likes."""
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._event_count = 0
+        self.nodes: dict[NodeId, VirtualNode] = {}
+        members = [Member(NodeId(name), incarnation_of(name), f"http://{name}") for name in plan.voters]
+        base = LogBase(Index(0), Term(0), Configuration(membership_of(members)))
+        for member in members:
+            identity = Identity(member.id, member.incarnation, CLUSTER_ID)
+            self.nodes[member.id] = VirtualNode(
+                identity, base, raft_settings=plan.raft, replica_settings=plan.replica, make_machine=make_machine
+            )
+
+    # ------------------------------------------------------------------------------------- the clock
+
+    def after(self, delay_us: int, act: Callable[[], None]) -> None:
+        """Has ``act`` called that much later."""
+        self._event_count += 1
+        heappush(self._events, (self.now_us + delay_us, self._event_count, act))
+
+    def run_until(self, until_us: int) -> None:
+        """Lets everything happen that happens before or at that time."""
+        while self._events and self._events[0][0] <= until_us:
+            self.step()
+        self.now_us = max(self.now_us, until_us)
+
+    def run_for(self, duration_us: int) -> None:
+        """The same, counted from now."""
+        self.run_until(self.now_us + duration_us)
+
+    def run_while(self, condition: Callable[[], bool], *, at_most_us: int) -> bool:
+        """Runs until the condition no longer holds; whether that came to pass in time."""
+        until_us = self.now_us + at_most_us
+        while condition():
+            if not self._events or self._events[0][0] > until_us:
+                self.now_us = max(self.now_us, until_us)
+                return False
+            self.step()
+        return True
+
+    def step(self) -> None:
+        """The next event happens."""
+        self.now_us, _, act = heappop(self._events)
+        self.steps += 1
+        act()
+
+    # --------------------------------------------------------------------------------------- processes
+
+    def start_all(self) -> None:
+        """Every node that is down starts."""
+        for node in self.nodes.values():
+            if not node.is_up:
+                self.start(node.id)
+
+    def start(self, name: str) -> None:
+        """The node's process begins with what its disk holds."""
+        node = self.nodes[NodeId(name)]
+        node.start(self.rng)
+        for watcher in self.watchers:
+            watcher.started(node)
+        self.turn(node)
+
+    def crash(self, name: str) -> None:
+        """kill -9."""
+        node = self.nodes[NodeId(name)]
+        node.crash(self.rng)
+        for watcher in self.watchers:
+            watcher.crashed(node)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: nothing happens in it; what arrives waits."""
+        self.nodes[NodeId(name)].paused = True
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        node = self.nodes[NodeId(name)]
+        if node.paused:
+            node.paused = False
+            self.turn(node)
+
+    def leader(self) -> VirtualNode | None:
+        """The leader of the highest term among those who run."""
+        leaders = [node for node in self.nodes.values() if node.is_up and node.raft.role is Role.LEADER]
+        return max(leaders, key=lambda node: node.raft.term, default=None)
+
+    # ------------------------------------------------------------------------------------------- turns
+
+    def turn(self, node: VirtualNode) -> None:
+        """One turn of the node's pump: what has gathered is done, what is wanted is set going."""
+        if not node.is_up or node.paused:
+            return
+        work = node.running.turn(self.now_us)
+        for write in work.persist:
+            self._write(node, write)
+        for envelope in work.requests:
+            self._send_request(node, envelope)
+        for exchange, reply in work.replies:
+            assert isinstance(exchange, VirtualExchange)
+            self._send_reply(exchange, reply)
+        for exchange, _ in work.refusals:
+            assert isinstance(exchange, VirtualExchange)
+            self._tell_failure(exchange)
+        for read in work.read_log:
+            self._read_log(node, read)
+        self._schedule(node, work.deadline_us)
+        for watcher in self.watchers:
+            watcher.stepped(node, work)
+
+    def poke(self, name: str) -> None:
+        """Something was enqueued at the node from outside; it gets a turn."""
+        self.turn(self.nodes[NodeId(name)])
+
+    def _schedule(self, node: VirtualNode, deadline_us: int | None) -> None:
+        node.turn_due_us = deadline_us
+        if deadline_us is None:
+            return
+        life = node.life
+
+        def timer() -> None:
+            if node.life == life and node.turn_due_us == deadline_us:
+                self.turn(node)
+
+        self.after(max(0, deadline_us - self.now_us), timer)
+
+    # -------------------------------------------------------------------------------------------- disk
+
+    def _write(self, node: VirtualNode, write: DiskWrite) -> None:
+        node.disk.unfinished.append(write)
+        if len(node.disk.unfinished) == 1:
+            self._sync_later(node)
+
+    def _sync_later(self, node: VirtualNode) -> None:
+        faults, life = self.plan.disk, node.life
+        self.after(self.rng.randrange(faults.sync_us_min, faults.sync_us_max + 1), lambda: self._sync(node, life))
+
+    def _sync(self, node: VirtualNode, life: int) -> None:
+        """Everything that had gathered is one batch, synced at once."""
+        if node.life != life or not node.is_up or node.disk.hangs or not node.disk.unfinished:
+            return
+        for _ in range(len(node.disk.unfinished)):
+            write = node.disk.finish_one()
+            for watcher in self.watchers:
+                watcher.synced(node, write)
+        node.running.persisted(write.ticket)
+        self.turn(node)
+        if node.disk.unfinished:
+            self._sync_later(node)
+
+    def hang_disk(self, name: str) -> None:
+        """The disk answers nothing until it is let go."""
+        self.nodes[NodeId(name)].disk.hangs = True
+
+    def let_disk_go(self, name: str) -> None:
+        """The disk works again."""
+        node = self.nodes[NodeId(name)]
+        node.disk.hangs = False
+        if node.is_up and node.disk.unfinished:
+            self._sync_later(node)
+
+    def _read_log(self, node: VirtualNode, read: LogRead) -> None:
+        life = node.life
+
+        def done() -> None:
+            if node.life == life and node.is_up:
+                node.running.log_was_read(read, node.disk.read(read))
+                self.turn(node)
+
+        self.after(self.plan.disk.read_us, done)
+
+    # ----------------------------------------------------------------------------------------- network
+
+    def _send_request(self, node: VirtualNode, envelope: Envelope) -> None:
+        packed, asker_life = codec.encode(envelope), node.life
+        if not self._carry(envelope, lambda: self._arrive(packed, asker_life)):
+            self._tell_failure(VirtualExchange(envelope, asker_life, 0))
+
+    def _carry(self, envelope: Envelope, deliver: Callable[[], None]) -> bool:
+        """Whether the message arrives, once or more."""
+        if self.interceptor is not None and self.interceptor(envelope, deliver):
+            return True
+        arrivals_us = self.network.arrivals_us(envelope, now_us=self.now_us)
+        for arrival_us in arrivals_us:
+            self.after(arrival_us - self.now_us, deliver)
+        return bool(arrivals_us)
+
+    def _arrive(self, packed: bytes, asker_life: int) -> None:
+        envelope = codec.decode(packed)
+        node = self.nodes.get(envelope.receiver)
+        if node is None or not node.is_up:
+            self._tell_failure(VirtualExchange(envelope, asker_life, 0))
+        elif node.paused:
+            self.after(_PAUSED_RETRY_US, lambda: self._arrive(packed, asker_life))
+        else:
+            node.running.receive(envelope, VirtualExchange(envelope, asker_life, node.life))
+            self.turn(node)
+
+    def _send_reply(self, exchange: VirtualExchange, reply: Envelope) -> None:
+        assert not exchange.answered, f"a second reply to {exchange.request}"
+        exchange.answered = True
+        packed = codec.encode(reply)
+        if not self._carry(reply, lambda: self._arrive_reply(packed, exchange.asker_life)):
+            self._tell_failure(exchange)
+
+    def _arrive_reply(self, packed: bytes, asker_life: int) -> None:
+        envelope = codec.decode(packed)
+        assert isinstance(envelope.message, REPLY_TYPES)
+        node = self.nodes.get(envelope.receiver)
+        if node is None or not node.is_up or node.life != asker_life:
+            return
+        if node.paused:
+            self.after(_PAUSED_RETRY_US, lambda: self._arrive_reply(packed, asker_life))
+            return
+        node.running.receive(envelope)
+        self.turn(node)
+
+    def _tell_failure(self, exchange: VirtualExchange) -> None:
+        """As a broken connection would, some time later, to whoever is still there to hear it."""
+        node = self.nodes.get(exchange.request.sender)
+        if node is None or not self.network.tells_failure():
+            return
+
+        def told() -> None:
+            if node.is_up and node.life == exchange.asker_life:
+                node.running.delivery_failed(exchange.request)
+                self.turn(node)
+
+        self.after(_FAILURE_TOLD_AFTER_US, told)
+
+
+_PAUSED_RETRY_US = 10_000
+_FAILURE_TOLD_AFTER_US = 2_000
+
+
+def incarnation_of(name: str) -> Incarnation:
+    """The incarnation of a virtual node's first life."""
+    return Incarnation(name.encode()[:16].ljust(16, b"."))

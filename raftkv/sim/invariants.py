@@ -1,0 +1,213 @@
+"""The properties of Figure 3, and what else may never happen, checked after every step of a virtual cluster.
+
+Told: which node has just had a turn. Tells: Violated, with the property's name. It rereads what changed
+on that node only, so that a check costs what a step costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from raftkv import frames as framing
+from raftkv.core import quorum
+from raftkv.core.effects import DiskWrite
+from raftkv.core.messages import AppendEntriesReply, RequestVoteReply
+from raftkv.core.raft import Raft
+from raftkv.core.types import NodeId, Role
+from raftkv.replica import Work
+from raftkv.sim.cluster import VirtualCluster, Watcher
+from raftkv.sim.node import VirtualNode
+
+
+class Violated(AssertionError):
+    """A property that must hold did not."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        super().__init__(f"{name}: {text}")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the checker knows of one node's present life."""
+
+    frames: list[bytes] = field(default_factory=list)
+    chain: list[int] = field(default_factory=list)
+    """For each entry, a hash over it and all before it."""
+    term: int = 0
+    commit: int = 0
+    applied: int = 0
+    led: tuple[int, int] | None = None
+    """(term, last index) while it leads."""
+    match: dict[NodeId, int] = field(default_factory=dict)
+
+
+class Invariants(Watcher):
+    """Watches a cluster. Entries are compared by their frames, logs by a hash over all that came before."""
+
+    def __init__(self, cluster: VirtualCluster) -> None:
+        self.cluster = cluster
+        self.checks = 0
+        self._seen: dict[NodeId, _Seen] = {}
+        self._leader_of_term: dict[int, NodeId] = {}
+        self._chain_of_entry: dict[tuple[int, int], int] = {}
+        self._committed: list[bytes] = []
+        self._votes: dict[tuple[NodeId, int], NodeId] = {}
+        self._hashes: dict[int, tuple[NodeId, int]] = {}
+        self._terms: dict[NodeId, int] = {}
+
+    def started(self, node: VirtualNode) -> None:
+        """A new life: what is volatile begins anew, the term does not."""
+        self._seen[node.id] = _Seen()
+        if node.raft.term < self._terms.get(node.id, 0):
+            raise Violated("term never falls", f"{node.id} restarted in term {node.raft.term}")
+
+    def synced(self, node: VirtualNode, write: DiskWrite) -> None:
+        """Only what a disk holds counts for the check of acknowledgements."""
+
+    def stepped(self, node: VirtualNode, work: Work) -> None:
+        """Checks everything that this turn can have broken."""
+        self.checks += 1
+        raft, seen = node.raft, self._seen[node.id]
+        self._term_never_falls(node, raft, seen)
+        self._election_safety(node, raft)
+        self._leader_append_only(node, raft, seen)
+        self._log_matching(node, raft, seen)
+        self._commit_and_applied_never_fall(node, raft, seen)
+        self._state_machine_safety(node, raft, seen)
+        self._leader_completeness(node, raft, seen)
+        self._match_never_falls(node, raft, seen)
+        self._replies_rest_on_the_disk(node, work)
+        self._equal_states(node, raft)
+
+    def _term_never_falls(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
+        if raft.term < seen.term:
+            raise Violated("term never falls", f"{node.id}: {seen.term} → {raft.term}")
+        seen.term = raft.term
+        self._terms[node.id] = max(self._terms.get(node.id, 0), node.disk.vote[0])
+
+    def _election_safety(self, node: VirtualNode, raft: Raft) -> None:
+        """Figure 3: at most one leader in a term."""
+        if raft.role is Role.LEADER:
+            first = self._leader_of_term.setdefault(raft.term, node.id)
+            if first != node.id:
+                raise Violated("Election Safety", f"{first} and {node.id} both led term {raft.term}")
+
+    def _leader_append_only(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
+        """Figure 3: a leader never overwrites or deletes entries in its log."""
+        if raft.role is not Role.LEADER:
+            seen.led = None
+            return
+        if seen.led is not None and seen.led[0] == raft.term and raft.last_index < seen.led[1]:
+            raise Violated("Leader Append-Only", f"{node.id}'s log shrank to {raft.last_index} while it led")
+        seen.led = (raft.term, raft.last_index)
+
+    def _log_matching(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
+        """Figure 3: one entry, one history before it. Looks back from the end to where nothing changed."""
+        count = raft.last_index - raft.state.log.base_index
+        unchanged = min(len(seen.frames), count)
+        while unchanged and _frame_at(node, raft, unchanged) is not seen.frames[unchanged - 1]:
+            unchanged -= 1
+        del seen.frames[unchanged:], seen.chain[unchanged:]
+        for position in range(unchanged + 1, count + 1):
+            self._remember(node, seen, _frame_at(node, raft, position))
+
+    def _remember(self, node: VirtualNode, seen: _Seen, frame: bytes) -> None:
+        term, index = framing.term_and_index(frame)
+        before = seen.chain[-1] if seen.chain else 0
+        chain = int.from_bytes(framing.checksum_bytes(frame), "little") ^ (before * _MIX & _MASK)
+        if self._chain_of_entry.setdefault((index, term), chain) != chain:
+            raise Violated("Log Matching", f"{node.id} holds another history before ({index}, term {term})")
+        seen.frames.append(frame)
+        seen.chain.append(chain)
+
+    def _commit_and_applied_never_fall(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
+        if raft.commit_index < seen.commit or raft.applied_index < seen.applied:
+            raise Violated("commit and applied never fall", node.id)
+        if raft.applied_index > raft.commit_index or raft.commit_index > raft.last_index:
+            raise Violated("applied ≤ commit ≤ last", node.id)
+        seen.applied = raft.applied_index
+
+    def _state_machine_safety(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
+        """Figure 3: no two nodes commit different entries at one index; what is new is on a majority's disks."""
+        base = raft.state.log.base_index
+        for index in range(seen.commit + 1, raft.commit_index + 1):
+            frame = seen.frames[index - base - 1]
+            if index > len(self._committed):
+                self._is_on_a_majority(node, index, frame)
+                self._committed.append(frame)
+            elif self._committed[index - 1] != frame:
+                raise Violated("State Machine Safety", f"{node.id} commits another entry {index}")
+        seen.commit = raft.commit_index
+
+    def _is_on_a_majority(self, node: VirtualNode, index: int, frame: bytes) -> None:
+        holders = []
+        for other in self.cluster.nodes.values():
+            position = index - other.disk.base.index - 1
+            if position < 0 or (position < len(other.disk.frames) and other.disk.frames[position] == frame):
+                holders.append(other.id)
+        if not quorum.has_majority(node.raft.state.voter_sets, holders):
+            raise Violated("committed is durable on a majority", f"entry {index} is only on the disks of {holders}")
+
+    def _leader_completeness(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
+        """Figure 3: what was committed is in the log of every later leader."""
+        if raft.role is not Role.LEADER or not self._committed:
+            return
+        if raft.term < max(self._leader_of_term):
+            return
+        last, base = len(self._committed), raft.state.log.base_index
+        if raft.last_index < last or (last > base and seen.frames[last - base - 1] != self._committed[-1]):
+            raise Violated("Leader Completeness", f"{node.id} leads term {raft.term} without committed entry {last}")
+
+    def _match_never_falls(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
+        office = raft.state.office
+        if office is None:
+            seen.match = {}
+            return
+        for peer, progress in office.progress.items():
+            if seen.led is not None and progress.match_index < seen.match.get(peer, 0) and seen.led[0] == raft.term:
+                raise Violated("match never falls", f"{peer} at {node.id}")
+        seen.match = {peer: progress.match_index for peer, progress in office.progress.items()}
+
+    def _replies_rest_on_the_disk(self, node: VirtualNode, work: Work) -> None:
+        """A vote and a match that leave are on this node's disk; no second vote in a term, ever."""
+        for _, envelope in work.replies:
+            reply = envelope.message
+            if reply.term > node.disk.vote[0] and not _grants_a_pre_vote(reply):
+                raise Violated("nothing leaves before its term is durable", f"{node.id}: {reply}")
+            if isinstance(reply, RequestVoteReply) and reply.granted:
+                self._vote_is_durable_and_single(node, reply, envelope.receiver)
+            elif isinstance(reply, AppendEntriesReply) and reply.success:
+                end = node.disk.base.index + len(node.disk.frames)
+                if reply.match > end:
+                    raise Violated("acknowledged is durable", f"{node.id} claims {reply.match}, its disk ends at {end}")
+
+    def _vote_is_durable_and_single(self, node: VirtualNode, reply: RequestVoteReply, candidate: NodeId) -> None:
+        if node.disk.vote != (reply.term, candidate):
+            raise Violated("a vote is durable before it leaves", f"{node.id} for {candidate} in term {reply.term}")
+        if self._votes.setdefault((node.id, reply.term), candidate) != candidate:
+            raise Violated("one vote a term", f"{node.id} voted twice in term {reply.term}")
+
+    def _equal_states(self, node: VirtualNode, raft: Raft) -> None:
+        """Equal logs make equal states: the machines' hashes at one applied index are the same."""
+        state_hash = node.running.machine.state_hash()
+        first, known = self._hashes.setdefault(raft.applied_index, (node.id, state_hash))
+        if known != state_hash:
+            raise Violated("equal states", f"{first} and {node.id} differ at applied index {raft.applied_index}")
+
+
+def _frame_at(node: VirtualNode, raft: Raft, position: int) -> bytes:
+    """The frame at that place after the base; what the core no longer holds is on the disk."""
+    log = raft.state.log
+    index = log.base_index + position
+    held = log.frames_between(index, index, bytes_max=1)
+    return node.disk.frames[index - node.disk.base.index - 1] if held is None else held[0]
+
+
+def _grants_a_pre_vote(reply: object) -> bool:
+    return bool(getattr(reply, "granted", False)) and hasattr(reply, "proposed_term")
+
+
+_MIX: Final = 0x9E3779B97F4A7C15
+_MASK: Final = (1 << 64) - 1

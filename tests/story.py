@@ -1,0 +1,276 @@
+"""Drives a virtual cluster by a text: the scenarios in tests/scenarios are written in its words.
+
+A scenario is a file of blocks. A block is commands, a line of four dashes, and what is told until they are
+done: the notes of the nodes, outcomes of writes and reads, and what ``show`` prints.
+
+    cluster a b c [election=300 heartbeat=100]   nodes, not started yet
+    log a 1 1 2          a's disk holds entries of these terms
+    term a 3 [b]         … and this term, and a vote for b
+    start [a …]          processes begin (all, if none is named); restart is the same word
+    stand a              a's election timer runs out now; 50 ms pass
+    wait 300ms           virtual time passes
+    propose a x y        x and y are written at a; 50 ms pass
+    offer a x            the same, and no time passes
+    read a [follower]    a linearizable read at a; 50 ms pass
+    ask a [follower]     the same, and no time passes
+    isolate a | cut a b | cut a > b | heal      links
+    hold a > b [Type]    messages of that type from a to b wait …
+    release [n]          … until they are let go (the oldest n, or all), in order
+    double               what is held is delivered, and stays held
+    drop                 … or thrown away
+    crash a | pause a | resume a
+    disk a hangs | disk a goes
+    transfer a [b]
+    show [a …]           state in a line for each node
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from raftkv import frames as framing
+from raftkv.core.messages import Envelope
+from raftkv.core.settings import RaftSettings
+from raftkv.core.types import NodeId, Term
+from raftkv.outcomes import Answered, Applied, Consistency, Refused
+from raftkv.replica import ReplicaSettings, Work
+from raftkv.sim.cluster import Plan, VirtualCluster, Watcher
+from raftkv.sim.invariants import Invariants
+from raftkv.sim.network import NetworkFaults
+from raftkv.sim.node import VirtualNode
+from raftkv.state_machine import LogEntry
+
+SETTLE_US = 50_000
+
+
+class ListMachine:
+    """Remembers what was written, in order; answers a read with all of it."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def apply_batch(self, entries: Sequence[LogEntry]) -> list[int]:
+        """The place of each in the list, from 1."""
+        places = []
+        for entry in entries:
+            self.words.append(entry.command.decode())
+            places.append(len(self.words))
+        return places
+
+    def query(self, query: Any) -> str:
+        """All words."""
+        return " ".join(self.words) or "nothing"
+
+    def tick_due_ms(self) -> None:
+        """Nothing runs out."""
+
+    def tick_command(self) -> bytes:
+        """Never asked for."""
+        raise AssertionError
+
+    def state_hash(self) -> int:
+        """Tells lists apart."""
+        digest = 0
+        for word in self.words:
+            digest = (digest * 1_000_003 + int.from_bytes(word.encode(), "little")) % (1 << 128)
+        return digest
+
+    def snapshot(self) -> bytes:
+        """The words."""
+        return "\n".join(self.words).encode()
+
+    def restore(self, snapshot: bytes) -> None:
+        """The words."""
+        self.words = snapshot.decode().split("\n")
+
+
+class Story(Watcher):
+    """Reads commands, lets them happen, and writes down what is told."""
+
+    def __init__(self) -> None:
+        self.cluster: VirtualCluster | None = None
+        self.told: list[str] = []
+        self._hold: tuple[str, str, str | None] | None = None
+        self._held: list[Callable[[], None]] = []
+
+    def run(self, commands: Sequence[str]) -> str:
+        """Everything that is told from the first command to the last."""
+        self.told = []
+        for line in commands:
+            word, *arguments = line.split("#")[0].split() or [""]
+            if word:
+                getattr(self, f"do_{word}")(*arguments)
+        return "".join(f"{line}\n" for line in self.told)
+
+    # -- what is watched
+
+    def stepped(self, node: VirtualNode, work: Work) -> None:
+        """Notes are the story."""
+        self.told.extend(note.text for note in work.notes)
+
+    def _tell_outcome(self, who: str, what: str) -> Callable[[Any], None]:
+        def tell(outcome: Any) -> None:
+            match outcome:
+                case Applied(index, place):
+                    self.told.append(f"{who}: {what} is written, entry {index}, place {place}")
+                case Answered(_, words, consistency):
+                    self.told.append(f"{who}: {what} ({consistency.value}) finds {words}")
+                case Refused(why, leadership):
+                    self.told.append(f"{who}: {what} is refused, {why.value} (leader: {leadership.leader_id})")
+                case _:
+                    self.told.append(f"{who}: {what} ends as {type(outcome).__name__}")
+
+        return tell
+
+    # -- the words
+
+    def do_cluster(self, *arguments: str) -> None:
+        settings = {name: int(value) for name, value in (a.split("=") for a in arguments if "=" in a)}
+        plan = Plan(
+            voters=tuple(a for a in arguments if "=" not in a),
+            raft=RaftSettings(
+                election_timeout_ms=settings.get("election", 300),
+                heartbeat_ms=settings.get("heartbeat", 100),
+                append_bytes_max=settings.get("append_bytes", 1 << 20),
+                log_memory_bytes=settings.get("memory", 1 << 26),
+            ),
+            replica=ReplicaSettings(request_timeout_ms=settings.get("timeout", 2000)),
+            network=NetworkFaults(delay_us_min=1000, delay_us_max=1000),
+        )
+        self.cluster = VirtualCluster(plan, Random(settings.get("seed", 1)), ListMachine)
+        self.cluster.watchers += [self, Invariants(self.cluster)]
+        self.cluster.interceptor = self._intercept
+
+    def do_log(self, name: str, *terms: str) -> None:
+        disk = self._node(name).disk
+        disk.frames = [
+            framing.encode(
+                framing.EntryKind.COMMAND, term=int(term), index=index, body=bytes(8) + f"e{index}t{term}".encode()
+            )
+            for index, term in enumerate(terms, 1)
+        ]
+        disk.vote = (Term(max(map(int, terms))), None)
+
+    def do_term(self, name: str, term: str, voted_for: str | None = None) -> None:
+        self._node(name).disk.vote = (Term(int(term)), None if voted_for is None else NodeId(voted_for))
+
+    def do_start(self, *names: str) -> None:
+        for name in names or self._world.nodes:
+            self._world.start(name)
+
+    def do_stand(self, name: str) -> None:
+        node = self._node(name)
+        node.raft.state.election_deadline_us = self._world.now_us
+        self._world.poke(name)
+        self._world.run_for(SETTLE_US)
+
+    def do_wait(self, duration: str) -> None:
+        self._world.run_for(int(duration.removesuffix("ms")) * 1000)
+
+    def do_propose(self, name: str, *words: str) -> None:
+        self.do_offer(name, *words)
+        self._world.run_for(SETTLE_US)
+
+    def do_offer(self, name: str, *words: str) -> None:
+        for word in words:
+            self._node(name).running.submit(word.encode(), self._tell_outcome(name, word))
+        self._world.poke(name)
+
+    def do_read(self, name: str, consistency: str = "linearizable") -> None:
+        self.do_ask(name, consistency)
+        self._world.run_for(SETTLE_US)
+
+    def do_ask(self, name: str, consistency: str = "linearizable") -> None:
+        self._node(name).running.read(None, Consistency(consistency), self._tell_outcome(name, "a read"))
+        self._world.poke(name)
+
+    def do_isolate(self, name: str) -> None:
+        for other in self._world.nodes:
+            if other != name:
+                self.do_cut(name, other)
+
+    def do_cut(self, one: str, other: str, third: str | None = None) -> None:
+        if other == ">":
+            assert third is not None
+            self._world.network.cut(NodeId(one), NodeId(third))
+        else:
+            self._world.network.cut(NodeId(one), NodeId(other))
+            self._world.network.cut(NodeId(other), NodeId(one))
+
+    def do_heal(self) -> None:
+        self._world.network.heal_all()
+
+    def do_hold(self, sender: str, arrow: str, receiver: str, kind: str | None = None) -> None:
+        assert arrow == ">"
+        self._hold = (sender, receiver, kind)
+
+    def do_release(self, count: str | None = None) -> None:
+        number = len(self._held) if count is None else int(count)
+        going, self._held = self._held[:number], self._held[number:]
+        if not self._held:
+            self._hold = None
+        self._deliver(going)
+
+    def do_double(self) -> None:
+        self._deliver(self._held)
+
+    def do_drop(self) -> None:
+        self._held, self._hold = [], None
+
+    def do_crash(self, name: str) -> None:
+        self._world.crash(name)
+
+    def do_pause(self, name: str) -> None:
+        self._world.pause(name)
+
+    def do_resume(self, name: str) -> None:
+        self._world.resume(name)
+
+    def do_disk(self, name: str, what: str) -> None:
+        (self._world.hang_disk if what == "hangs" else self._world.let_disk_go)(name)
+
+    def do_transfer(self, name: str, target: str | None = None) -> None:
+        self._node(name).running.transfer_leadership(
+            None if target is None else NodeId(target), lambda outcome: self.told.append(f"{name}: {outcome}")
+        )
+        self._world.poke(name)
+        self._world.run_for(SETTLE_US)
+
+    def do_show(self, *names: str) -> None:
+        for name in names or self._world.nodes:
+            self.told.append(self._shown(self._node(name)))
+
+    # -- leaves
+
+    def _shown(self, node: VirtualNode) -> str:
+        if not node.is_up:
+            return f"{node.id}: down"
+        raft = node.raft
+        terms = " ".join(str(raft.term_at(index)) for index in range(1, raft.last_index + 1)) or "empty"
+        return f"{node.id}: {raft.role.value}, term {raft.term}, commit {raft.commit_index}, log {terms}"
+
+    def _deliver(self, going: Sequence[Callable[[], None]]) -> None:
+        for deliver in going:
+            deliver()
+        self._world.run_for(SETTLE_US)
+
+    def _intercept(self, envelope: Envelope, deliver: Callable[[], None]) -> bool:
+        if self._hold is None:
+            return False
+        sender, receiver, kind = self._hold
+        if (sender, receiver) != (envelope.sender, envelope.receiver):
+            return False
+        if kind is not None and kind != type(envelope.message).__name__:
+            return False
+        self._held.append(deliver)
+        return True
+
+    @property
+    def _world(self) -> VirtualCluster:
+        assert self.cluster is not None, "a scenario begins with a cluster"
+        return self.cluster
+
+    def _node(self, name: str) -> VirtualNode:
+        return self._world.nodes[NodeId(name)]
