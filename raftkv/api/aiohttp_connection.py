@@ -26,7 +26,8 @@ from raftkv.api.responses import Response
 from raftkv.api.settings import ApiSettings
 
 _LOG: Final = logging.getLogger("raftkv.api")
-_SHORTEST_FIELD_BYTES: Final = len("a:\r\n")
+_FIELDS_MAX: Final = 1 << 20
+"""Never reached: heads are bounded by their bytes, and only by them."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Encode = Callable[[Response, str | None], bytes]
@@ -75,6 +76,7 @@ class Connection(web.RequestHandler):
         "_head_bytes",
         "_head_late",
         "_newest_body",
+        "_sends_no_more",
         "_settings",
     )
 
@@ -87,7 +89,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for "none"
             max_line_size=settings.head_bytes_max,
             max_field_size=settings.head_bytes_max + 1,  # tells a long field from a long target in LineTooLong
-            max_headers=settings.head_bytes_max // _SHORTEST_FIELD_BYTES,
+            max_headers=_FIELDS_MAX,
             lingering_time=0,
             auto_decompress=False,
         )
@@ -98,6 +100,7 @@ class Connection(web.RequestHandler):
         self._gone: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection is lost."""
         self._newest_body: StreamReader | None = None
+        self._sends_no_more = False
         self._head_bytes = 0
         """Of a head that is not whole yet, as far as can be told from outside the parser."""
         self._head_late: asyncio.TimerHandle | None = None
@@ -117,11 +120,25 @@ class Connection(web.RequestHandler):
                 self.force_close()
             return
         requests_count = self._request_count
+        is_of_a_head = not self._upgraded and (self._newest_body is None or self._newest_body.is_eof())
         super().data_received(data)
         if self._request_count != requests_count:
             self._note_newest()
-        elif data and not self._upgraded and (self._newest_body is None or self._newest_body.is_eof()):
+        elif data and is_of_a_head:
             self._head_goes_on(len(data))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract, which aiohttp narrows
+        """The client sends no more, but may wait for what it asked for: then we close once it has that."""
+        self._sends_no_more = True
+        if self._newest_body is not None and not self._newest_body.is_eof():
+            self._newest_body.set_exception(web.RequestPayloadError("the client sends no more"))
+        is_idle = self._waiter is not None and not self._waiter.done()
+        return self.transport is not None and self.transport.can_write_eof() and not self._deaf and not is_idle
+
+    @property
+    def nothing_follows(self) -> bool:
+        """The request being answered is the connection's last."""
+        return self._sends_no_more and not self._messages
 
     def _note_newest(self) -> None:
         self._head_is_whole()

@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import StreamReader, web
 
-from raftkv.api.aiohttp_connection import SENT, SENT_LAST, ConnectionServer
+from raftkv.api.aiohttp_connection import SENT, SENT_LAST, Connection, ConnectionServer
 from raftkv.api.exchange import Pending
 from raftkv.api.problems import Code, RequestRefused, bad_request, problem, refused_response
 from raftkv.api.requests import Head
@@ -129,7 +129,7 @@ class AiohttpFront:
 
     async def _send(self, request: web.BaseRequest, response: Response) -> web.StreamResponse:
         """The answer is out, and what is left of a refused body thrown away."""
-        stays_open = request.keep_alive and not self.stopping and self._end_is_near(request)
+        stays_open = self._stays_open(request)
         connection = None if stays_open else "close"
         if stays_open and request.version < (1, 1):
             connection = "keep-alive"
@@ -143,6 +143,13 @@ class AiohttpFront:
             transport.write_eof()
         await self._discard(request.content)
         return SENT if stays_open and request.content.is_eof() else SENT_LAST
+
+    def _stays_open(self, request: web.BaseRequest) -> bool:
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        if self.stopping or connection.nothing_follows or request.method == "CONNECT":
+            return False  # what follows a CONNECT is no HTTP
+        return request.keep_alive and self._end_is_near(request)
 
     def _end_is_near(self, request: web.BaseRequest) -> bool:
         """Whether the next request can be found: the body is there, or will be, and soon (RFC 9110 section 10.1.1).

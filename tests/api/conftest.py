@@ -1,0 +1,60 @@
+"""A node for each test, behind each front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from raftkv.api.routes import Api
+from raftkv.api.settings import ApiSettings
+from tests.api.fronts import AiohttpClient, Client, LoopThread, MakeClient, PureClient
+from tests.api.service import FakeService
+
+METRICS = b"# HELP raftkv_core_term_count The term.\nraftkv_core_term_count 7.0\n"
+SETTINGS = ApiSettings()
+
+
+def api_of(service: FakeService, settings: ApiSettings = SETTINGS) -> Api:
+    return Api(service, node_id="n1", settings=settings, metrics=lambda: METRICS)
+
+
+@pytest.fixture(scope="session")
+def loop_thread() -> Iterator[LoopThread]:
+    thread = LoopThread()
+    yield thread
+    thread.stop()
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return FakeService()
+
+
+@pytest.fixture
+def open_aiohttp(loop_thread: LoopThread) -> Iterator[MakeClient]:
+    opened: list[AiohttpClient] = []
+
+    def make(settings: ApiSettings = SETTINGS) -> AiohttpClient:
+        service = FakeService()
+        opened.append(AiohttpClient(api_of(service, settings), service, settings, loop_thread))
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture(params=["pure", "aiohttp"])
+def client(request: pytest.FixtureRequest, open_aiohttp: MakeClient) -> Client:
+    """One node behind the front that the parameter names."""
+    if request.param == "aiohttp":
+        return open_aiohttp()
+    service = FakeService()
+    return PureClient(api_of(service), service)
+
+
+@pytest.fixture
+def wired(open_aiohttp: MakeClient) -> AiohttpClient:
+    """One node behind aiohttp."""
+    return open_aiohttp()

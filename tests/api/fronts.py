@@ -1,0 +1,266 @@
+"""Ways for a test's request to reach the semantics: directly, or through aiohttp on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from raftkv.api.aiohttp_front import AiohttpFront
+from raftkv.api.requests import Head
+from raftkv.api.responses import Response
+from raftkv.api.routes import Api
+from raftkv.api.settings import ApiSettings
+from raftkv.kv.queries import Get
+from tests.api.service import FakeService
+
+PATIENCE_SECONDS = 10
+Header = tuple[str, str]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it came over the wire."""
+
+    status: int
+    headers: tuple[Header, ...]
+    body: bytes
+
+    def __getitem__(self, name: str) -> str:
+        (value,) = [value for found, value in self.headers if found.lower() == name.lower()]
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return any(found.lower() == name.lower() for found, _ in self.headers)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        assert self["Content-Type"] == "application/problem+json", self
+        return self.json["code"]
+
+    def comparable(self) -> tuple[Any, ...]:
+        """All of it but what may differ between two fronts."""
+        return self.status, [header for header in self.headers if header[0] not in ("Date", "Connection")], self.body
+
+
+def parse_answer(raw: bytes, *, method: str = "GET") -> tuple[Answer, bytes]:
+    """The first answer in these bytes and what follows it; raises ValueError while it is not whole."""
+    head, mark, rest = raw.partition(b"\r\n\r\n")
+    if not mark:
+        raise ValueError("no whole head")
+    status_line, *lines = head.decode("latin-1").split("\r\n")
+    headers = tuple((name, value) for name, _, value in (line.partition(": ") for line in lines))
+    answer = Answer(int(status_line.split(" ")[1]), headers, b"")
+    if answer.status < 200 or answer.status in (204, 304) or method == "HEAD":
+        return answer, rest
+    length = int(answer["Content-Length"])
+    if len(rest) < length:
+        raise ValueError("no whole body")
+    return Answer(answer.status, headers, rest[:length]), rest[length:]
+
+
+def request_bytes(method: str, target: bytes, headers: list[Header], body: bytes | None) -> bytes:
+    """A request with exactly these headers, and Host and Content-Length."""
+    lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in full_headers(headers, body)]
+    return b"%s %s HTTP/1.1\r\n%s\r\n%s" % (method.encode(), target, b"".join(lines), body or b"")
+
+
+def full_headers(headers: list[Header], body: bytes | None) -> list[Header]:
+    length = [] if body is None else [("Content-Length", str(len(body)))]
+    return [("Host", "n1.test"), *headers, *length]
+
+
+class Client:
+    """What contract tests see: one node, asked by method, target, headers and body."""
+
+    def __init__(self, service: FakeService) -> None:
+        self.service = service
+
+    def ask_raw(self, method: str, target: bytes, headers: list[Header], body: bytes | None) -> Answer:
+        raise NotImplementedError
+
+    def ask(
+        self,
+        method: str,
+        target: str | bytes,
+        headers: dict[str, str] | list[Header] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        raw_target = target.encode() if isinstance(target, str) else target
+        listed = list(headers.items()) if isinstance(headers, dict) else headers or []
+        return self.ask_raw(method, raw_target, listed, body)
+
+    def put(self, key: str | bytes, value: bytes = b"value", headers: dict[str, str] | None = None) -> Answer:
+        return self.ask("PUT", path_of(key), headers, value)
+
+    def get(self, key: str | bytes, query: str = "", headers: dict[str, str] | None = None) -> Answer:
+        return self.ask("GET", path_of(key) + query.encode(), headers)
+
+    def delete(self, key: str | bytes, headers: dict[str, str] | None = None) -> Answer:
+        return self.ask("DELETE", path_of(key), headers)
+
+    def post(self, target: str, fields: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        if fields is None:
+            return self.ask("POST", target, headers)
+        return self.ask(
+            "POST", target, {"Content-Type": "application/json", **(headers or {})}, json.dumps(fields).encode()
+        )
+
+    def stored(self, key: bytes) -> bytes | None:
+        """What the machine holds, asked behind the API's back."""
+        record = self.service.machine.query(Get(key)).record
+        return None if record is None else record.value
+
+
+def path_of(key: str | bytes) -> bytes:
+    return b"/v1/kv/" + (key.encode() if isinstance(key, str) else key)
+
+
+class PureClient(Client):
+    """A front of a dozen lines: no socket, no loop."""
+
+    def __init__(self, api: Api, service: FakeService) -> None:
+        super().__init__(service)
+        self._api = api
+
+    def ask_raw(self, method: str, target: bytes, headers: list[Header], body: bytes | None) -> Answer:
+        raw_headers = [(name.encode(), value.encode("latin-1")) for name, value in full_headers(headers, body)]
+        decision = self._api.begin(Head(method, target, raw_headers))
+        answers: list[Response] = [decision] if isinstance(decision, Response) else []
+        if not isinstance(decision, Response):
+            decision.finish(body or b"", answers.append)
+        (answer,) = answers
+        raw = self._api.encode(answer, connection=None, date="Thu, 01 Jan 1970 00:00:00 GMT")
+        parsed, rest = parse_answer(raw, method=method)
+        assert rest == b""
+        return parsed
+
+
+class Wire:
+    """A client's end of a connection."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
+        self._read = b""
+
+    def send(self, raw: bytes) -> None:
+        self._socket.sendall(raw)
+
+    def try_to_send(self, raw: bytes) -> bool:
+        """False: the other side has closed."""
+        try:
+            self._socket.sendall(raw)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
+
+    def end_sending(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def receive(self, *, method: str = "GET") -> Answer:
+        """The next answer; fails where the connection ends before it does."""
+        while True:
+            try:
+                answer, self._read = parse_answer(self._read, method=method)
+            except ValueError:
+                more = self._socket.recv(1 << 16)
+                assert more, f"the connection ended after {self._read[:200]!r}"
+                self._read += more
+            else:
+                return answer
+
+    def ended(self) -> bool:
+        """Whether the other side closes, and says nothing more before it; waits for that."""
+        try:
+            return self._read == b"" and self._socket.recv(1 << 16) == b""
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Breaks the connection off rather than closing it."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        self._socket.close()
+
+
+class LoopThread:
+    """An event loop that runs beside the test."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="front")
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE_SECONDS)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Runs it on the loop, and so in between exchanges."""
+
+        async def called() -> T:
+            return function()
+
+        return self.run(called())
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class AiohttpClient(Client):
+    """aiohttp on a loopback socket, told raw bytes."""
+
+    def __init__(self, api: Api, service: FakeService, settings: ApiSettings, thread: LoopThread) -> None:
+        super().__init__(service)
+        self.thread = thread
+        self.front, self._listener = thread.run(self._open(api, settings))
+        self.port: int = self._listener.sockets[0].getsockname()[1]
+        self._wires: list[Wire] = []
+        self._wire: Wire | None = None
+
+    @staticmethod
+    async def _open(api: Api, settings: ApiSettings) -> tuple[AiohttpFront, asyncio.Server]:
+        front = AiohttpFront(api, settings)
+        return front, await asyncio.get_running_loop().create_server(front.protocol_factory, "127.0.0.1", 0)
+
+    def wire(self) -> Wire:
+        """A new connection."""
+        self._wires.append(Wire(self.port))
+        return self._wires[-1]
+
+    def ask_raw(self, method: str, target: bytes, headers: list[Header], body: bytes | None) -> Answer:
+        wire = self._wire = self._wire or self.wire()
+        wire.send(request_bytes(method, target, headers, body))
+        answer = wire.receive(method=method)
+        if "Connection" in answer:
+            assert answer["Connection"] == "close"
+            assert wire.ended()
+            self._wire = None
+        return answer
+
+    def close(self) -> None:
+        for wire in self._wires:
+            wire.close()
+        self.thread.run(self._close())
+
+    async def _close(self) -> None:
+        self._listener.close()
+        await self.front.stop(grace_seconds=1)
+
+
+class MakeClient(Protocol):
+    """Opens a client, with settings of its own if need be."""
+
+    def __call__(self, settings: ApiSettings = ...) -> AiohttpClient: ...

@@ -1,0 +1,113 @@
+"""A replica of one node in memory: the real machine, a leadership that tests set, outcomes that they force."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from raftkv.api.service import Health, MemberStatus, Status, TransferOutcome, Transferred
+from raftkv.kv.machine import KeyValueMachine
+from raftkv.outcomes import Answered, Applied, Consistency, Leadership, ReadOutcome, WriteOutcome
+from raftkv.state_machine import LogEntry
+
+LEADS = Leadership(leads=True, term=7, leader_id="n1", leader_url="http://n1.test:7401")
+FOLLOWS = Leadership(leads=False, term=8, leader_id="n2", leader_url="http://n2.test:7402")
+LEADERLESS = Leadership(leads=False, term=9, leader_id=None, leader_url=None)
+
+STATUS = Status(
+    id="n1",
+    cluster_id=bytes(range(16)),
+    role="leader",
+    term=7,
+    leader_id="n1",
+    leader_url="http://n1.test:7401",
+    commit_index=12,
+    applied_index=12,
+    last_index=13,
+    snapshot_index=0,
+    log_bytes=4096,
+    revision=5,
+    state_hash=0xFEED,
+    version="0.1.0",
+    uptime_ms=123_456,
+    voters=(
+        MemberStatus("n1", "http://n1.test:7401", match_index=13, last_contact_ms=0),
+        MemberStatus("n2", "http://n2.test:7402", match_index=12, last_contact_ms=40),
+        MemberStatus("n3", "http://n3.test:7403"),
+    ),
+    learners=(MemberStatus("n4", "http://n4.test:7404", match_index=2, last_contact_ms=9_000),),
+)
+
+
+class FakeService:
+    """Satisfies ``raftkv.api.service.Service``."""
+
+    def __init__(self) -> None:
+        self.machine = KeyValueMachine()
+        self.led = LEADS
+        self.now = STATUS
+        self.index = 0
+        self.stamp_ms = 0
+        self.forced_writes: deque[WriteOutcome] = deque()
+        """Given to the next writes instead of executing them."""
+        self.forced_reads: deque[ReadOutcome] = deque()
+        self.forced_transfers: deque[TransferOutcome] = deque()
+        self.holds = False
+        """Answers wait in ``held`` until a test lets them go."""
+        self.held: list[Callable[[], None]] = []
+        self.submitted: list[tuple[bytes, bool]] = []
+        self.reads: list[tuple[object, Consistency, int, int | None]] = []
+        self.transfers: list[str | None] = []
+        self._sessions_count = 0
+
+    def leadership(self) -> Leadership:
+        return self.led
+
+    def submit(self, command: bytes, done: Callable[[WriteOutcome], None], *, frees_space: bool = False) -> None:
+        self.submitted.append((command, frees_space))
+        if self.forced_writes:
+            done(self.forced_writes.popleft())
+            return
+        self.index += 1
+        (answer,) = self.machine.apply_batch([LogEntry(self.index, self.stamp_ms, command)])
+        applied = Applied(self.index, answer)
+        if self.holds:
+            self.held.append(lambda: done(applied))
+        else:
+            done(applied)
+
+    def read(
+        self,
+        query: object,
+        consistency: Consistency,
+        done: Callable[[ReadOutcome], None],
+        *,
+        min_index: int = 0,
+        max_staleness_ms: int | None = None,
+    ) -> None:
+        self.reads.append((query, consistency, min_index, max_staleness_ms))
+        if self.forced_reads:
+            done(self.forced_reads.popleft())
+            return
+        used = Consistency.LINEARIZABLE if consistency is Consistency.LEASE else consistency
+        staleness_ms = 17 if used is Consistency.STALE else None
+        done(Answered(self.index, self.machine.query(query), used, staleness_ms))  # type: ignore[call-overload]
+
+    def status(self) -> Status:
+        return self.now
+
+    def transfer_leadership(self, target: str | None, done: Callable[[TransferOutcome], None]) -> None:
+        self.transfers.append(target)
+        if self.forced_transfers:
+            done(self.forced_transfers.popleft())
+        else:
+            done(Transferred(target or "n2", "http://n2.test:7402", 8))
+
+    def new_session_id(self) -> bytes:
+        self._sessions_count += 1
+        return self._sessions_count.to_bytes(16, "big")
+
+    def set_health(self, health: Health) -> None:
+        """What the probes see from now on."""
+        self.now = replace(self.now, health=health)

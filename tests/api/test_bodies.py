@@ -1,0 +1,109 @@
+"""http-api "Errors", last paragraph: JSON and msgpack bodies, and what is none of either."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from raftkv.api.bodies import DEPTH_MAX, ITEMS_MAX, BodyType, fields_of
+from raftkv.api.problems import RequestRefused
+from tests.api.fronts import Client
+
+JSON = {"Content-Type": "application/json"}
+MSGPACK = {"Content-Type": "application/msgpack"}
+
+
+@pytest.mark.parametrize("named", ["application/json", "Application/JSON", "application/json; charset=utf-8",
+                                   "application/json ;x"])  # fmt: skip
+def test_json_is_taken(client: Client, named: str) -> None:
+    assert client.ask("POST", "/v1/sessions", {"Content-Type": named}, b'{"ttl_ms":2000}').status == 201
+
+
+@pytest.mark.parametrize("named", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data",
+                                   "application/jsonx", "application/json, text/plain", "json", "*/*"])  # fmt: skip
+def test_other_types_are_refused(client: Client, named: str | None) -> None:
+    headers = {} if named is None else {"Content-Type": named}
+    for path in ("/v1/sessions", f"/v1/sessions/{1:032x}/keepalive", "/v1/admin/leader"):
+        answer = client.ask("POST", path, headers, b"{}")
+        assert (answer.status, answer.code) == (415, "unsupported_media_type")
+    assert client.service.submitted == [] and client.service.transfers == []
+
+
+def test_an_empty_body_needs_no_type_but_under_admin(client: Client) -> None:
+    assert client.ask("POST", "/v1/sessions", None, b"").status == 201
+    assert client.ask("POST", "/v1/sessions").status == 201
+    assert client.ask("POST", "/v1/admin/leader", None, b"").status == 415
+    assert client.ask("POST", "/v1/admin/leader").status == 415
+    assert client.service.transfers == []
+    assert client.ask("POST", "/v1/admin/leader", JSON, b"").status == 200
+
+
+BAD_JSON = [
+    b"{", b"nonsense", b"[]", b"null", b"1", b'"x"', b" ", b"{}{}", b'{"ttl_ms":NaN}', b'{"ttl_ms":Infinity}',
+    b'{"ttl_ms":-Infinity}', b'{"ttl_ms":1e999}', b'{"ttl_ms":2000,"ttl_ms":2000}', b'{"ttl_ms":2000,}',
+    b"{'ttl_ms':2000}", b'{"ttl_ms":02000}', b'{"ttl_ms":+2000}', b'{"x":1}', b'{"ttl_ms":2000,"x":1}',
+    b'{"TTL_MS":2000}', b'{"\\ud800":1}', b'\xef\xbb\xbf{"ttl_ms":2000}', '{"ttl_ms":2000}'.encode("utf-16"),
+    b'{"ttl_ms":2000}\x00', b'{"\xff":1}', b'{"ttl_ms":' + b"9" * 5_000 + b"}", b"[" * 60_000,
+    b'{"a":' * 10_000, b'{"ttl_ms":' + b"[" * 900 + b"]" * 900 + b"}", b'{"ttl_ms":{"a":{"a":1}}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BAD_JSON, ids=range(len(BAD_JSON)))
+def test_json_is_read_strictly(client: Client, body: bytes) -> None:
+    """faults 64: no NaN, no doubled key, bounded depth, UTF-8 only; a 4xx, and nothing changes."""
+    answer = client.ask("POST", "/v1/sessions", JSON, body)
+    assert (answer.status, answer.code) == (400, "bad_request")
+    assert client.service.submitted == []
+
+
+BAD_MSGPACK = [
+    b"\xc1", b"\x81", b"\x80\x80", b"\x90", b"\x01", b"\xa1x", b"\xc0",
+    b"\xdd\xff\xff\xff\xff",  # a list that claims 4 G items
+    b"\xdf\xff\xff\xff\xff",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xc9\xff\xff\xff\xff\x01",
+    b"\x91" * 60_000,
+    b"\xdc\x03\xff" * 20_000,  # each level claims, and would be given, room for a thousand
+    b"\xdd\x00\x00\xea\x60" * 12_000,
+    b"\x82\xa6ttl_ms\xcd\x07\xd0\xa6ttl_ms\xcd\x07\xd0",
+    b"\x81\xa6ttl_ms\xd4\x01\x00",
+    b"\x81\xa6ttl_ms\xc7\x00\x01",
+    b"\x81\xa6ttl_ms\xd6\xff\x00\x00\x00\x00",  # a timestamp
+    b"\x81\x01\x02",
+    b"\x81\xc4\x06ttl_ms\xcd\x07\xd0",
+    b"\x81\x90\x02",
+    b"\x81\xa2\xff\xfe\x01",
+    b"\x81\xa6ttl_ms\xcb\x7f\xf8\x00\x00\x00\x00\x00\x00",
+    msgpack.packb({"ttl_ms": 2000, "x": 1}),
+    msgpack.packb({"ttl_ms": b"2000"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BAD_MSGPACK, ids=range(len(BAD_MSGPACK)))
+def test_msgpack_bombs_are_refused(client: Client, body: bytes) -> None:
+    """faults 57, 64: absurd lengths, deep nesting, wrong types; a 4xx, no allocation, nothing changes."""
+    answer = client.ask("POST", "/v1/sessions", MSGPACK, body)
+    assert (answer.status, answer.code) == (400, "bad_request")
+    assert client.service.submitted == []
+
+
+def test_a_structured_body_is_bounded(client: Client) -> None:
+    answer = client.ask("POST", "/v1/sessions", JSON, b'{"ttl_ms":2000}' + b" " * 65_536)
+    assert (answer.status, answer.code) == (413, "too_large")
+
+
+def test_depth_is_judged_by_brackets_outside_of_strings() -> None:
+    known = frozenset({"a"})
+    deepest = b'{"a":' + b"[" * (DEPTH_MAX - 1) + b'"[[[[[[\\"[[[[[[{{{{{{"' + b"]" * (DEPTH_MAX - 1) + b"}"
+    assert fields_of(deepest, BodyType.JSON, known=known)
+    with pytest.raises(RequestRefused, match="nested"):
+        fields_of(deepest.replace(b"[", b"[[", 1).replace(b"]}", b"]]}"), BodyType.JSON, known=known)
+    assert fields_of(b'{"a":[%s]}' % b",".join([b"[]"] * 500), BodyType.JSON, known=known)
+
+
+def test_a_msgpack_list_is_bounded() -> None:
+    known = frozenset({"a"})
+    assert fields_of(msgpack.packb({"a": [0] * ITEMS_MAX}), BodyType.MSGPACK, known=known)
+    with pytest.raises(RequestRefused):
+        fields_of(msgpack.packb({"a": [0] * (ITEMS_MAX + 1)}), BodyType.MSGPACK, known=known)

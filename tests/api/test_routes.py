@@ -1,0 +1,218 @@
+"""Routes, methods, heads and the closed list of codes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from raftkv.api.problems import Code
+from raftkv.api.requests import Head
+from raftkv.api.responses import Response
+from raftkv.api.routes import ROUTES, Api
+from raftkv.api.settings import VALUE_BYTES_MAX, ApiSettings
+from raftkv.errors import ConfigError
+from tests.api.conftest import api_of
+from tests.api.fronts import Client
+from tests.api.service import FakeService
+
+PUBLISHED = """`not_leader` 307,
+`bad_request`, `duplicate_key` 400, `unauthorized` 401, `forbidden` 403, `key_not_found`, `not_found` (no such
+route), `member_not_found` 404, `method_not_allowed` 405, `request_timeout` 408, `sequence_too_old`,
+`membership_change_in_progress`, `member_exists`, `member_unreachable`, `wrong_cluster`, `catch_up_failed`,
+`quorum_at_risk` 409, `session_expired` 410, `precondition_failed` 412, `too_large` 413, `uri_too_long` 414,
+`unsupported_media_type` 415, `sequence_reused` 422, `overloaded`, `too_many_unacknowledged` 429,
+`head_too_large` 431, `internal` 500, `no_leader`, `too_stale`, `superseded`, `replicas_disagree`,
+`shutting_down` 503, `outcome_unknown`, `read_timeout` 504, `disk_full` 507"""
+
+
+def published_codes() -> dict[str, int]:
+    found: dict[str, int] = {}
+    waiting: list[str] = []
+    for code, status in re.findall(r"`(\w+)`|\b(\d{3})\b", PUBLISHED):
+        waiting += [code] if code else []
+        if status:
+            found.update(dict.fromkeys(waiting, int(status)))
+            waiting = []
+    return found
+
+
+def test_the_codes_are_the_published_ones() -> None:
+    assert {code.text: code.status for code in Code} == published_codes()
+    assert len(published_codes()) == 35
+
+
+def test_a_problem_has_all_its_members(client: Client) -> None:
+    answer = client.get("absent")
+    assert answer["Content-Type"] == "application/problem+json"
+    assert answer.json == {
+        "type": "urn:raftkv:problem:key_not_found",
+        "title": "There is no such key",
+        "status": 404,
+        "detail": "the key is absent",
+        "code": "key_not_found",
+        "revision": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("PUT", "/v1/kv/a"), ("GET", "/v1/kv/a"), ("GET", "/v1/kv/b"), ("HEAD", "/v1/kv/a"), ("DELETE", "/v1/kv/a"),
+     ("POST", "/v1/sessions"), ("GET", "/v1/status"), ("GET", "/metrics"), ("GET", "/nothing"), ("PATCH", "/healthz"),
+     ("GET", "/v1/kv/%"), ("POST", "/v1/admin/leader")],
+)  # fmt: skip
+def test_every_answer_forbids_caching_and_guessing(client: Client, method: str, target: str) -> None:
+    answer = client.ask(method, target)
+    assert (answer["Cache-Control"], answer["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    assert answer["Raftkv-Node"] == "n1"
+    assert answer["Date"].endswith("GMT")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/v1", "/v1/", "/v1/kv", "/v2/kv/a", "//v1/kv/a", "/v1//kv/a", "/V1/kv/a", "/v1/KV/a", "/%761/kv/a",
+     "/v1%2Fkv/a", "/v1/kv%2Fa", "/v1/../v1/kv/a", "/v1/./kv/a", "/v1/sessions/", "/v1/sessions//keepalive",
+     "/v1/sessions/x/y", "/v1/sessions/x/keepalive/", "/v1/status/", "/v1/admin/members", "/v1/admin", "/healthz/",
+     "/metrics%", "/v1/txn", "/raft/v1/append-entries"],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+def test_no_other_path_is_a_route(client: Client, path: str, method: str) -> None:
+    """faults 64: no path that looks like a route is taken for it, and no key for another path."""
+    answer = client.ask(method, path)
+    assert (answer.status, answer.code) == (404, "not_found")
+    assert client.service.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/kv/a", "GET, HEAD, PUT, DELETE"), ("/v1/sessions", "POST"), (f"/v1/sessions/{1:032x}", "DELETE"),
+     (f"/v1/sessions/{1:032x}/keepalive", "POST"), ("/v1/status", "GET, HEAD"), ("/v1/cluster", "GET, HEAD"),
+     ("/v1/admin/leader", "POST"), ("/healthz", "GET, HEAD"), ("/readyz", "GET, HEAD"), ("/metrics", "GET, HEAD")],
+)  # fmt: skip
+def test_other_methods_are_refused_with_those_there_are(client: Client, path: str, allowed: str) -> None:
+    for method in ("GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", "OPTIONS", "TRACE", "MERGE"):
+        if method in allowed.split(", "):
+            continue
+        answer = client.ask(method, path)
+        assert (answer.status, answer["Allow"]) == (405, allowed)
+        assert method == "HEAD" or answer.code == "method_not_allowed"
+    assert client.service.submitted == []
+
+
+def test_every_route_is_in_that_list() -> None:
+    assert len(ROUTES) == 10
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/sessions", "/healthz", "/metrics", "/v1/admin/leader"])
+def test_no_route_takes_unknown_parameters(client: Client, path: str) -> None:
+    method = "POST" if path in ("/v1/sessions", "/v1/admin/leader") else "GET"
+    assert client.ask(method, path + "?x=1").status == 400
+    assert client.service.submitted == [] and client.service.transfers == []
+
+
+def test_the_absolute_form_is_the_same_request(client: Client) -> None:
+    assert client.ask("PUT", "http://elsewhere.test:80/v1/kv/a", None, b"v").status == 201
+    assert client.stored(b"a") == b"v"
+    assert client.ask("GET", "http://elsewhere.test?x").status == 404
+
+
+def test_heads_up_to_32_kib_are_taken(client: Client) -> None:
+    fits = "x" * (32 * 1024 - 200)
+    assert client.put("a", headers={"X-Padding": fits}).status == 201
+    assert client.ask("GET", "/v1/kv/a?x=" + fits).status == 400
+
+
+def test_longer_heads_are_refused(client: Client) -> None:
+    """faults 63: a head without end is not read to its end."""
+    answer = client.put("a", headers={"X-Padding": "x" * 32 * 1024})
+    assert (answer.status, answer.code) == (431, "head_too_large")
+    many = [(f"X-{number}", "x" * 100) for number in range(320)]
+    assert client.ask("PUT", "/v1/kv/a", many, b"v").code == "head_too_large"
+    assert client.ask("GET", "/v1/kv/" + "x" * 32 * 1024).code == "uri_too_long"
+    assert client.ask("GET", "/v1/kv/a?" + "x" * 32 * 1024).status == 414
+    assert client.service.submitted == []
+
+
+PURE_ONLY = [b"", b"*", b"v1/kv/a", b"a:1", b"/v1/kv/\xff", b"/v1/kv/a b", b"/v1/kv/\0", b"/v1/kv/a\n", b"/v1/kv/\x7f",
+             b"http:///v1/kv/a", b"ftp://h/v1/kv/a", b"/v1/kv/a#b", b"#", b"?"]  # fmt: skip
+
+
+@pytest.mark.parametrize("target", PURE_ONLY)
+def test_a_target_has_printable_ascii_only(service: FakeService, target: bytes) -> None:
+    """What a parser in front may let through or not: the semantics let none of it through."""
+    answer = api_of(service).begin(Head("PUT", target, ()))
+    assert isinstance(answer, Response) and answer.status == 400
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"),
+    [
+        ((0, 9), []), ((2, 0), []), ((1, 2), []),
+        ((1, 0), [(b"Transfer-Encoding", b"chunked")]),
+        ((1, 1), [(b"Transfer-Encoding", b"gzip, chunked")]),
+        ((1, 1), [(b"Transfer-Encoding", b"identity")]),
+        ((1, 1), [(b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"3")]),
+        ((1, 1), [(b"Transfer-Encoding", b"chunked"), (b"transfer-encoding", b"chunked")]),
+        ((1, 1), [(b"Content-Length", b"3"), (b"content-length", b"3")]),
+        ((1, 1), [(b"Content-Length", b"+3")]), ((1, 1), [(b"Content-Length", b"-3")]),
+        ((1, 1), [(b"Content-Length", b"0x3")]), ((1, 1), [(b"Content-Length", b"")]),
+        ((1, 1), [(b"Content-Length", b"9" * 400)]), ((1, 1), [(b"Content-Length", b"3 3")]),
+    ],
+)  # fmt: skip
+def test_a_body_without_a_sure_end_is_refused(
+    service: FakeService, version: tuple[int, int], headers: list[tuple[bytes, bytes]]
+) -> None:
+    """faults 66: whatever parser is in front, the semantics refuse a framing that can be read in two ways."""
+    answer = api_of(service).begin(Head("PUT", b"/v1/kv/a", headers, version))
+    assert isinstance(answer, Response) and answer.status == 400
+
+
+def test_a_body_that_turns_out_too_large_is_refused(service: FakeService) -> None:
+    """faults 60: a front that does not count is caught by the semantics."""
+    pending = api_of(service).begin(Head("PUT", b"/v1/kv/a", [(b"Transfer-Encoding", b"chunked")]))
+    assert not isinstance(pending, Response) and pending.body_bytes_max == 1024 * 1024
+    answers: list[Response] = []
+    pending.finish(b"x" * (1024 * 1024 + 1), answers.append)
+    assert [answer.status for answer in answers] == [413]
+    assert service.submitted == []
+
+
+def test_an_answer_may_come_later(service: FakeService) -> None:
+    service.holds = True
+    pending = api_of(service).begin(Head("PUT", b"/v1/kv/a", ()))
+    answers: list[Response] = []
+    assert not isinstance(pending, Response)
+    pending.finish(b"v", answers.append)
+    assert answers == []
+    service.held[0]()
+    assert [answer.status for answer in answers] == [201]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problems"),
+    [
+        ({"max_value_bytes": 0}, 1),
+        ({"max_value_bytes": True}, 1),
+        ({"max_value_bytes": 1.5, "retry_after_ms": -1}, 2),
+        ({"max_value_bytes": VALUE_BYTES_MAX + 1}, 1),
+        ({"bodies_bytes_max": 1024}, 1),
+    ],
+)
+def test_settings_that_cannot_be_served_with_are_refused(settings: dict[str, int], problems: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ApiSettings(**settings)
+    assert len(caught.value.problems) == problems
+
+
+def test_the_largest_settings_are_taken() -> None:
+    assert ApiSettings(max_value_bytes=VALUE_BYTES_MAX).max_value_bytes == 2 * 1024 * 1024 - 4096
+
+
+def test_the_largest_value_fits_into_a_command() -> None:
+    service = FakeService()
+    api: Api = api_of(service, ApiSettings(max_value_bytes=VALUE_BYTES_MAX))
+    pending = api.begin(Head("PUT", b"/v1/kv/" + b"k" * 4096, ()))
+    answers: list[Response] = []
+    assert not isinstance(pending, Response)
+    pending.finish(b"x" * VALUE_BYTES_MAX, answers.append)
+    assert [answer.status for answer in answers] == [201]
