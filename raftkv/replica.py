@@ -106,6 +106,7 @@ class Replica:
         self._reads_count = 0
         self._read_id = 0
         self._tick_proposed_for: int | None = None
+        self._when_idle: Callable[[], None] | None = None
         self._transfer: tuple[int, NodeId, Callable[[TransferOutcome], None]] | None = None
 
     # ------------------------------------------------------------------------------ clients come in
@@ -164,6 +165,20 @@ class Replica:
         self._transfer = (raft.term, chosen, done)
         return None
 
+    def when_idle(self, done: Callable[[], None]) -> None:
+        """``done`` is called once no write waits any more."""
+        self._when_idle = done
+
+    @property
+    def writes_in_flight(self) -> int:
+        """Taken and not answered."""
+        return len(self._writes) + len(self._submitted)
+
+    @property
+    def reads_in_flight(self) -> int:
+        """Taken and not answered."""
+        return self._reads_count
+
     # ---------------------------------------------------------------------------- the world comes in
 
     def receive(self, envelope: Envelope, exchange: Exchange | None = None) -> None:
@@ -198,6 +213,9 @@ class Replica:
         self._settle_reads(effects)
         self._settle_transfer()
         self._expire()
+        if self._when_idle is not None and self.writes_in_flight == 0:
+            done, self._when_idle = self._when_idle, None
+            done()
         work.persist, work.requests, work.replies = effects.persist, effects.requests, effects.replies
         work.read_log, work.notes = effects.read_log, effects.notes
         work.deadline_us = self._next_deadline_us(effects.deadline_us)
@@ -360,9 +378,8 @@ class Replica:
             return Why.NOT_LEADER
         if self.disk_is_short and not frees_space:
             return Why.DISK_FULL
-        in_flight = len(self._writes) + len(self._submitted)
         bytes_in_flight = self._writes.bytes_in_flight + self._submitted_bytes + command_bytes
-        if in_flight >= settings.proposals_in_flight_max or bytes_in_flight > settings.proposal_bytes_in_flight_max:
+        if self.writes_in_flight >= settings.proposals_in_flight_max or bytes_in_flight > settings.proposal_bytes_in_flight_max:
             return Why.OVERLOADED
         return None
 

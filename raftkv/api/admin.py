@@ -12,7 +12,7 @@ from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, to
 from raftkv.api.problems import Code, bad_request, problem
 from raftkv.api.requests import Request, refuse_large_body, refuse_numbering
 from raftkv.api.responses import Respond, Response, json_response
-from raftkv.api.service import TransferOutcome, Transferred, TransferWhy
+from raftkv.outcomes import TransferOutcome, Transferred, TransferWhy
 
 _TRANSFER_FIELDS: Final = frozenset({"id"})
 _REFUSALS: Final = {

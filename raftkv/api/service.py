@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from raftkv.outcomes import Consistency, Leadership, ReadOutcome, WriteOutcome
+from raftkv.outcomes import Consistency, Leadership, ReadOutcome, TransferOutcome, WriteOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +67,6 @@ class Status:
     voters: tuple[MemberStatus, ...] = ()
     learners: tuple[MemberStatus, ...] = ()
     health: Health = Health()
-
-
-@dataclass(frozen=True, slots=True)
-class Transferred:
-    """That node leads now."""
-
-    leader_id: str
-    leader_url: str
-    term: int
-    changed: bool = True
-    """False: it led already, nothing was done."""
-
-
-class TransferWhy(Enum):
-    """Why leadership was not handed over."""
-
-    NOT_LEADER = "not_leader"
-    NO_SUCH_MEMBER = "no_such_member"
-    NOT_A_VOTER = "not_a_voter"
-    NO_OTHER_VOTER = "no_other_voter"
-    """No target was named, and no other voter could take over."""
-    IN_PROGRESS = "in_progress"
-    """Another transfer or a change of members is running."""
-    TIMED_OUT = "timed_out"
-    """It may still happen."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransferRefused:
-    """This node leads on, or never led."""
-
-    why: TransferWhy
-
-
-TransferOutcome = Transferred | TransferRefused
 
 
 class Service(Protocol):

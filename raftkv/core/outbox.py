@@ -116,7 +116,14 @@ def refusal_instead_of(reply: Reply, current_term: Term) -> Reply:
         case PreVoteReply(proposed_term=proposed_term):
             return PreVoteReply(current_term, proposed_term, granted=False)
         case AppendEntriesReply(prev_index=prev_index):
-            return AppendEntriesReply(current_term, False, prev_index, Index(0), Term(0), Index(0))
+            return AppendEntriesReply(
+                term=current_term,
+                success=False,
+                prev_index=prev_index,
+                match=Index(0),
+                conflict_term=Term(0),
+                conflict_index=Index(0),
+            )
         case HeartbeatReply():
             return HeartbeatReply(current_term, reply.round, reply.hash_index, reply.state_hash)
         case ReadIndexReply(read_id=read_id):

@@ -11,7 +11,9 @@ by ``persisted``. What is to be done comes out of ``take()``. Same inputs, same 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
+from typing import Any, Final
 
 from raftkv.core import election, reads, replication, transfer
 from raftkv.core.effects import Effects, Exchange, LogRead
@@ -35,6 +37,23 @@ from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity, Saved, State
 from raftkv.core.types import Configuration, Index, NodeId, Role, Term, Ticket
 from raftkv.errors import Misdirected, NotLeader
+
+_REQUEST_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any, Exchange], None]]] = {
+    PreVoteRequest: election.handle_pre_vote,
+    RequestVote: election.handle_request_vote,
+    AppendEntries: replication.handle_append_entries,
+    Heartbeat: reads.handle_heartbeat,
+    ReadIndexRequest: reads.handle_read_index,
+    TimeoutNow: transfer.handle_timeout_now,
+}
+_REPLY_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any], None]]] = {
+    PreVoteReply: election.handle_pre_vote_reply,
+    RequestVoteReply: election.handle_request_vote_reply,
+    AppendEntriesReply: replication.handle_append_reply,
+    HeartbeatReply: reads.handle_heartbeat_reply,
+    ReadIndexReply: reads.handle_read_index_reply,
+    TimeoutNowReply: transfer.handle_timeout_now_reply,
+}
 
 
 class Raft:
@@ -69,32 +88,12 @@ class Raft:
         member he was; MessageError for one that no node of ours sends. Neither changes anything.
         """
         self._prove_address(envelope)
-        state, message = self._state, envelope.message
-        match message:
-            case AppendEntries():
-                replication.handle_append_entries(state, envelope, message, exchange)
-            case AppendEntriesReply():
-                replication.handle_append_reply(state, envelope, message)
-            case Heartbeat():
-                reads.handle_heartbeat(state, envelope, message, exchange)
-            case HeartbeatReply():
-                reads.handle_heartbeat_reply(state, envelope, message)
-            case PreVoteRequest():
-                election.handle_pre_vote(state, envelope, message, exchange)
-            case PreVoteReply():
-                election.handle_pre_vote_reply(state, envelope, message)
-            case RequestVote():
-                election.handle_request_vote(state, envelope, message, exchange)
-            case RequestVoteReply():
-                election.handle_request_vote_reply(state, envelope, message)
-            case ReadIndexRequest():
-                reads.handle_read_index(state, envelope, message, exchange)
-            case ReadIndexReply():
-                reads.handle_read_index_reply(state, envelope, message)
-            case TimeoutNow():
-                transfer.handle_timeout_now(state, envelope, message, exchange)
-            case TimeoutNowReply():
-                transfer.handle_timeout_now_reply(state, envelope, message)
+        message = envelope.message
+        handle_request = _REQUEST_HANDLERS.get(type(message))
+        if handle_request is not None:
+            handle_request(self._state, envelope, message, exchange)
+        else:
+            _REPLY_HANDLERS[type(message)](self._state, envelope, message)
 
     def delivery_failed(self, envelope: Envelope) -> None:
         """A request of ours got no reply and never will. It may have arrived all the same."""

@@ -191,8 +191,19 @@ def handle_append_entries(state: State, envelope: Envelope, request: AppendEntri
     state.commit_index = rules.follower_commit_index(
         ours=state.commit_index, leaders=request.commit, last_checked=match
     )
-    reply = AppendEntriesReply(state.current_term, True, request.prev_index, match, Term(0), Index(0))
+    reply = _accepted(state, request, match)
     return state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term, match=match)
+
+
+def _accepted(state: State, request: AppendEntries, match: Index) -> AppendEntriesReply:
+    return AppendEntriesReply(
+        term=state.current_term,
+        success=True,
+        prev_index=request.prev_index,
+        match=match,
+        conflict_term=Term(0),
+        conflict_index=Index(0),
+    )
 
 
 def prove_contiguous(request: AppendEntries) -> None:
@@ -240,7 +251,14 @@ def _refuse(state: State, envelope: Envelope, request: AppendEntries, exchange: 
         if our_term is not None and request.prev_index > state.log.base_index:
             conflict_term = our_term
             conflict_index = state.log.first_index_of_term_at(request.prev_index)
-    reply = AppendEntriesReply(state.current_term, False, request.prev_index, Index(0), conflict_term, conflict_index)
+    reply = AppendEntriesReply(
+        term=state.current_term,
+        success=False,
+        prev_index=request.prev_index,
+        match=Index(0),
+        conflict_term=conflict_term,
+        conflict_index=conflict_index,
+    )
     state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)
 
 

@@ -12,7 +12,8 @@ from raftkv.core.types import NodeId
 def begin(state: State, target: NodeId) -> None:
     """From now on no proposals are taken, until the target leads or an election timeout has passed."""
     office = state.office
-    assert office is not None and target != state.me.id
+    assert office is not None
+    assert target != state.me.id
     office.transfer = Transfer(target, deadline_us=state.now_us + 2 * state.settings.election_timeout_us)
     state.note("transfer_began", f"{state.me.id}: hands leadership to {target}")
 

@@ -116,6 +116,11 @@ class Wal:
         return not self._spare.is_ready
 
     @property
+    def is_unmarked(self) -> bool:
+        """``mark`` has something to do."""
+        return self._unmarked
+
+    @property
     def last_index(self) -> Index:
         """The newest entry's."""
         return self._standing.last_index

@@ -1,0 +1,142 @@
+"""The disk thread: one thread writes the log, in order, everything that has gathered as one batch.
+
+Told: disk work with its tickets, and reads. Tells the event loop: what is durable, what was read, that room
+is short, or that the disk failed, which ends the node. It never learns what an entry means.
+
+While a sync is under way work gathers, so a batch is as large as the load makes it. After 100 ms without
+work the log gets its "synced through" mark. A second thread prepares the next segment ahead of need.
+"""
+
+from __future__ import annotations
+
+import threading
+from asyncio import AbstractEventLoop
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from raftkv.core.effects import DiskWrite, LogRead
+from raftkv.core.types import Ticket
+from raftkv.storage.wal import Wal
+
+IDLE_MARK_S: Final = 0.1
+SPARE_RETRY_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class DiskListener:
+    """Called on the event loop, in the order of what happened."""
+
+    persisted: Callable[[Ticket], None]
+    was_read: Callable[[LogRead, list[bytes]], None]
+    room_is_short: Callable[[bool], None]
+    failed: Callable[[BaseException], None]
+
+
+class DiskThread:
+    """Owns the Wal from ``start`` to ``stop``."""
+
+    def __init__(self, wal: Wal, loop: AbstractEventLoop, listener: DiskListener) -> None:
+        self.syncs_count = 0
+        self.writes_count = 0
+        self._wal, self._loop, self._listener = wal, loop, listener
+        self._gathered: deque[DiskWrite] = deque()
+        self._reads: deque[LogRead] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._failed = False
+        self._spare_wanted = threading.Event()
+        self._writer = threading.Thread(target=self._guarded, args=(self._write_on,), name="raftkv-disk", daemon=True)
+        self._preparer = threading.Thread(
+            target=self._guarded, args=(self._prepare_spares,), name="raftkv-spare", daemon=True
+        )
+
+    def start(self) -> None:
+        """Both threads run."""
+        self._writer.start()
+        self._preparer.start()
+
+    def submit(self, writes: list[DiskWrite], reads: list[LogRead]) -> None:
+        """Enqueues; from the event loop. Bounded by whoever bounds proposals and appends in flight."""
+        with self._wake:
+            self._gathered.extend(writes)
+            self._reads.extend(reads)
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """Everything submitted is written, a mark set, the log closed. Waits; not for the event loop."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._spare_wanted.set()
+        self._writer.join()
+        self._preparer.join()
+        self._wal.close()
+
+    @property
+    def log_bytes(self) -> int:
+        """What the log takes on disk."""
+        return self._wal.log_bytes
+
+    # ------------------------------------------------------------------------------------ the threads
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Nothing that is raised in a thread is lost: it ends the node."""
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - handed to the loop, which ends the node with it
+            self._failed = True
+            self._tell(self._listener.failed, error)
+
+    def _write_on(self) -> None:
+        while True:
+            writes, reads = self._next_work()
+            if writes:
+                self._wal.write(writes)
+                self.syncs_count += 1
+                self.writes_count += len(writes)
+                self._tell(self._listener.persisted, writes[-1].ticket)
+                if self._wal.wants_spare:
+                    self._spare_wanted.set()
+            for read in reads:
+                frames = self._wal.read(read.first, read.last, bytes_max=read.bytes_max)
+                self._tell(self._listener.was_read, read, frames)
+            if not writes and not reads:
+                self._wal.mark()
+                if self._stopping:
+                    return
+
+    def _next_work(self) -> tuple[list[DiskWrite], list[LogRead]]:
+        """What has gathered; nothing after 100 ms without any, and at the stop."""
+        with self._wake:
+            if not self._is_called():
+                self._wake.wait(IDLE_MARK_S)
+            while not self._is_called() and not self._wal.is_unmarked:
+                self._wake.wait()
+            writes, reads = list(self._gathered), list(self._reads)
+            self._gathered.clear()
+            self._reads.clear()
+            return writes, reads
+
+    def _is_called(self) -> bool:
+        return bool(self._gathered or self._reads or self._stopping)
+
+    def _prepare_spares(self) -> None:
+        was_short = False
+        while not (self._stopping or self._failed):
+            if self._wal.wants_spare and not self._wal.prepare_spare():
+                self._spare_wanted.clear()
+            short = self._wal.room_is_short
+            if short != was_short:
+                was_short = short
+                self._tell(self._listener.room_is_short, short)
+            self._spare_wanted.wait(SPARE_RETRY_S if short else None)
+            if not short:
+                self._spare_wanted.clear()
+
+    def _tell(self, listener: Callable[..., None], *what: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(listener, *what)
+        except RuntimeError:
+            return  # the loop is closed: nobody is left to tell

@@ -1,0 +1,119 @@
+"""The peers of this node: a link to each, and what each says of itself.
+
+Told: who the members are, what to send, and by the links what came of it. Tells: the node replies, failures
+and introductions. A member's address is where it was last heard to be; its identity is its incarnation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Final, Protocol
+
+from raftkv.core.messages import Envelope, Introduction
+from raftkv.core.types import NodeId
+from raftkv.transport.link import PeerLink
+from raftkv.transport.settings import TransportSettings
+
+_LOG: Final = logging.getLogger("raftkv.peers")
+
+
+class PeersListener(Protocol):
+    """The node, as its peers see it. Every call only enqueues."""
+
+    def on_reply(self, envelope: Envelope) -> None:
+        """A reply to a request of ours."""
+        ...
+
+    def on_failed(self, peer: NodeId, request: Envelope, why: str) -> None:
+        """This request gets no reply."""
+        ...
+
+    def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
+        """Who answers at that peer's address."""
+        ...
+
+
+class Peers:
+    """Links by id."""
+
+    def __init__(
+        self,
+        settings: TransportSettings,
+        rng: Random,
+        introduction: Callable[[], Introduction],
+        listener: PeersListener,
+    ) -> None:
+        self._settings, self._rng, self._introduction, self._listener = settings, rng, introduction, listener
+        self._links: dict[NodeId, PeerLink] = {}
+        self._urls: dict[NodeId, str] = {}
+        self._complaints: dict[NodeId, str] = {}
+
+    def reach(self, members: Iterable[tuple[NodeId, str]]) -> None:
+        """There is a link to each of them."""
+        for peer, url in members:
+            if peer not in self._links:
+                self._urls[peer] = url
+                self._links[peer] = PeerLink(
+                    peer,
+                    url,
+                    settings=self._settings,
+                    rng=self._rng,
+                    introduction=self._introduction,
+                    listener=self,
+                )
+
+    def send(self, envelope: Envelope) -> None:
+        """On its way, or the listener is told that it failed."""
+        link = self._links.get(envelope.receiver)
+        if link is None:
+            self._listener.on_failed(envelope.receiver, envelope, "no such peer")
+        else:
+            link.send(envelope)
+
+    def introduce_again(self) -> None:
+        """What this node says of itself has changed: everybody hears it."""
+        for link in self._links.values():
+            link.introduce()
+
+    def moved(self, peer: NodeId, url: str) -> None:
+        """The peer says that it is reached at ``url`` now."""
+        link = self._links.get(peer)
+        if link is not None and self._urls[peer] != url:
+            _LOG.info("%s is reached at %s now", peer, url)
+            self._urls[peer] = url
+            link.move(url)
+
+    @property
+    def disconnected(self) -> list[NodeId]:
+        """Peers to whom no link is up now."""
+        return [peer for peer, link in self._links.items() if not link.is_connected]
+
+    async def close(self) -> None:
+        """All links are down."""
+        for link in self._links.values():
+            await link.close()
+
+    # -- what the links tell
+
+    def on_reply(self, envelope: Envelope) -> None:
+        """Handed on."""
+        self._listener.on_reply(envelope)
+
+    def on_failed(self, peer: NodeId, request: Envelope, why: str) -> None:
+        """Handed on."""
+        self._listener.on_failed(peer, request, why)
+
+    def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
+        """Handed on, unless somebody else answers there."""
+        if introduction.sender == peer:
+            self._listener.on_introduced(peer, introduction)
+        else:
+            self.on_wrong_cluster(peer, f"{introduction.sender} answers at {self._urls[peer]}, where {peer} should be")
+
+    def on_wrong_cluster(self, peer: NodeId, text: str) -> None:
+        """Said once, until it is something else."""
+        if self._complaints.get(peer) != text:
+            self._complaints[peer] = text
+            _LOG.warning("%s refuses us: %s", peer, text)

@@ -1,0 +1,96 @@
+"""The pump: one turn of the replica for each turn of the event loop in which something happened.
+
+Told: by everybody, that there is something to do. Tells: the disk thread and the links what to do. Handlers
+only enqueue and call ``schedule``; the pump runs once, after all of them, so that what came together goes
+together. It decides nothing: the replica does, and the simulator runs the same replica.
+"""
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic_ns
+
+from raftkv.core.effects import Exchange
+from raftkv.core.messages import Envelope
+from raftkv.errors import RaftkvError
+from raftkv.replica import Replica, Work
+
+
+def now_us() -> int:
+    """This process's monotonic clock."""
+    return monotonic_ns() // 1000
+
+
+@dataclass(slots=True)
+class PumpShell:
+    """Where a turn's work goes."""
+
+    work: Callable[[Work], None]
+    """Disk work and notes."""
+    send: Callable[[Envelope], None]
+    reply: Callable[[Exchange, Envelope], None]
+    refuse: Callable[[Exchange, RaftkvError], None]
+    failed: Callable[[BaseException], None]
+    """A turn raised: the node halts rather than go on from a state that nobody foresaw."""
+
+
+class Pump:
+    """Runs the replica's turns on the event loop."""
+
+    def __init__(self, replica: Replica, loop: AbstractEventLoop, shell: PumpShell) -> None:
+        self.turns_count = 0
+        self.longest_turn_us = 0
+        self._replica, self._loop, self._shell = replica, loop, shell
+        self._scheduled = False
+        self._stopped = False
+        self._timer: TimerHandle | None = None
+        self._timer_due_us: int | None = None
+
+    def schedule(self) -> None:
+        """A turn comes before the event loop waits again."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def stop(self) -> None:
+        """No turn any more."""
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _run(self) -> None:
+        self._scheduled = False
+        if self._stopped:
+            return
+        began_us = now_us()
+        try:
+            self._do(self._replica.turn(began_us))
+        except Exception as error:  # noqa: BLE001 - the node halts with it, loudly
+            self.stop()
+            self._shell.failed(error)
+            return
+        self.turns_count += 1
+        self.longest_turn_us = max(self.longest_turn_us, now_us() - began_us)
+
+    def _do(self, work: Work) -> None:
+        self._shell.work(work)
+        for envelope in work.requests:
+            self._shell.send(envelope)
+        for exchange, reply in work.replies:
+            self._shell.reply(exchange, reply)
+        for exchange, error in work.refusals:
+            self._shell.refuse(exchange, error)
+        self._wake_at(work.deadline_us)
+
+    def _wake_at(self, due_us: int | None) -> None:
+        """Keeps one timer, and leaves an earlier one alone: a turn too many costs less than setting it anew."""
+        if due_us is None:
+            return
+        if self._timer is not None and self._timer_due_us is not None:
+            if now_us() < self._timer_due_us <= due_us:
+                return
+            self._timer.cancel()
+        self._timer_due_us = due_us
+        self._timer = self._loop.call_later(max(0, due_us - now_us()) / 1_000_000, self.schedule)

@@ -1,0 +1,153 @@
+"""The node as the API sees it: the replica once there is one, and before that a node that knows no leader."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from raftkv import __version__
+from raftkv.api.service import Health, MemberStatus, Status, Unready
+from raftkv.core.types import ClusterId, NodeId, Role
+from raftkv.kv.machine import KeyValueMachine
+from raftkv.kv.queries import Revision
+from raftkv.node.pump import now_us
+from raftkv.outcomes import Consistency, Leadership, Refused, TransferOutcome, TransferRefused, TransferWhy, Why
+from raftkv.replica import Replica
+from raftkv.waiting import ReadDone, WriteDone
+
+_STALENESS_READY_US_MAX: Final = 2_000_000
+"""A node that lags further behind its leader gets no traffic from a load balancer."""
+_NOBODY: Final = Leadership(leads=False, term=0, leader_id=None, leader_url=None)
+
+
+class NodeService:
+    """Satisfies ``raftkv.api.service.Service``."""
+
+    def __init__(self, node_id: NodeId, *, has_work: Callable[[], None], why_not_formed: Callable[[], str]) -> None:
+        """``has_work`` is called when something was enqueued."""
+        self.replica: Replica | None = None
+        self.machine: KeyValueMachine | None = None
+        self.cluster_id: ClusterId | None = None
+        self.log_bytes: Callable[[], int] | None = None
+        self.failure: str | None = None
+        self.stopping = False
+        self._node_id = node_id
+        self._began_us = now_us()
+        self._has_work, self._why_not_formed = has_work, why_not_formed
+
+    def leadership(self) -> Leadership:
+        """Who leads, as this node knows it now."""
+        return _NOBODY if self.replica is None else self.replica.leadership()
+
+    def submit(self, command: bytes, done: WriteDone, *, frees_space: bool = False) -> None:
+        """Into the next proposal."""
+        if self.replica is None:
+            done(Refused(Why.NOT_LEADER, _NOBODY))
+            return
+        self.replica.submit(command, done, frees_space=frees_space)
+        self._has_work()
+
+    def read(
+        self,
+        query: object,
+        consistency: Consistency,
+        done: ReadDone,
+        *,
+        min_index: int = 0,
+        max_staleness_ms: int | None = None,
+    ) -> None:
+        """Into the next read round."""
+        if self.replica is None:
+            done(Refused(Why.NOT_LEADER, _NOBODY))
+            return
+        self.replica.read(query, consistency, done, min_index=min_index, max_staleness_ms=max_staleness_ms)
+        self._has_work()
+
+    def transfer_leadership(self, target: str | None, done: Callable[[TransferOutcome], None]) -> None:
+        """Has that voter lead; None: the best placed."""
+        if self.replica is None:
+            done(TransferRefused(TransferWhy.NOT_LEADER))
+            return
+        self.replica.transfer_leadership(None if target is None else NodeId(target), done)
+        self._has_work()
+
+    def new_session_id(self) -> bytes:
+        """16 random bytes."""
+        return secrets.token_bytes(16)
+
+    def status(self) -> Status:
+        """This node as it is now."""
+        replica, machine = self.replica, self.machine
+        uptime_ms = (now_us() - self._began_us) // 1000
+        if replica is None or machine is None:
+            return Status(
+                id=self._node_id,
+                cluster_id=self.cluster_id,
+                role=Role.FOLLOWER.value,
+                term=0,
+                leader_id=None,
+                leader_url=None,
+                commit_index=0,
+                applied_index=0,
+                last_index=0,
+                snapshot_index=0,
+                log_bytes=None,
+                revision=0,
+                state_hash=None,
+                version=__version__,
+                uptime_ms=uptime_ms,
+                health=Health(self.failure, self._unready()),
+            )
+        raft = replica.raft
+        leadership = replica.leadership()
+        return Status(
+            id=self._node_id,
+            cluster_id=self.cluster_id,
+            role=raft.role.value,
+            term=raft.term,
+            leader_id=leadership.leader_id,
+            leader_url=leadership.leader_url,
+            commit_index=raft.commit_index,
+            applied_index=raft.applied_index,
+            last_index=raft.last_index,
+            snapshot_index=raft.state.log.base_index,
+            log_bytes=None if self.log_bytes is None else self.log_bytes(),
+            revision=machine.query(Revision()),
+            state_hash=machine.state_hash(),
+            version=__version__,
+            uptime_ms=uptime_ms,
+            voters=tuple(MemberStatus(*self._member(replica, voter)) for voter in raft.state.configurations.voters),
+            learners=tuple(
+                MemberStatus(*self._member(replica, learner.member.id))
+                for learner in raft.configuration.current.learners
+            ),
+            health=Health(self.failure, self._unready()),
+        )
+
+    def _member(self, replica: Replica, member: NodeId) -> tuple[str, str, int | None, int | None]:
+        """Id, URL, match index, time since its last contact; the latter two only the leader knows."""
+        state = replica.raft.state
+        url = state.configurations.members[member].url
+        office = state.office
+        if office is None:
+            return member, url, None, None
+        if member == state.me.id:
+            return member, url, replica.raft.durable_index, 0
+        progress = office.progress[member]
+        contact_ms = (now_us() - progress.last_contact_us) // 1000 if progress.has_answered else None
+        return member, url, progress.match_index, contact_ms
+
+    def _unready(self) -> tuple[tuple[Unready, str], ...]:
+        replica = self.replica
+        if self.stopping:
+            return ((Unready.SHUTTING_DOWN, "this node is stopping"),)
+        if replica is None:
+            return ((Unready.NO_LEADER, self._why_not_formed()),)
+        leadership = replica.leadership()
+        if leadership.leader_id is None:
+            return ((Unready.NO_LEADER, "no leader is known in this term"),)
+        staleness_us = replica.raft.state.staleness_us
+        if staleness_us is None or staleness_us > _STALENESS_READY_US_MAX:
+            return ((Unready.CATCHING_UP, "this node has not yet applied what its leader has committed"),)
+        return ()
