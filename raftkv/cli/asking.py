@@ -71,14 +71,14 @@ class Cluster:
             self._pause(min(PAUSE_S, remaining_s))
 
     def _follow(self, endpoint: str, request: Request, timeout_s: float) -> Answer:
-        """The answer at the end of the redirects that start at this endpoint."""
-        url, target, term = endpoint, request.target, -1
+        """The answer at the end of the redirects that start at this endpoint, or the one that leads no further."""
+        answer = self._one(endpoint, request, timeout_s)
         members: frozenset[str] | None = None
-        for _ in range(REDIRECTS_MAX + 1):
-            answer = self._one(url, Request(request.method, target, request.body, request.headers), timeout_s)
+        term = -1
+        for _ in range(REDIRECTS_MAX):
             if answer.status != 307:
                 return answer
-            members = members or _members_known_to(url, timeout_s)
+            members = members or _members_known_to(answer.url, timeout_s)
             said_term = answer.json().get("term")
             if not isinstance(said_term, int) or said_term < term:
                 return answer
@@ -89,6 +89,11 @@ class Cluster:
                     f"{answer.url} points to {url or 'nowhere'}, which is no member of its cluster: nothing was "
                     "sent there. Ask a member by its own URL with --endpoints."
                 )
+            try:
+                answer = self._one(url, Request(request.method, target, request.body, request.headers), timeout_s)
+            except NotSent:
+                # The leader that was known is gone; whoever pointed to it will soon know another.
+                return answer
         return answer
 
     def _one(self, url: str, request: Request, timeout_s: float) -> Answer:

@@ -1,0 +1,184 @@
+"""Processes on this machine: known again for certain, stopped in order, never mistaken.
+
+The "nodes" here are sleeping processes of these tests; the real ones are in tests/live.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raftkv.cli import local_cluster
+from raftkv.cli.failures import CommandFailed
+from raftkv.cli.local_cluster import Ending, LocalCluster
+from raftkv.cli.record import LocalNode, Process, Record, read_record, started, write_record
+
+OBEDIENT = "import signal; print('ready', flush=True); signal.pause()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + OBEDIENT.removeprefix("import signal; ")
+
+
+@pytest.fixture
+def spawn():
+    """Starts a Python that runs a line of code, once it has said that it is ready."""
+    children = []
+
+    def start(code: str) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        children.append(child)
+        assert child.stdout is not None
+        child.stdout.readline()
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def local(directory: Path, **processes: Process | None) -> LocalCluster:
+    nodes = tuple(
+        LocalNode(id, f"http://127.0.0.1:{i}", process) for i, (id, process) in enumerate(processes.items(), 1)
+    )
+    write_record(directory, Record(nodes))
+    return LocalCluster(directory, Record(nodes))
+
+
+def identity(child: subprocess.Popen[bytes]) -> Process:
+    moment = started(child.pid)
+    assert moment is not None
+    return Process(child.pid, moment)
+
+
+def test_a_process_is_known_by_number_and_start(spawn):
+    child = spawn(OBEDIENT)
+    assert identity(child).is_alive
+    assert not Process(child.pid, "another moment").is_alive
+
+
+def test_a_dead_process_that_nobody_collected_is_not_alive(spawn):
+    child = spawn(OBEDIENT)
+    process = identity(child)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not process.is_alive
+
+
+def test_down_stops_what_runs_and_tells_each_ending(spawn, tmp_path):
+    cluster = local(tmp_path, n1=identity(spawn(OBEDIENT)), n2=identity(spawn(STUBBORN)), n3=None)
+    endings = {node.id: ending for node, ending in local_cluster.stop(cluster, grace_s=0.3)}
+    assert endings == {"n1": Ending.STOPPED, "n2": Ending.KILLED, "n3": Ending.WAS_NOT_RUNNING}
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.alive() == ()
+    assert all(node.process is None for node in record.nodes)
+
+
+def test_a_number_that_was_given_to_somebody_else_is_never_signalled(spawn, tmp_path):
+    bystander = spawn(OBEDIENT)
+    cluster = local(tmp_path, n1=Process(bystander.pid, "long ago"))
+    ((_, ending),) = local_cluster.stop(cluster, grace_s=0.1)
+    assert ending is Ending.WAS_NOT_RUNNING
+    assert bystander.poll() is None
+
+
+def test_down_from_the_command_line(run, spawn, tmp_path):
+    local(tmp_path, n1=identity(spawn(OBEDIENT)), n2=None)
+    ended = run("cluster", "down", "--data-dir", str(tmp_path))
+    assert ended.code == 0
+    assert ended.text.startswith("n1 stopped\nn2 was not running\n")
+    again = run("cluster", "down", "--data-dir", str(tmp_path), "--output", "json")
+    assert again.code == 0
+    assert '"was_not_running"' in again.text
+
+
+def test_up_over_a_running_cluster_says_so(run, spawn, tmp_path):
+    local(tmp_path, n1=identity(spawn(OBEDIENT)))
+    ended = run("cluster", "up", "--data-dir", str(tmp_path))
+    assert ended.code == 0
+    assert "already running" in ended.err
+    assert "cluster down" in ended.err
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(run, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = run("cluster", "up", "--data-dir", str(tmp_path), "--base-port", str(port), "--detach")
+    assert ended.code == 4
+    assert str(port) in ended.err
+    assert "--base-port" in ended.err
+    assert read_record(tmp_path) is None
+
+
+def test_two_commands_at_once_do_not_meddle(tmp_path):
+    with (
+        local_cluster.exclusively(tmp_path),
+        pytest.raises(CommandFailed, match="Wait until it is done"),
+        local_cluster.exclusively(tmp_path),
+    ):
+        pass
+
+
+def test_an_impossible_directory_is_told(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = run("cluster", "up", "--data-dir", str(tmp_path / "file" / "below"))
+    assert ended.code == 4
+    assert "--data-dir" in ended.err
+
+
+def fake_serve(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Nodes are this line of Python instead of raftkv."""
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **rest: real([sys.executable, "-c", code], **rest))
+
+
+def test_a_node_that_dies_at_its_start_is_told_with_the_end_of_its_log(run, tmp_path, monkeypatch, free_ports):
+    fake_serve(monkeypatch, "print('line of the log'); raise SystemExit(76)")
+    ended = run("cluster", "up", "--data-dir", str(tmp_path), "--base-port", str(free_ports), "--detach")
+    assert ended.code == 4
+    assert "exit code 76" in ended.err
+    assert "line of the log" in ended.err
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.alive() == ()
+
+
+def test_an_interrupted_start_leaves_nobody_running(run, tmp_path, monkeypatch, free_ports):
+    fake_serve(monkeypatch, "import signal; signal.pause()")
+    seen: list[Record] = []
+
+    def interrupt(cluster, **_):
+        seen.append(cluster.record)
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigtimedwait([], 5)
+
+    monkeypatch.setattr(local_cluster, "wait_until_serving", interrupt)
+    ended = run("cluster", "up", "--data-dir", str(tmp_path), "--base-port", str(free_ports))
+    assert ended.code == 130
+    assert len(seen[0].alive()) == 0
+    assert all(node.process is not None for node in seen[0].nodes)
+
+
+def test_without_a_leader_in_time_the_log_is_shown(tmp_path, spawn):
+    cluster = local(tmp_path, n1=identity(spawn(OBEDIENT)))
+    cluster.log_path("n1").write_text("\n".join(f"line {number}" for number in range(100)))
+    with pytest.raises(CommandFailed, match="no leader within 0 s") as caught:
+        local_cluster.wait_until_serving(cluster, timeout_s=0)
+    assert "line 99" in caught.value.message
+    assert "line 50" not in caught.value.message
+
+
+@pytest.fixture
+def free_ports() -> int:
+    """The first of three ports that are free now."""
+    for base in range(20_000, 60_000, 7):
+        if all(local_cluster._is_free(f"http://127.0.0.1:{base + i}") for i in range(3)):
+            return base
+    raise AssertionError("no free ports")

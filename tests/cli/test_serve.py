@@ -1,0 +1,90 @@
+"""raftkv serve: what it refuses before anything is touched, and the exit code of every way to end."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from raftkv.config import SETTINGS
+from raftkv.errors import DataDamaged, DirectoryLocked, DiskFailed, UnknownFormat, WrongIdentity
+
+WORDS = ("serve", "--id", "n1", "--data-dir", "data", "--url", "http://127.0.0.1:7401")
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Stands in for the node; collects what it is served with, and ends as it is told to."""
+    configs = []
+    end = types.SimpleNamespace(with_code=0, by=None)
+
+    def serve(config):
+        configs.append(config)
+        if end.by is not None:
+            raise end.by
+        return end.with_code
+
+    stand_in = types.ModuleType("raftkv.node.main")
+    stand_in.serve = serve  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "raftkv.node.main", stand_in)
+    return types.SimpleNamespace(configs=configs, end=end)
+
+
+def test_flags_reach_the_node(run, served):
+    assert run(*WORDS, "--heartbeat-ms", "50", "--insecure").code == 0
+    (config,) = served.configs
+    assert (config.id, config.data_dir, config.raft.heartbeat_ms, config.insecure) == ("n1", Path("data"), 50, True)
+
+
+def test_the_file_and_the_environment_reach_the_node(run, served, tmp_path, monkeypatch):
+    (tmp_path / "raftkv.toml").write_text("heartbeat-ms = 50\nelection-timeout-ms = 500\n")
+    monkeypatch.setenv("RAFTKV_ELECTION_TIMEOUT_MS", "600")
+    assert run(*WORDS, "--config", "raftkv.toml").code == 0
+    monkeypatch.setenv("RAFTKV_CONFIG", "raftkv.toml")
+    assert run(*WORDS).code == 0
+    assert served.configs[0] == served.configs[1]
+    assert (served.configs[0].raft.heartbeat_ms, served.configs[0].raft.election_timeout_ms) == (50, 600)
+
+
+def test_every_problem_is_told_on_a_line_of_its_own(run, served):
+    """faults 21"""
+    ended = run(*WORDS, "--heartbeat-ms", "290", "--listen", "0.0.0.0:7401")
+    assert ended.code == 2
+    assert served.configs == []
+    assert not Path("data").exists()
+    first, second, third = ended.err.splitlines()
+    assert "heartbeat-ms (290) must be at most half of election-timeout-ms (300)" in first
+    assert "--insecure" in second
+    assert "raftkv serve --help" in third
+
+
+def test_the_help_tells_every_setting(run):
+    text = run("serve", "--help").text
+    assert [setting.flag for setting in SETTINGS if setting.flag not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DirectoryLocked("data"), 73),
+        (DiskFailed(path="data/log", operation="fdatasync", cause=OSError(5, "Input/output error")), 74),
+        (DataDamaged(path="data/log", offset=512, why="checksum"), 76),
+        (WrongIdentity("belongs to n2"), 77),
+        (UnknownFormat("version 9"), 77),
+        (RuntimeError("a bug"), 70),
+        (AssertionError("a bug"), 70),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_trouble_ends_with_its_exit_code_and_is_told(run, served, error, code):
+    served.end.by = error
+    ended = run(*WORDS)
+    assert ended.code == code
+    assert str(error) in ended.err
+
+
+def test_the_node_s_own_exit_code_is_passed_on(run, served):
+    served.end.with_code = 74
+    assert run(*WORDS).code == 74
