@@ -72,7 +72,7 @@ class Connection(web.RequestHandler):
         "_deaf",
         "_discarded_bytes",
         "_encode",
-        "_gone",
+        "_end",
         "_head_bytes",
         "_head_late",
         "_newest_body",
@@ -97,8 +97,8 @@ class Connection(web.RequestHandler):
         self._deaf = False
         """The parser failed: what still comes has no meaning any more."""
         self._discarded_bytes = 0
-        self._gone: asyncio.Future[None] = self._loop.create_future()
-        """Done when the connection is lost."""
+        self._end: asyncio.Future[None] = self._loop.create_future()
+        """Done when the client sends no more, or is gone."""
         self._newest_body: StreamReader | None = None
         self._sends_no_more = False
         self._head_bytes = 0
@@ -107,8 +107,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody is left to answer."""
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._note_end()
         self._head_is_whole()
         super().connection_lost(exc)
 
@@ -130,10 +129,15 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract, which aiohttp narrows
         """The client sends no more, but may wait for what it asked for: then we close once it has that."""
         self._sends_no_more = True
+        self._note_end()
         if self._newest_body is not None and not self._newest_body.is_eof():
             self._newest_body.set_exception(web.RequestPayloadError("the client sends no more"))
         is_idle = self._waiter is not None and not self._waiter.done()
-        return self.transport is not None and self.transport.can_write_eof() and not self._deaf and not is_idle
+        return self.transport is not None and self.transport.can_write_eof() and not is_idle
+
+    def _note_end(self) -> None:
+        if not self._end.done():
+            self._end.set_result(None)
 
     @property
     def nothing_follows(self) -> bool:
@@ -190,7 +194,7 @@ class Connection(web.RequestHandler):
         async def handler(_: web.BaseRequest) -> web.StreamResponse:
             if self.transport is not None:
                 self._write_last(self.transport, refused_response(refused))
-                await asyncio.wait([self._gone], timeout=self._settings.discard_timeout_ms / 1000)
+                await asyncio.wait([self._end], timeout=self._settings.discard_timeout_ms / 1000)
             return SENT_LAST
 
         return handler

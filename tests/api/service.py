@@ -6,9 +6,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from raftkv.api.service import Health, MemberStatus, Status, TransferOutcome, Transferred
+from raftkv.api.service import Health, MemberStatus, Status
 from raftkv.kv.machine import KeyValueMachine
-from raftkv.outcomes import Answered, Applied, Consistency, Leadership, ReadOutcome, WriteOutcome
+from raftkv.outcomes import (
+    Answered,
+    Applied,
+    Consistency,
+    Leadership,
+    ReadOutcome,
+    TransferOutcome,
+    Transferred,
+    WriteOutcome,
+)
 from raftkv.state_machine import LogEntry
 
 LEADS = Leadership(leads=True, term=7, leader_id="n1", leader_url="http://n1.test:7401")

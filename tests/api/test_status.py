@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from raftkv.api.service import Health, Transferred, TransferRefused, TransferWhy, Unready
+from raftkv.api.service import Health, Unready
+from raftkv.outcomes import Transferred, TransferRefused, TransferWhy
 from tests.api.conftest import METRICS
 from tests.api.fronts import Client
 from tests.api.service import FOLLOWS, LEADERLESS, STATUS

@@ -231,7 +231,7 @@ class TestHeads:
         assert wire.ended()
 
     def test_a_head_that_drips_has_the_same_deadline(self, open_aiohttp: MakeClient) -> None:
-        client = open_aiohttp(ApiSettings(head_timeout_ms=50))
+        client = open_aiohttp(ApiSettings(head_timeout_ms=50, discard_timeout_ms=30))
         wire = client.wire()
         deadline = time.monotonic() + PATIENCE_SECONDS
         wire.send(b"GET /v1/kv/a HTTP/1.1\r\nX: ")
