@@ -84,9 +84,9 @@ def _send_round(state: State, office: Office) -> None:
     """Every heartbeat is a round; the reads that may be served join it."""
     office.last_round = Round(office.last_round + 1)
     office.next_heartbeat_us = state.now_us + state.settings.heartbeat_us
-    joining = office.unregistered_reads if replication.may_serve(state, office) else []
-    if joining:
-        office.unregistered_reads = []
+    joining: list[WaitingRead] = []
+    if replication.may_serve(state, office):
+        joining, office.unregistered_reads = office.unregistered_reads, joining
     office.rounds.append(OpenRound(office.last_round, state.now_us, state.commit_index, joining))
     _forget_oldest_idle_round(state, office)
     for peer, progress in office.progress.items():
