@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
 
-from raftkv.core.effects import DiskWrite, LogBase, LogRead
+from raftkv.core.effects import DiskWrite, Exchange, LogBase, LogRead
 from raftkv.core.messages import REPLY_TYPES, Envelope
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity
@@ -25,13 +25,14 @@ from raftkv.transport import codec
 CLUSTER_ID = ClusterId(b"virtual cluster.")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class VirtualExchange:
     """A request that waits for its one reply."""
 
+    number: int
     request: Envelope
     asker_life: int
-    asked_life: int
+    arrived_us: int
     answered: bool = False
 
 
@@ -70,6 +71,9 @@ class Plan:
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
     network: NetworkFaults = field(default_factory=NetworkFaults)
     disk: DiskFaults = field(default_factory=DiskFaults)
+    gathering_us_max: int = 0
+    """What arrives at a node waits up to this long for its next turn, so that several things make one; 0: each
+    has a turn of its own, at once."""
 
 
 class VirtualCluster:
@@ -86,11 +90,14 @@ class VirtualCluster:
         """Takes messages away from the network to deliver them, or not, when it likes."""
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._event_count = 0
+        self._exchange_count = 0
+        self._open_exchanges: dict[NodeId, dict[int, VirtualExchange]] = {}
         self.nodes: dict[NodeId, VirtualNode] = {}
         members = [Member(NodeId(name), incarnation_of(name), f"http://{name}") for name in plan.voters]
         base = LogBase(Index(0), Term(0), Configuration(membership_of(members)))
         for member in members:
             identity = Identity(member.id, member.incarnation, CLUSTER_ID)
+            self._open_exchanges[member.id] = {}
             self.nodes[member.id] = VirtualNode(
                 identity, base, raft_settings=plan.raft, replica_settings=plan.replica, make_machine=make_machine
             )
@@ -145,9 +152,13 @@ class VirtualCluster:
         self.turn(node)
 
     def crash(self, name: str) -> None:
-        """kill -9."""
+        """As by kill -9; whoever waits for its replies hears the connection break."""
         node = self.nodes[NodeId(name)]
         node.crash(self.rng)
+        broken = self._open_exchanges[node.id]
+        self._open_exchanges[node.id] = {}
+        for exchange in broken.values():
+            self._tell_failure(exchange.request, exchange.asker_life)
         for watcher in self.watchers:
             watcher.crashed(node)
 
@@ -160,6 +171,9 @@ class VirtualCluster:
         node = self.nodes[NodeId(name)]
         if node.paused:
             node.paused = False
+            unheard, node.unheard = node.unheard, []
+            for act in unheard:
+                act()
             self.turn(node)
 
     def leader(self) -> VirtualNode | None:
@@ -173,17 +187,16 @@ class VirtualCluster:
         """One turn of the node's pump: what has gathered is done, what is wanted is set going."""
         if not node.is_up or node.paused:
             return
-        work = node.running.turn(self.now_us)
+        work = node.running.turn(node.clock.local_us(self.now_us))
         for write in work.persist:
             self._write(node, write)
         for envelope in work.requests:
             self._send_request(node, envelope)
         for exchange, reply in work.replies:
-            assert isinstance(exchange, VirtualExchange)
-            self._send_reply(exchange, reply)
+            self._send_reply(self._closed(node, exchange), reply)
         for exchange, _ in work.refusals:
-            assert isinstance(exchange, VirtualExchange)
-            self._tell_failure(exchange)
+            closed = self._closed(node, exchange)
+            self._tell_failure(closed.request, closed.asker_life)
         for read in work.read_log:
             self._read_log(node, read)
         self._schedule(node, work.deadline_us)
@@ -192,43 +205,92 @@ class VirtualCluster:
 
     def poke(self, name: str) -> None:
         """Something was enqueued at the node from outside; it gets a turn."""
-        self.turn(self.nodes[NodeId(name)])
+        self._wake(self.nodes[NodeId(name)])
+
+    def _happens(self, node: VirtualNode, act: Callable[[], None]) -> None:
+        """In the node's process: now, or as soon as it is continued."""
+        if node.paused:
+            node.unheard.append(act)
+        else:
+            act()
+            self._wake(node)
+
+    def _wake(self, node: VirtualNode) -> None:
+        """Gives the node a turn, soon."""
+        if self.plan.gathering_us_max == 0:
+            self.turn(node)
+        elif not node.turn_is_coming:
+            node.turn_is_coming, life = True, node.life
+
+            def come() -> None:
+                if node.life == life and node.is_up:
+                    node.turn_is_coming = False
+                    self.turn(node)
+
+            self.after(self.rng.randrange(self.plan.gathering_us_max + 1), come)
 
     def _schedule(self, node: VirtualNode, deadline_us: int | None) -> None:
-        node.turn_due_us = deadline_us
+        """One event waits for each node's deadline; where that has moved on meanwhile, it waits again."""
         if deadline_us is None:
+            node.turn_due_us = None
             return
-        life = node.life
+        due_us = node.turn_due_us = max(self.now_us, node.clock.world_us(deadline_us))
+        if node.timer_at_us is not None and node.timer_at_us <= due_us:
+            return
+        node.timer_at_us, life = due_us, node.life
 
         def timer() -> None:
-            if node.life == life and node.turn_due_us == deadline_us:
+            if node.life != life or node.timer_at_us != due_us:
+                return
+            node.timer_at_us = None
+            if node.turn_due_us is not None and node.turn_due_us > self.now_us:
+                self._schedule(node, deadline_us=node.clock.local_us(node.turn_due_us))
+            else:
                 self.turn(node)
 
-        self.after(max(0, deadline_us - self.now_us), timer)
+        self.after(due_us - self.now_us, timer)
+
+    def _closed(self, node: VirtualNode, exchange: Exchange) -> VirtualExchange:
+        assert isinstance(exchange, VirtualExchange)
+        assert not exchange.answered, f"a second reply to {exchange.request}"
+        exchange.answered = True
+        del self._open_exchanges[node.id][exchange.number]
+        return exchange
+
+    def unanswered(self, *, since_us: int) -> list[Envelope]:
+        """Requests that arrived at or before that time at nodes that have run ever since, and have no reply yet."""
+        return [
+            exchange.request
+            for name, node in self.nodes.items()
+            if not node.paused
+            for exchange in self._open_exchanges[name].values()
+            if exchange.arrived_us <= since_us
+        ]
 
     # -------------------------------------------------------------------------------------------- disk
 
     def _write(self, node: VirtualNode, write: DiskWrite) -> None:
         node.disk.unfinished.append(write)
         if len(node.disk.unfinished) == 1:
-            self._sync_later(node)
+            self._begin_sync(node)
 
-    def _sync_later(self, node: VirtualNode) -> None:
-        faults, life = self.plan.disk, node.life
-        self.after(self.rng.randrange(faults.sync_us_min, faults.sync_us_max + 1), lambda: self._sync(node, life))
+    def _begin_sync(self, node: VirtualNode) -> None:
+        """All that has gathered is one batch; what comes while it is being synced waits for the next."""
+        node.disk.syncs += 1
+        count, number, faults, life = len(node.disk.unfinished), node.disk.syncs, self.plan.disk, node.life
+        duration_us = self.rng.randrange(faults.sync_us_min, faults.sync_us_max + 1)
+        self.after(duration_us, lambda: self._end_sync(node, life, number, count))
 
-    def _sync(self, node: VirtualNode, life: int) -> None:
-        """Everything that had gathered is one batch, synced at once."""
-        if node.life != life or not node.is_up or node.disk.hangs or not node.disk.unfinished:
+    def _end_sync(self, node: VirtualNode, life: int, number: int, count: int) -> None:
+        if node.life != life or not node.is_up or node.disk.hangs or node.disk.syncs != number:
             return
-        for _ in range(len(node.disk.unfinished)):
+        for _ in range(count):
             write = node.disk.finish_one()
             for watcher in self.watchers:
                 watcher.synced(node, write)
-        node.running.persisted(write.ticket)
-        self.turn(node)
         if node.disk.unfinished:
-            self._sync_later(node)
+            self._begin_sync(node)
+        self._happens(node, lambda: node.running.persisted(write.ticket))
 
     def hang_disk(self, name: str) -> None:
         """The disk answers nothing until it is let go."""
@@ -237,17 +299,18 @@ class VirtualCluster:
     def let_disk_go(self, name: str) -> None:
         """The disk works again."""
         node = self.nodes[NodeId(name)]
-        node.disk.hangs = False
-        if node.is_up and node.disk.unfinished:
-            self._sync_later(node)
+        if node.disk.hangs:
+            node.disk.hangs = False
+            if node.is_up and node.disk.unfinished:
+                self._begin_sync(node)
 
     def _read_log(self, node: VirtualNode, read: LogRead) -> None:
         life = node.life
 
         def done() -> None:
             if node.life == life and node.is_up:
-                node.running.log_was_read(read, node.disk.read(read))
-                self.turn(node)
+                frames = node.disk.read(read)
+                self._happens(node, lambda: node.running.log_was_read(read, frames))
 
         self.after(self.plan.disk.read_us, done)
 
@@ -256,7 +319,7 @@ class VirtualCluster:
     def _send_request(self, node: VirtualNode, envelope: Envelope) -> None:
         packed, asker_life = codec.encode(envelope), node.life
         if not self._carry(envelope, lambda: self._arrive(packed, asker_life)):
-            self._tell_failure(VirtualExchange(envelope, asker_life, 0))
+            self._tell_failure(envelope, asker_life)
 
     def _carry(self, envelope: Envelope, deliver: Callable[[], None]) -> bool:
         """Whether the message arrives, once or more."""
@@ -268,50 +331,41 @@ class VirtualCluster:
         return bool(arrivals_us)
 
     def _arrive(self, packed: bytes, asker_life: int) -> None:
-        envelope = codec.decode(packed)
-        node = self.nodes.get(envelope.receiver)
+        request = codec.decode(packed)
+        node = self.nodes.get(request.receiver)
         if node is None or not node.is_up:
-            self._tell_failure(VirtualExchange(envelope, asker_life, 0))
-        elif node.paused:
-            self.after(_PAUSED_RETRY_US, lambda: self._arrive(packed, asker_life))
-        else:
-            node.running.receive(envelope, VirtualExchange(envelope, asker_life, node.life))
-            self.turn(node)
+            self._tell_failure(request, asker_life)
+            return
+        self._exchange_count += 1
+        exchange = VirtualExchange(self._exchange_count, request, asker_life, self.now_us)
+        self._open_exchanges[node.id][exchange.number] = exchange
+        self._happens(node, lambda: node.running.receive(request, exchange))
 
     def _send_reply(self, exchange: VirtualExchange, reply: Envelope) -> None:
-        assert not exchange.answered, f"a second reply to {exchange.request}"
-        exchange.answered = True
         packed = codec.encode(reply)
         if not self._carry(reply, lambda: self._arrive_reply(packed, exchange.asker_life)):
-            self._tell_failure(exchange)
+            self._tell_failure(exchange.request, exchange.asker_life)
 
     def _arrive_reply(self, packed: bytes, asker_life: int) -> None:
-        envelope = codec.decode(packed)
-        assert isinstance(envelope.message, REPLY_TYPES)
-        node = self.nodes.get(envelope.receiver)
-        if node is None or not node.is_up or node.life != asker_life:
-            return
-        if node.paused:
-            self.after(_PAUSED_RETRY_US, lambda: self._arrive_reply(packed, asker_life))
-            return
-        node.running.receive(envelope)
-        self.turn(node)
+        reply = codec.decode(packed)
+        assert isinstance(reply.message, REPLY_TYPES)
+        node = self.nodes.get(reply.receiver)
+        if node is not None and node.is_up and node.life == asker_life:
+            self._happens(node, lambda: node.running.receive(reply))
 
-    def _tell_failure(self, exchange: VirtualExchange) -> None:
+    def _tell_failure(self, request: Envelope, asker_life: int) -> None:
         """As a broken connection would, some time later, to whoever is still there to hear it."""
-        node = self.nodes.get(exchange.request.sender)
+        node = self.nodes.get(request.sender)
         if node is None or not self.network.tells_failure():
             return
 
         def told() -> None:
-            if node.is_up and node.life == exchange.asker_life:
-                node.running.delivery_failed(exchange.request)
-                self.turn(node)
+            if node.is_up and node.life == asker_life:
+                self._happens(node, lambda: node.running.delivery_failed(request))
 
         self.after(_FAILURE_TOLD_AFTER_US, told)
 
 
-_PAUSED_RETRY_US = 10_000
 _FAILURE_TOLD_AFTER_US = 2_000
 
 

@@ -6,17 +6,18 @@ on that node only, so that a check costs what a step costs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from raftkv import frames as framing
 from raftkv.core import quorum
 from raftkv.core.effects import DiskWrite
-from raftkv.core.messages import AppendEntriesReply, RequestVoteReply
+from raftkv.core.messages import AppendEntriesReply, PreVoteRequest, RequestVote, RequestVoteReply
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Role
 from raftkv.replica import Work
-from raftkv.sim.cluster import VirtualCluster, Watcher
+from raftkv.sim.cluster import Watcher
 from raftkv.sim.node import VirtualNode
 
 
@@ -26,6 +27,15 @@ class Violated(AssertionError):
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         super().__init__(f"{name}: {text}")
+
+
+class Nodes(Protocol):
+    """Whatever holds the nodes that are watched."""
+
+    @property
+    def nodes(self) -> Mapping[NodeId, VirtualNode]:
+        """All of them, up or down."""
+        ...
 
 
 @dataclass(slots=True)
@@ -38,6 +48,8 @@ class _Seen:
     term: int = 0
     commit: int = 0
     applied: int = 0
+    hashed: int = -1
+    """Where the states were last compared."""
     led: tuple[int, int] | None = None
     """(term, last index) while it leads."""
     match: dict[NodeId, int] = field(default_factory=dict)
@@ -46,7 +58,7 @@ class _Seen:
 class Invariants(Watcher):
     """Watches a cluster. Entries are compared by their frames, logs by a hash over all that came before."""
 
-    def __init__(self, cluster: VirtualCluster) -> None:
+    def __init__(self, cluster: Nodes) -> None:
         self.cluster = cluster
         self.checks = 0
         self._seen: dict[NodeId, _Seen] = {}
@@ -78,8 +90,9 @@ class Invariants(Watcher):
         self._state_machine_safety(node, raft, seen)
         self._leader_completeness(node, raft, seen)
         self._match_never_falls(node, raft, seen)
+        self._requests_rest_on_the_disk(node, work)
         self._replies_rest_on_the_disk(node, work)
-        self._equal_states(node, raft)
+        self._equal_states(node, raft, seen)
 
     def _term_never_falls(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         if raft.term < seen.term:
@@ -93,6 +106,8 @@ class Invariants(Watcher):
             first = self._leader_of_term.setdefault(raft.term, node.id)
             if first != node.id:
                 raise Violated("Election Safety", f"{first} and {node.id} both led term {raft.term}")
+            if node.disk.vote != (raft.term, node.id):
+                raise Violated("a leader's own vote is durable", f"{node.id} leads term {raft.term}")
 
     def _leader_append_only(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         """Figure 3: a leader never overwrites or deletes entries in its log."""
@@ -170,6 +185,17 @@ class Invariants(Watcher):
                 raise Violated("match never falls", f"{peer} at {node.id}")
         seen.match = {peer: progress.match_index for peer, progress in office.progress.items()}
 
+    def _requests_rest_on_the_disk(self, node: VirtualNode, work: Work) -> None:
+        """Whoever hears of a term could hear of it again after a crash; so it is stored before it is said."""
+        for envelope in work.requests:
+            request = envelope.message
+            if isinstance(request, PreVoteRequest):
+                continue
+            if request.term > node.disk.vote[0]:
+                raise Violated("nothing leaves before its term is durable", f"{node.id}: {request}")
+            if isinstance(request, RequestVote) and node.disk.vote != (request.term, node.id):
+                raise Violated("a candidate's own vote is durable", f"{node.id}: {request}")
+
     def _replies_rest_on_the_disk(self, node: VirtualNode, work: Work) -> None:
         """A vote and a match that leave are on this node's disk; no second vote in a term, ever."""
         for _, envelope in work.replies:
@@ -189,8 +215,11 @@ class Invariants(Watcher):
         if self._votes.setdefault((node.id, reply.term), candidate) != candidate:
             raise Violated("one vote a term", f"{node.id} voted twice in term {reply.term}")
 
-    def _equal_states(self, node: VirtualNode, raft: Raft) -> None:
+    def _equal_states(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         """Equal logs make equal states: the machines' hashes at one applied index are the same."""
+        if seen.hashed == raft.applied_index:
+            return
+        seen.hashed = raft.applied_index
         state_hash = node.running.machine.state_hash()
         first, known = self._hashes.setdefault(raft.applied_index, (node.id, state_hash))
         if known != state_hash:

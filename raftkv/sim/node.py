@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 
 from raftkv import frames as framing
@@ -30,6 +31,8 @@ class ModelDisk:
         self.unfinished: deque[DiskWrite] = deque()
         self.hangs = False
         """Nothing is finished while this holds."""
+        self.syncs = 0
+        """Begun so far; only the newest can end."""
 
     def finish_one(self) -> DiskWrite:
         """The oldest write is durable now."""
@@ -84,6 +87,23 @@ class ModelDisk:
         )
 
 
+@dataclass(slots=True)
+class Clock:
+    """A node's monotonic clock: it began at any number, and runs a little fast or slow."""
+
+    offset_us: int = 0
+    per_mille: int = 1000
+    """Of its own microseconds in a thousand of the world's."""
+
+    def local_us(self, world_us: int) -> int:
+        """What the node's clock shows at that time."""
+        return self.offset_us + world_us * self.per_mille // 1000
+
+    def world_us(self, local_us: int) -> int:
+        """The first moment at which the clock shows that."""
+        return -((self.offset_us - local_us) * 1000 // self.per_mille)
+
+
 class VirtualNode:
     """A process that can crash, restart, pause; its disk outlives it."""
 
@@ -101,8 +121,15 @@ class VirtualNode:
         self.replica: Replica | None = None
         self.life = 0
         """Counts the starts: what was addressed to an earlier life is void."""
+        self.clock = Clock()
         self.paused = False
+        self.unheard: list[Callable[[], None]] = []
+        """What happened to the process while it was paused, in order."""
         self.turn_due_us: int | None = None
+        """When the pump wants its next turn at the latest, on the world's clock."""
+        self.timer_at_us: int | None = None
+        """The event that will give it one, or look again."""
+        self.turn_is_coming = False
         self._raft_settings = raft_settings
         self._replica_settings = replica_settings
         self._make_machine = make_machine
@@ -138,6 +165,7 @@ class VirtualNode:
     def crash(self, rng: Random) -> None:
         """The process is gone, with all that it had not synced."""
         self.replica = None
-        self.paused = False
-        self.turn_due_us = None
+        self.paused = self.turn_is_coming = False
+        self.unheard.clear()
+        self.turn_due_us = self.timer_at_us = None
         self.disk.crash(rng)
