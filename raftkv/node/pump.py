@@ -46,7 +46,7 @@ class Pump:
         self._scheduled = False
         self._stopped = False
         self._timer: TimerHandle | None = None
-        self._timer_due_us: int | None = None
+        self._timer_due_us = 0
 
     def schedule(self) -> None:
         """A turn comes before the event loop waits again."""
@@ -88,9 +88,14 @@ class Pump:
         """Keeps one timer, and leaves an earlier one alone: a turn too many costs less than setting it anew."""
         if due_us is None:
             return
-        if self._timer is not None and self._timer_due_us is not None:
-            if now_us() < self._timer_due_us <= due_us:
+        if self._timer is not None:
+            if self._timer_due_us <= due_us:
                 return
             self._timer.cancel()
         self._timer_due_us = due_us
-        self._timer = self._loop.call_later(max(0, due_us - now_us()) / 1_000_000, self.schedule)
+        self._timer = self._loop.call_later(max(0, due_us - now_us()) / 1_000_000, self._rang)
+
+    def _rang(self) -> None:
+        """Loops round to milliseconds, so it may be a little early: the turn then asks for another timer."""
+        self._timer = None
+        self.schedule()
