@@ -18,7 +18,9 @@ def config_of(**flags: object) -> NodeConfig:
     return load(flags={**NEEDED, **_named(flags)}, environment={})
 
 
-def problems_of(flags: Mapping[str, object], environment: dict[str, str] | None = None, file: Path | None = None) -> str:
+def problems_of(
+    flags: Mapping[str, object], environment: dict[str, str] | None = None, file: Path | None = None
+) -> str:
     with pytest.raises(ConfigError) as caught:
         load(flags=flags, environment=environment or {}, file=file)
     return "\n".join(caught.value.problems)

@@ -69,6 +69,8 @@ IMPURE_MODULES: Final = frozenset(
 NAMES_ALLOWED_FROM: Final = {"random": frozenset({"Random"}), "os": frozenset({"strerror"})}
 """A seeded generator that is handed in draws nothing by itself; a message's text is the same for everybody."""
 
+MAY_PRINT: Final = ("cli", "node.main")
+"""``node.main`` prints the one line that says that a node serves."""
 MAY_HAVE_COROUTINES: Final = ("node", "http", "transport", "api", "client", "cli")
 
 FILE_LINES_MAX: Final = 600
@@ -185,7 +187,7 @@ def coroutines(source: Source) -> list[str]:
 
 
 def prints(source: Source) -> list[str]:
-    if not source.path.startswith("raftkv/") or _is_in(source.module, ("cli",)):
+    if not source.path.startswith("raftkv/") or _is_in(source.module, MAY_PRINT):
         return []
     return [source.at(node, "prints") for node in ast.walk(source.tree()) if _called(node) == "print"]
 

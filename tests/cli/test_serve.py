@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import types
 from pathlib import Path
@@ -73,6 +74,8 @@ def test_the_help_tells_every_setting(run):
         (DataDamaged(path="data/log", offset=512, why="checksum"), 76),
         (WrongIdentity("belongs to n2"), 77),
         (UnknownFormat("version 9"), 77),
+        (OSError(errno.EADDRINUSE, "address already in use"), 2),
+        (OSError(errno.EMFILE, "too many open files"), 70),
         (RuntimeError("a bug"), 70),
         (AssertionError("a bug"), 70),
     ],

@@ -7,6 +7,7 @@ place in it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -252,12 +253,19 @@ def crash_everywhere(
         for moment in Moment:
             life = born(operation)
             life.disk.crash_at(operation, moment)
-            with_crash(lambda life=life: life.run(script))
+            with_crash(functools.partial(life.run, script))
             rng = Random(operation * 3 + list(Moment).index(moment))
             for _ in range(survivors):
                 assert_survives(life.disk.survivor(rng), life.admissible, rng)
             assert_survives(life.disk.restarted(), life.admissible, rng)
     return whole.disk.operations
+
+
+def overwrite(disk: SimulatedDirectory, name: str, *, offset: int, data: bytes) -> None:
+    """What a disk fault, or a hand, may do to a file."""
+    file = disk.open(name)
+    file.pwrite(data, offset=offset)
+    file.sync()
 
 
 def with_crash(work: Callable[[], None]) -> None:

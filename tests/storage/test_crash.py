@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,20 +10,29 @@ import pytest
 from raftkv.core.types import Index
 from raftkv.errors import DataDamaged
 from raftkv.sim.disk import SimulatedDirectory, SimulatedFile
+from raftkv.storage.segments import segment_name
 from raftkv.storage.wal import Wal
-from tests.storage.life import Life, State, assert_survives, crash_everywhere, entry, open_log, random_script, write
+from tests.storage.life import (
+    Life,
+    State,
+    assert_survives,
+    crash_everywhere,
+    entry,
+    open_log,
+    overwrite,
+    random_script,
+    write,
+)
 
 
-@pytest.mark.parametrize("page_bytes", [512, 4096])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("seed", "page_bytes"), [(0, 512), (1, 4096), (2, 512), (3, 4096)])
 def test_every_acknowledged_write_survives_a_crash_at_every_operation(seed, page_bytes):
     """faults 52, 54, 43 (the log's part): torn, reordered and lost pages, names in doubt, restarts between."""
-    assert crash_everywhere(seed, page_bytes=page_bytes, survivors=2) > 60
+    assert crash_everywhere(seed, page_bytes=page_bytes, survivors=1) > 60
 
 
-@pytest.mark.parametrize("seed", range(10, 12))
-def test_a_write_of_several_batches_is_cut_only_between_its_entries(seed):
-    crash_everywhere(seed, page_bytes=512, survivors=1, batch_bytes_max=900)
+def test_a_write_of_several_batches_is_cut_only_between_its_entries():
+    crash_everywhere(10, page_bytes=512, survivors=1, steps=10, batch_bytes_max=900)
 
 
 def test_a_long_life_without_crashes_keeps_everything():
@@ -46,7 +56,8 @@ def _skip_full_sync(monkeypatch):
 
 def _acknowledge_before_sync(monkeypatch):
     """The write is handed out as done, and synced with the next one."""
-    sync, late = SimulatedFile.sync_data, []
+    sync = SimulatedFile.sync_data
+    late: list[SimulatedFile] = []
 
     def sync_the_one_before(self):
         if late:
@@ -67,16 +78,26 @@ def _name_before_header(monkeypatch):
 
 
 def _begin_segment_in_the_wrong_order(directory, spare, header, *, room_bytes):
-    from dataclasses import replace
-
-    from raftkv.storage.segments import segment_name
-
     header_bytes = len(header.encode())
     file = spare.take(size_bytes=header_bytes + room_bytes)
     directory.rename("spare", segment_name(header.number))
     directory.sync()
     file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
     file.sync()
+    return file, header_bytes
+
+
+def _leave_header_to_the_next_sync(monkeypatch):
+    """A segment gets its name while its header is only written."""
+    monkeypatch.setattr("raftkv.storage.wal._begin_segment", _begin_segment_without_sync)
+
+
+def _begin_segment_without_sync(directory, spare, header, *, room_bytes):
+    header_bytes = len(header.encode())
+    file = spare.take(size_bytes=header_bytes + room_bytes)
+    file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
+    directory.rename("spare", segment_name(header.number))
+    directory.sync()
     return file, header_bytes
 
 
@@ -99,6 +120,7 @@ PLANTED = [
     _acknowledge_before_sync,
     _trust_the_cache,
     _name_before_header,
+    _leave_header_to_the_next_sync,
     _mark_without_sync,
 ]
 
@@ -107,8 +129,7 @@ PLANTED = [
 def test_the_sweep_catches_a_planted_bug(plant, monkeypatch):
     plant(monkeypatch)
     with pytest.raises((AssertionError, DataDamaged)):
-        for seed in range(4):
-            crash_everywhere(seed, page_bytes=512, survivors=2)
+        crash_everywhere(0, page_bytes=512, survivors=2)
 
 
 def test_an_append_after_a_torn_tail_survives_the_next_restart():
@@ -119,11 +140,8 @@ def test_an_append_after_a_torn_tail_survives_the_next_restart():
     torn_at = _end_of_log(wal)
     wal.write([write(entry(2, 1, b"y" * 2000))])
     disk = disk.survivor(Random(1))
-    name = "log-0000000000000001"
-    for offset in range(torn_at, torn_at + 512):
-        for bit in range(8):
-            if disk.content(name)[offset] >> bit & 1:
-                disk.flip_bit(name, offset * 8 + bit)
+    name = segment_name(1)
+    overwrite(disk, name, offset=torn_at, data=bytes(512))
     wal, recovered = open_log(disk)
     assert recovered.last_index == 1
     assert "cut" in recovered.notes[0]
