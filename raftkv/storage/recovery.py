@@ -11,7 +11,7 @@ machine died in: nobody was promised it, and the writer cuts it (faults 52, 53).
 
 One case cannot be told apart by anybody: damage to the very last batch before a mark was written behind
 it looks exactly like a torn write. It is cut. The mark follows after 100 ms of idleness, at a clean stop,
-at every start, and with every further batch.
+at every start, and with every further batch. (And a newest segment that somebody deleted leaves no trace.)
 """
 
 from __future__ import annotations

@@ -103,7 +103,11 @@ class Wal:
             found = _fresh(directory, identity.identity, spare, tail_bytes_max=tail_bytes_max)
         identity.store_log_begun()
         wal = cls(directory, identity, spare, found, batch_bytes_max=batch_bytes_max)
-        return wal, _recovered(found, identity.identity, notes=wal._settle(found))
+        try:
+            return wal, _recovered(found, identity.identity, notes=wal._settle(found))
+        except BaseException:
+            wal.close()
+            raise
 
     @property
     def room_is_short(self) -> bool:
