@@ -79,12 +79,10 @@ def _stay(local: LocalCluster) -> int:
     def on_end(node: LocalNode, code: int | None) -> None:
         if code:
             failed.append(node.id)
-            click.echo(
-                f"{node.id} ended with exit code {code}. {local_cluster.log_tail(local.log_path(node.id))}", err=True
-            )
-            click.echo(
-                f"The others go on. To start it again: {_command('cluster', 'up')}, after Ctrl-C here.", err=True
-            )
+            end = local_cluster.log_tail(local.log_path(node.id))
+            again = _command("cluster", "up", data_dir=local.directory)
+            click.echo(f"\n{node.id} {local_cluster.ending_of(code)}. {end}", err=True)
+            click.echo(f"The others go on. To have it back: Ctrl-C here, then {again}", err=True)
         else:
             click.echo(f"{node.id} stopped", err=True)
 
@@ -178,6 +176,9 @@ def _show(local: LocalCluster, views: Sequence[NodeView], options: Shared) -> No
         ]
         print_json({"leader_id": leader_id, "data_dir": str(local.directory), "nodes": nodes})
         return
+    answering = sum(view.status is not None for view in views)
+    headline = f"{answering} of {len(views)} nodes serve" if answering < len(views) else f"{len(views)} nodes serve"
+    console().print(f"[bold]{headline}, {leader_id} leads[/]" if leader_id else f"[bold]{headline}, no leader yet[/]")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("node", "role", "url", "log"):
         table.add_column(heading, no_wrap=heading == "url")

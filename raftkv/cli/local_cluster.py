@@ -134,7 +134,7 @@ def _refuse_taken_ports(nodes: Sequence[LocalNode]) -> None:
     if taken:
         ports = ", ".join(f"{url_address(node.url).port} (for {node.id})" for node in taken)
         raise CommandFailed(
-            f"port {ports} is taken by another process. Stop that one (`ss -ltnp` names it), or start a cluster "
+            f"taken by another process: port {ports}. Stop that one (`ss -ltnp` names it), or start a cluster "
             f"elsewhere with --base-port {url_address(taken[-1].url).port + 100} and a --data-dir of its own."
         )
 
@@ -164,14 +164,20 @@ def wait_until_serving(cluster: LocalCluster, *, timeout_s: float = SERVING_TIME
         for node in cluster.record.nodes:
             if not node.is_alive:
                 code = cluster.exit_code(node.id)
-                how = f"ended with exit code {code}" if code is not None else "is not running any more"
-                raise CommandFailed(f"{node.id} {how}. {log_tail(cluster.log_path(node.id))}")
+                raise CommandFailed(f"{node.id} {ending_of(code)}. {log_tail(cluster.log_path(node.id))}")
         if time.monotonic() > deadline:
             if leader_id:
                 return views
             first = cluster.record.nodes[0].id
             raise CommandFailed(f"no leader within {timeout_s:.0f} s. {log_tail(cluster.log_path(first))}")
         time.sleep(POLL_S)
+
+
+def ending_of(code: int | None) -> str:
+    """How a node ended, in words; None: it is not known."""
+    if code is None:
+        return "is not running any more"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def log_tail(path: Path) -> str:

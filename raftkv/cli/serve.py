@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from raftkv.errors import ConfigError, DataError
 
 EXIT_USAGE: Final = 2
 EXIT_OWN_BUG: Final = 70
+_CANNOT_LISTEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,14 +63,23 @@ def run(config: NodeConfig) -> int:
     from raftkv.node.main import serve as serve_node
 
     try:
-        exit_code: int = serve_node(config)
-        return exit_code
+        return serve_node(config)
     except DataError as error:
         click.echo(f"raftkv {config.id}: {error}", err=True)
         return error.exit_code
+    except OSError as error:
+        if error.errno in _CANNOT_LISTEN or isinstance(error, socket.gaierror):
+            address = f"{config.listen.host}:{config.listen.port}"
+            click.echo(
+                f"raftkv {config.id}: cannot listen on {address}: {error}. Free it, or take another: --listen", err=True
+            )
+            return EXIT_USAGE
+        return _own_bug(config)
     except Exception:  # noqa: BLE001 - whatever is left is a bug, and has an exit code of its own
-        traceback.print_exc(file=sys.stderr)
-        click.echo(
-            f"raftkv {config.id}: stopped by a bug of raftkv itself (above); what it had acknowledged is safe", err=True
-        )
-        return EXIT_OWN_BUG
+        return _own_bug(config)
+
+
+def _own_bug(config: NodeConfig) -> int:
+    traceback.print_exc(file=sys.stderr)
+    click.echo(f"raftkv {config.id}: stopped by a bug of raftkv itself (above); what it acknowledged is safe", err=True)
+    return EXIT_OWN_BUG
