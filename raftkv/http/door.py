@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from raftkv.http import problems
 from raftkv.http.answers import Answer, encode
@@ -109,9 +109,9 @@ class _Refused(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Says it without having read anything."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.writelines(_FULL)
-        transport.close()
+        writing = cast(asyncio.WriteTransport, transport)
+        writing.writelines(_FULL)
+        writing.close()
 
 
 def _full() -> tuple[bytes, ...]:

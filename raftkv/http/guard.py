@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_websocket import WebSocketReader
 
 from raftkv.errors import UnsoundRequest
@@ -117,13 +117,26 @@ class GuardedHandler(web.RequestHandler):
         return head.end
 
     def _refuse(self, refusal: UnsoundRequest, *, before: bytes) -> None:
-        """Aiohttp still serves what came before; then it meets the poison, and answers the refusal."""
+        """What came before is still served; then aiohttp meets the poison, and answers the refusal.
+
+        In the middle of a body it is the body that fails: its reader gets the exception, and since such a body
+        never ends, the connection ends with the answer.
+        """
         self.refusal = refusal
         self._deadline.stop()
         self._held = b""
         if before:
             super().data_received(before)  # not in one call: a parser's error drops what the same call has parsed
-        super().data_received(_POISON)
+        if self._body is None:
+            super().data_received(_POISON)
+        elif (content := self._newest_content()) is not None:
+            content.set_exception(web.RequestPayloadError(str(refusal)))
+
+    def _newest_content(self) -> StreamReader | None:
+        """The body that is being received. aiohttp tells nobody, and lets its reader wait for ever on a parser error."""
+        if self._messages:
+            return self._messages[-1][1]
+        return None if self._current_request is None else self._current_request.content
 
     def handle_error(
         self,
@@ -176,8 +189,6 @@ class GuardedHandler(web.RequestHandler):
         if not transport.is_reading():
             self._since_s = self._loop.time()
             self._set_deadline()
-        elif self._body is not None:
-            self.force_close()
         else:
             refusal = UnsoundRequest("the request came too slowly", status=408, code="request_timeout")
             self._refuse(refusal, before=b"")

@@ -25,7 +25,7 @@ LENGTH_DIGITS_MAX: Final = 15
 _NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 _VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 _FIELD_LINE = _NAME + rb":" + _VALUE + rb"\r\n"
-_TARGET = rb"(?:/[\x21\x22\x24-\x7e\x80-\xff]*+|\*)"
+_TARGET = rb"(?:/[\x21\x22\x24-\x7e]*+|\*)"
 _REQUEST_LINE = rb"([A-Z]{1,32}+) (" + _TARGET + rb") HTTP/1\.([01])\r\n"
 
 _HEAD = re.compile(_REQUEST_LINE + rb"((?:" + _FIELD_LINE + rb"){0,%d}+)\r\n" % FIELDS_MAX)
@@ -201,7 +201,7 @@ def _why_not_line(line: bytes) -> UnsoundRequest:
         return UnsoundRequest("HTTP/1.1 and HTTP/1.0 are spoken here")
     if b"#" in target:
         return UnsoundRequest("a target has no fragment")
-    return UnsoundRequest("a target begins with a slash and holds no control bytes")
+    return UnsoundRequest("a target begins with a slash; what is not printable ASCII comes escaped")
 
 
 def _odd_byte() -> UnsoundRequest:

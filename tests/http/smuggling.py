@@ -1,0 +1,96 @@
+"""Requests of which two readers could disagree where they end, or what they are; each with its status."""
+
+from __future__ import annotations
+
+_GET = b"GET %b HTTP/1.1\r\nHost: x\r\n"
+_POST = b"POST %b HTTP/1.1\r\nHost: x\r\n"
+_CHUNKED = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+HEADS: dict[str, tuple[bytes, int]] = {
+    "length and encoding": (_POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "encoding and length": (_POST + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", 400),
+    "two lengths": (_POST + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n", 400),
+    "two equal lengths": (_POST + b"Content-Length: 4\r\ncontent-length: 4\r\n\r\n", 400),
+    "a list of lengths": (_POST + b"Content-Length: 4, 4\r\n\r\n", 400),
+    "a signed length": (_POST + b"Content-Length: +4\r\n\r\n", 400),
+    "a negative length": (_POST + b"Content-Length: -4\r\n\r\n", 400),
+    "a hexadecimal length": (_POST + b"Content-Length: 0x4\r\n\r\n", 400),
+    "an underscored length": (_POST + b"Content-Length: 1_0\r\n\r\n", 400),
+    "a length of other digits": (_POST + "Content-Length: ٤\r\n\r\n".encode(), 400),
+    "an empty length": (_POST + b"Content-Length: \r\n\r\n", 400),
+    "an absurd length": (_POST + b"Content-Length: 99999999999999999999\r\n\r\n", 400),
+    "two encodings": (_POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", 400),
+    "an encoding twice": (_POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "a list of encodings": (_POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", 400),
+    "another encoding": (_POST + b"Transfer-Encoding: xchunked\r\n\r\n", 400),
+    "a capital encoding": (_POST + b"Transfer-Encoding: Chunked\r\n\r\n", 400),
+    "identity": (_POST + b"Transfer-Encoding: identity\r\n\r\n", 400),
+    "a vertical tab before chunked": (_POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n", 400),
+    "encoding in HTTP/1.0": (b"POST %b HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "a folded line": (_POST + b"X: a\r\n b\r\n\r\n", 400),
+    "a folded encoding": (_POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n", 400),
+    "a first line folded": (b"POST %b HTTP/1.1\r\n Host: x\r\n\r\n", 400),
+    "a bare line feed": (b"GET %b HTTP/1.1\nHost: x\n\n", 400),
+    "a bare line feed between fields": (_GET + b"X: a\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "a bare line feed at the end": (_GET + b"X: a\r\n\n\r\n\r\n", 400),
+    "a bare carriage return": (_GET + b"X: a\rTransfer-Encoding: chunked\r\n\r\n", 400),
+    "two carriage returns": (_GET + b"X: a\r\r\n\r\n", 400),
+    "a space before a colon": (_POST + b"Content-Length : 4\r\n\r\n", 400),
+    "a tab before a colon": (_POST + b"Transfer-Encoding\t: chunked\r\n\r\n", 400),
+    "a space before a name": (_POST + b"X: a\r\n Content-Length: 4\r\n\r\n", 400),
+    "no colon": (_POST + b"Content-Length 4\r\n\r\n", 400),
+    "no name": (_POST + b": 4\r\n\r\n", 400),
+    "a NUL in a name": (_POST + b"Content-Length\0: 4\r\n\r\n", 400),
+    "a NUL in a value": (_POST + b"X: a\0b\r\n\r\n", 400),
+    "a DEL in a value": (_POST + b"X: a\x7fb\r\n\r\n", 400),
+    "a form feed in a value": (_POST + b"X: a\x0cb\r\n\r\n", 400),
+    "a byte above ASCII in a name": (_POST + b"X\xff: a\r\n\r\n", 400),
+    "HTTP/2.0": (b"GET %b HTTP/2.0\r\nHost: x\r\n\r\n", 400),
+    "HTTP/1.2": (b"GET %b HTTP/1.2\r\nHost: x\r\n\r\n", 400),
+    "HTTP/0.9": (b"GET %b\r\n\r\n", 400),
+    "small http": (b"GET %b http/1.1\r\nHost: x\r\n\r\n", 400),
+    "two spaces": (b"GET  %b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "two spaces before the version": (b"GET %b  HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a tab in the request line": (b"GET\t%b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a space in the target": (b"GET %b /other HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a space behind the version": (b"GET %b HTTP/1.1 \r\nHost: x\r\n\r\n", 400),
+    "a fragment": (b"GET %b#x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a target beyond ASCII": (b"GET %b\xc3\xa4 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a NUL in the target": (b"GET %b\0 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "another host's target": (b"GET http://x%b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a tunnel": (b"CONNECT x:1%b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a tunnel that looks local": (b"CONNECT %b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a small method": (b"get %b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "an endless method": (b"G" * 33 + b" %b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "an empty line first": (b"\r\n" + _GET + b"\r\n", 400),
+    "no host": (b"GET %b HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (_GET + b"Host: y\r\n\r\n", 400),
+    "another expectation": (_POST + b"Expect: 200-ok\r\nContent-Length: 4\r\n\r\n", 400),
+    "an upgrade with a body": (_POST + b"Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 4\r\n\r\n", 400),
+    "a target too long": (b"GET %b" + b"a" * 17_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+    "a target without end": (b"GET %b" + b"a" * 20_000, 414),
+    "too many fields": (_GET + b"X: a\r\n" * 101 + b"\r\n", 431),
+    "a field too long": (_GET + b"X: " + b"a" * 33_000 + b"\r\n\r\n", 431),
+    "a head without end": (_GET + b"X: aaaaaaaaa\r\n" * 3_000, 431),
+}
+"""Heads that are refused by themselves."""
+
+BODIES: dict[str, tuple[bytes, int]] = {
+    "a chunk extension": (_CHUNKED + b"4;a=b\r\nabcd\r\n0\r\n\r\n", 400),
+    "a chunk extension with a line feed": (_CHUNKED + b"4;\nabcd\r\n0\r\n\r\n", 400),
+    "a space behind a chunk's size": (_CHUNKED + b"4 \r\nabcd\r\n0\r\n\r\n", 400),
+    "a space before a chunk's size": (_CHUNKED + b" 4\r\nabcd\r\n0\r\n\r\n", 400),
+    "a chunk's size with 0x": (_CHUNKED + b"0x4\r\nabcd\r\n0\r\n\r\n", 400),
+    "a signed chunk's size": (_CHUNKED + b"+4\r\nabcd\r\n0\r\n\r\n", 400),
+    "an empty chunk's size": (_CHUNKED + b"\r\nabcd\r\n0\r\n\r\n", 400),
+    "an absurd chunk's size": (_CHUNKED + b"fffffffffffffffff\r\nabcd\r\n0\r\n\r\n", 400),
+    "a bare line feed behind a chunk's size": (_CHUNKED + b"4\nabcd\r\n0\r\n\r\n", 400),
+    "a bare line feed behind a chunk": (_CHUNKED + b"4\r\nabcd\n0\r\n\r\n", 400),
+    "a chunk longer than its size": (_CHUNKED + b"4\r\nabcde\r\n0\r\n\r\n", 400),
+    "a trailer": (_CHUNKED + b"4\r\nabcd\r\n0\r\nX: a\r\n\r\n", 400),
+    "a bare line feed at the end of chunks": (_CHUNKED + b"4\r\nabcd\r\n0\r\n\n", 400),
+}
+"""Bodies that are refused when they come; the head before them is sound."""
+
+SMUGGLED = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"
+"""What is hidden behind each: no front may ever take it for a request."""
