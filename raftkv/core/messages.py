@@ -74,7 +74,8 @@ class AppendEntriesReply:
     conflict_term: Term
     """On refusal: the term that this log has at prev (0: its log ends before prev)."""
     conflict_index: Index
-    """On refusal: the first index of that term here, or one past the end of this log."""
+    """On refusal: the first index of that term here, or one past the end of this log; 0 where the request
+    was of an older term, and nothing was compared."""
 
 
 @dataclass(slots=True)
@@ -85,10 +86,12 @@ class Heartbeat:
     commit: Index
     """min(the leader's commit, what this follower is known to match)."""
     leader_commit: Index
-    """The leader's commit itself. Proves nothing here; who has applied it knows how fresh that is."""
+    """The leader's commit, or where its term begins, if that is later. Proves nothing here; who has applied
+    it knows how fresh that is."""
     round: Round
     confirmed_age_ms: int
-    """How long ago the newest round that a majority has confirmed was sent: the bound of staleness."""
+    """How long ago the newest round that a majority has confirmed was sent: the bound of staleness. Before
+    the first is confirmed, longer than this node has run."""
 
 
 @dataclass(slots=True)
@@ -97,6 +100,7 @@ class HeartbeatReply:
 
     term: Term
     round: Round
+    """The one that was asked; 0 if it was asked in an older term than this reply's."""
     hash_index: Index
     """The newest multiple of 1,024 that was applied here (0: none yet) …"""
     state_hash: bytes

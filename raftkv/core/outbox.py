@@ -23,7 +23,7 @@ from raftkv.core.messages import (
     RequestVoteReply,
     TimeoutNowReply,
 )
-from raftkv.core.types import Index, Term
+from raftkv.core.types import Index, Round, Term
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ def refusal_instead_of(reply: Reply, current_term: Term) -> Reply:
                 conflict_index=Index(0),
             )
         case HeartbeatReply():
-            return HeartbeatReply(current_term, reply.round, reply.hash_index, reply.state_hash)
+            return HeartbeatReply(current_term, Round(0), reply.hash_index, reply.state_hash)
         case ReadIndexReply(read_id=read_id):
             return ReadIndexReply(current_term, read_id, confirmed=False, index=Index(0))
         case TimeoutNowReply():

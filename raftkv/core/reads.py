@@ -87,13 +87,13 @@ def _send_round(state: State, office: Office) -> None:
     joining: list[WaitingRead] = []
     if replication.may_serve(state, office):
         joining, office.unregistered_reads = office.unregistered_reads, joining
-    office.rounds.append(OpenRound(office.last_round, state.now_us, state.commit_index, joining))
+    office.rounds.append(OpenRound(office.last_round, state.now_us, _commit_at_least(state, office), joining))
     _forget_oldest_idle_round(state, office)
     for peer, progress in office.progress.items():
         message = Heartbeat(
             state.current_term,
             rules.heartbeat_commit_index(leaders=state.commit_index, match=progress.match_index),
-            state.commit_index,
+            _commit_at_least(state, office),
             office.last_round,
             confirmed_age_ms(state, office),
         )
@@ -107,9 +107,22 @@ def _forget_oldest_idle_round(state: State, office: Office) -> None:
         office.rounds[0].reads[:0] = oldest.reads
 
 
+def _commit_at_least(state: State, office: Office) -> Index:
+    """Who has applied this holds all that was ever acknowledged until now, if this node does lead.
+
+    What its predecessors acknowledged lies before its no-op, though it cannot know yet how much of that is
+    committed (paper §5.4.3, §8).
+    """
+    return max(state.commit_index, office.term_start)
+
+
 def confirmed_age_ms(state: State, office: Office) -> int:
-    """How long ago the newest confirmed round was sent; before the first, how long this term has lasted."""
-    since_us = office.began_us if office.newest_confirmed_us is None else office.newest_confirmed_us
+    """How long ago the newest confirmed round was sent; before the first, all the time that this clock has counted.
+
+    The beginning of the term would claim too much: a vote that comes late can make a leader of whom another
+    has long taken over.
+    """
+    since_us = 0 if office.newest_confirmed_us is None else office.newest_confirmed_us
     return -((since_us - state.now_us) // 1000)
 
 
@@ -163,12 +176,17 @@ def _note_disagreement(state: State, sender: NodeId, reply: HeartbeatReply) -> N
 
 
 def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, exchange: Exchange) -> None:
-    """The leader is there. Its commit is within what this log is known to match; the round is echoed."""
+    """The leader is there. Its commit is within what this log is known to match; the round is echoed.
+
+    A round of an older term is not: echoed in the present term, its number would confirm another round.
+    """
+    echoed = Round(0)
     if not rules.term_is_stale(theirs=request.term, ours=state.current_term):
+        echoed = request.round
         election.heard_leader(state, envelope.sender, request.term)
         state.note_freshness(request.leader_commit, as_of_us=state.now_us - request.confirmed_age_ms * 1000)
         state.commit_index = rules.follower_commit_index(
             ours=state.commit_index, leaders=request.commit, last_checked=state.log.last_index
         )
-    reply = HeartbeatReply(state.current_term, request.round, *state.state_hash)
+    reply = HeartbeatReply(state.current_term, echoed, *state.state_hash)
     state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)

@@ -80,6 +80,7 @@ class OpenRound:
     round: Round
     sent_us: int
     read_index: Index
+    """Who has applied this knows all that was acknowledged before the round was sent."""
     reads: list[WaitingRead]
 
 

@@ -1,0 +1,271 @@
+"""Reads at the leader and at followers, with hand-made messages (thesis §6.4)."""
+
+from __future__ import annotations
+
+from raftkv.core.messages import (
+    AppendEntries,
+    Heartbeat,
+    HeartbeatReply,
+    ReadIndexReply,
+    ReadIndexRequest,
+    RequestVote,
+)
+from raftkv.core.settings import RaftSettings
+from raftkv.core.types import Index, Round, Term
+from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, entries
+
+NO_HASH = (NONE, b"")
+
+
+def echo(lone: Lone, round: int, *, term: int | None = None) -> HeartbeatReply:
+    return HeartbeatReply(lone.raft.term if term is None else Term(term), Round(round), *NO_HASH)
+
+
+def serving_leader(**how) -> Lone:
+    lone = Lone(**how)
+    lone.lead()
+    lone.acknowledge("b")
+    return lone
+
+
+# ------------------------------------------------------------------------------------------ rounds
+
+
+def test_a_read_is_ready_when_a_majority_has_echoed_its_round():
+    lone = serving_leader()
+    lone.raft.request_read(1)
+    assert not lone.turn().reads_ready
+    (ready,) = lone.says("b", echo(lone, lone.office.last_round)).reads_ready
+    assert (ready.read_id, ready.index) == (1, 1)
+
+
+def test_an_echo_of_an_earlier_round_confirms_no_later_read():
+    """faults 34"""
+    lone = serving_leader()
+    lone.elapse(100_000)
+    idle_round = lone.office.last_round
+    lone.raft.request_read(1)
+    lone.turn()
+    assert lone.office.last_round > idle_round
+    for sender in ("b", "b", "c"):
+        assert not lone.says(sender, echo(lone, idle_round)).reads_ready
+
+
+def test_a_read_does_not_join_a_round_that_is_already_out():
+    """faults 34: the heartbeat went out with no read aboard; its echo says nothing of what came after."""
+    lone = serving_leader()
+    lone.elapse(100_000)
+    idle_round = lone.office.last_round
+    lone.raft.request_read(1)
+    assert not lone.says("b", echo(lone, idle_round)).reads_ready
+
+
+def test_an_echo_of_another_term_confirms_nothing():
+    """faults 34"""
+    lone = serving_leader()
+    lone.raft.request_read(1)
+    lone.turn()
+    assert not lone.says("b", echo(lone, lone.office.last_round, term=lone.raft.term - 1)).reads_ready
+
+
+def test_a_heartbeat_of_an_older_term_is_not_echoed():
+    """faults 34: round numbers begin anew with every term; an old one, echoed in the new, would confirm another."""
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.says("b", RequestVote(Term(2), NONE, NO_TERM, transfer=True))
+    lone.forget()
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), 0))
+    assert lone.reply == HeartbeatReply(Term(2), Round(0), *NO_HASH)
+
+
+def test_a_held_echo_that_became_void_echoes_nothing():
+    """faults 34: the same, for a reply that waited for the disk while the term moved on."""
+    lone = Lone()
+    lone.disk_answers = False
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), 0))
+    lone.says("b", RequestVote(Term(2), NONE, NO_TERM, transfer=True))
+    assert lone.replies == []
+    lone.disk_answers = True
+    lone.turn()
+    assert lone.replies[0] == HeartbeatReply(Term(2), Round(0), *NO_HASH)
+
+
+def test_reads_wait_for_a_commit_of_the_own_term():
+    """faults 33; paper §8"""
+    lone = Lone(log=[1, 1])
+    lone.lead()
+    lone.raft.request_read(1)
+    lone.turn()
+    for sender in ("b", "c"):
+        assert not lone.says(sender, echo(lone, lone.office.last_round)).reads_ready
+    lone.acknowledge("b")
+    (ready,) = lone.says("b", echo(lone, lone.office.last_round)).reads_ready
+    assert ready.index == 3
+
+
+def test_many_reads_go_with_few_rounds():
+    lone = serving_leader(settings=RaftSettings(inflight_rounds_max=2))
+    before = lone.office.last_round
+    for read_id in range(20):
+        lone.raft.request_read(read_id)
+        lone.turn()
+    assert lone.office.last_round <= before + 2
+    ready = lone.says("b", echo(lone, lone.office.last_round)).reads_ready
+    ready += lone.says("b", echo(lone, lone.office.last_round)).reads_ready
+    assert [one.read_id for one in ready] == list(range(20))
+
+
+def test_rounds_that_nobody_echoes_do_not_pile_up_and_lose_no_read():
+    lone = serving_leader(others="abcde", settings=RaftSettings(inflight_rounds_max=2, election_timeout_ms=10_000))
+    lone.acknowledge("c")
+    lone.raft.request_read(1)
+    lone.turn()
+    for _ in range(30):
+        lone.elapse(100_000)
+    assert len(lone.office.rounds) <= 4
+    lone.says("b", echo(lone, lone.office.last_round))
+    (ready,) = lone.says("c", echo(lone, lone.office.last_round)).reads_ready
+    assert ready.read_id == 1
+
+
+def test_losing_office_fails_every_read_once():
+    """faults 35, 14: those not yet sent, those on their way, and those that followers asked for."""
+    lone = serving_leader()
+    lone.raft.request_read(1)
+    lone.turn()
+    lone.says("c", ReadIndexRequest(lone.raft.term, 5))
+    lone.raft.request_read(2)
+    lone.forget()
+    lone.says("b", Heartbeat(Term(9), NONE, NONE, Round(1), 0))
+    assert sorted(lone.effects.reads_failed) == [1, 2]
+    assert ReadIndexReply(Term(9), 5, confirmed=False, index=NONE) in lone.replies
+    assert lone.turn().reads_failed == []
+
+
+def test_a_leader_alone_confirms_its_own_rounds():
+    lone = Lone(others="a")
+    lone.stand()
+    lone.raft.request_read(1)
+    (ready,) = lone.turn().reads_ready
+    assert ready.index == 1
+
+
+# --------------------------------------------------------------------------------------- followers
+
+
+def test_a_followers_read_is_answered_by_the_leaders_index():
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.raft.request_read(4)
+    lone.turn()
+    assert lone.requests(ReadIndexRequest, "b") == [ReadIndexRequest(Term(1), 4)]
+    (ready,) = lone.says("b", ReadIndexReply(Term(1), 4, confirmed=True, index=Index(6))).reads_ready
+    assert (ready.read_id, ready.index) == (4, 6)
+
+
+def test_a_doubled_or_unasked_reply_readies_nothing():
+    """faults 34"""
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.raft.request_read(4)
+    lone.turn()
+    reply = ReadIndexReply(Term(1), 4, confirmed=True, index=Index(6))
+    assert not lone.says("c", reply).reads_ready, "c was not asked"
+    assert lone.says("b", reply).reads_ready
+    assert not lone.says("b", reply).reads_ready
+
+
+def test_a_followers_read_fails_with_its_leader():
+    """Without one, when it is gone, when the link breaks, when nothing comes for E."""
+    lone = Lone()
+    lone.raft.request_read(1)
+    assert lone.turn().reads_failed == [1]
+    lone.follow("b", 1)
+    lone.raft.request_read(2)
+    lone.turn()
+    lone.raft.delivery_failed(lone.sent(ReadIndexRequest)[-1])
+    assert lone.turn().reads_failed == [2]
+    lone.raft.request_read(3)
+    lone.turn()
+    lone.follow("c", 2)
+    assert lone.elapse(0).reads_failed == [3]
+    lone.raft.request_read(4)
+    lone.turn()
+    lone.elapse(E_US - 1)
+    lone.follow("c", 2)
+    assert lone.elapse(1).reads_failed == [4]
+
+
+def test_a_leader_refuses_a_read_of_another_term():
+    lone = serving_leader()
+    lone.forget()
+    lone.says("b", ReadIndexRequest(Term(lone.raft.term - 1), 5))
+    assert lone.reply == ReadIndexReply(lone.raft.term, 5, confirmed=False, index=NONE)
+
+
+# --------------------------------------------------------------------------------------- staleness
+
+
+def test_a_new_leader_does_not_call_its_old_commit_fresh():
+    """Before its no-op commits it does not know what its predecessor acknowledged, however many echo its rounds."""
+    lone = Lone(log=[1, 1])
+    lone.says("b", AppendEntries(Term(1), Index(2), Term(1), Index(1), []))
+    assert lone.raft.applied_index == 1
+    lone.lead()
+    lone.elapse(1000)
+    lone.says("b", echo(lone, lone.office.last_round))
+    assert lone.raft.state.staleness_us is None, "entry 2 may have been acknowledged long ago"
+    lone.acknowledge("b")
+    assert lone.raft.state.staleness_us == 0
+
+
+def test_a_follower_of_a_new_leader_is_not_fresh_before_the_no_op_is_applied():
+    """The leader's heartbeat names what must be applied here: its no-op at least."""
+    leader = Lone(log=[1, 1])
+    leader.lead()
+    leader.elapse(1000)
+    leader.says("b", echo(leader, leader.office.last_round))
+    leader.forget()
+    leader.elapse(100_000)
+    (heartbeat,) = leader.requests(Heartbeat, "b")
+    assert heartbeat.leader_commit == 3, "the no-op's index, though nothing of this term is committed yet"
+
+    follower = Lone("b", log=[1, 1])
+    follower.now_us = 5_000_000
+    follower.elapse(0)
+    follower.says("a", AppendEntries(Term(2), Index(2), Term(1), Index(2), []))
+    follower.says("a", heartbeat)
+    assert follower.raft.applied_index == 2
+    assert follower.raft.state.staleness_us is None
+    follower.says("a", AppendEntries(Term(2), Index(2), Term(1), Index(3), entries([2], first=3)))
+    assert follower.raft.applied_index == 3
+    assert follower.raft.state.staleness_us == heartbeat.confirmed_age_ms * 1000
+
+
+def test_before_a_round_is_confirmed_a_heartbeat_claims_no_freshness():
+    """A late vote can make a leader of whom another has long taken over: its term's start proves nothing."""
+    lone = Lone(log=[1, 1])
+    lone.elapse(50_000_000)
+    lone.lead()
+    lone.elapse(0)
+    assert lone.requests(Heartbeat, B)[-1].confirmed_age_ms >= 50_000
+
+
+def test_staleness_grows_with_time_and_shrinks_with_news():
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(1), 20))
+    assert lone.raft.state.staleness_us == 20_000
+    lone.elapse(30_000)
+    assert lone.raft.state.staleness_us == 50_000
+    lone.says("b", Heartbeat(Term(1), NONE, Index(9), Round(2), 0))
+    assert lone.raft.state.staleness_us == 50_000, "what would be fresher is not applied here"
+
+
+def test_late_news_takes_no_freshness_back():
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.elapse(100_000)
+    lone.says("b", Heartbeat(Term(1), NONE, Index(0), Round(5), 10))
+    lone.says("b", Heartbeat(Term(1), NONE, Index(0), Round(1), 90))
+    assert lone.raft.state.staleness_us == 10_000
