@@ -17,16 +17,17 @@ from raftkv.core.progress import Progress
 from raftkv.core.quorum import majority_is_out_of_reach
 from raftkv.core.state import Campaign, Office, State
 from raftkv.core.types import Index, NodeId, Role, Term
+from raftkv.errors import MessageError
 
 # ------------------------------------------------------------------------------------- following
 
 
 def follow(state: State, term: Term, leader: NodeId | None, why: str) -> None:
     """Afterwards this node follows in ``term``; an office or a campaign of its own is over."""
+    _leave_office(state, why)
     if rules.term_is_news(theirs=term, ours=state.current_term):
         state.set_term_and_vote(term, None)
         state.leader_id = None
-    _leave_office(state, why)
     if state.campaign is not None:
         state.campaign = None
     if leader is not None and state.leader_id != leader:
@@ -44,8 +45,9 @@ def adopt_term(state: State, term: Term, why: str) -> None:
 
 
 def heard_leader(state: State, leader: NodeId, term: Term) -> None:
-    """A request came from the leader of the present term, or of a higher one."""
-    assert state.office is None or term > state.current_term, f"two leaders in term {term}: {state.me.id} and {leader}"
+    """A request came from the leader of the present term, or of a higher one; MessageError if this node leads it."""
+    if state.office is not None and term == state.current_term:
+        raise MessageError(f"{leader} claims to lead term {term}, which {state.me.id} leads")
     if term > state.current_term or state.leader_id != leader or state.campaign is not None:
         follow(state, term, leader, f"{leader} leads term {term}")
     state.last_heard_leader_us = state.now_us

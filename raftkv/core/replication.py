@@ -121,12 +121,11 @@ def contact(state: State, envelope: Envelope, reply: Reply) -> Progress | None:
 
 def handle_append_reply(state: State, envelope: Envelope, reply: AppendEntriesReply) -> None:
     """Moves the peer's match index on, or finds where the logs part."""
+    _prove_match_is_ours(state, envelope, reply)
     progress = contact(state, envelope, reply)
     if progress is None:
         return
     if reply.success:
-        if reply.match > state.log.last_index:
-            raise MessageError(f"{envelope.sender} claims match {reply.match}, our log ends at {state.log.last_index}")
         progress.matched(reply.match)
         progress.blocked_until_us = 0
         advance_commit(state)
@@ -135,9 +134,16 @@ def handle_append_reply(state: State, envelope: Envelope, reply: AppendEntriesRe
         progress.probe_from(_next_index(state, progress, reply))
 
 
+def _prove_match_is_ours(state: State, envelope: Envelope, reply: AppendEntriesReply) -> None:
+    """Raises MessageError if a follower of this leader claims to match more than there is."""
+    if state.office is None or reply.term != state.current_term or reply.match <= state.log.last_index:
+        return
+    raise MessageError(f"{envelope.sender} claims match {reply.match}, our log ends at {state.log.last_index}")
+
+
 def _refusal_is_news(progress: Progress, reply: AppendEntriesReply) -> bool:
-    """A refusal of what is known to match, or of a probe that was answered already, is late."""
-    if reply.prev_index <= progress.match_index:
+    """A refusal of what is known to match, of a probe that was answered already, or of an older term, is late."""
+    if reply.prev_index <= progress.match_index or reply.conflict_index == 0:
         return False
     return progress.phase is Phase.REPLICATE or reply.prev_index == progress.next_index - 1
 
@@ -181,7 +187,9 @@ def handle_append_entries(state: State, envelope: Envelope, request: AppendEntri
     """Figure 2, AppendEntries. The reply leaves when what it claims is on stable storage."""
     prove_contiguous(request)
     if rules.term_is_stale(theirs=request.term, ours=state.current_term):
-        return _refuse(state, envelope, request, exchange)
+        refusal = _refused(state, request)
+        return state.outbox.reply(exchange, state.answer(envelope, refusal), said_in=state.current_term)
+    prove_spares_committed(state, request)
     election.heard_leader(state, envelope.sender, request.term)
     skip_snapshot(state, request)
     if not rules.log_matches(prev_term=request.prev_term, our_term_at_prev=state.log.term_at(request.prev_index)):
@@ -218,6 +226,14 @@ def prove_contiguous(request: AppendEntries) -> None:
         index, term = Index(frame_index), Term(frame_term)
 
 
+def prove_spares_committed(state: State, request: AppendEntries) -> None:
+    """Raises MessageError if this would overwrite what is committed here: every leader has that (paper §5.4.3)."""
+    for frame in request.frames[: max(0, state.commit_index - request.prev_index)]:
+        term, index = framing.term_and_index(frame)
+        if state.log.term_at(index) not in (None, term):
+            raise MessageError(f"entry {index} of term {term} would overwrite what is committed")
+
+
 def skip_snapshot(state: State, request: AppendEntries) -> None:
     """Drops from the request what the snapshot holds, and lets the rest begin at the base.
 
@@ -245,21 +261,25 @@ def _store(state: State, request: AppendEntries) -> None:
 
 def _refuse(state: State, envelope: Envelope, request: AppendEntries, exchange: Exchange) -> None:
     """Says where this log parts from the leader's: the conflicting term and its first index here."""
-    conflict_term, conflict_index = Term(0), Index(state.log.last_index + 1)
-    if request.prev_index <= state.log.last_index:
-        our_term = state.log.term_at(request.prev_index)
-        if our_term is not None and request.prev_index > state.log.base_index:
-            conflict_term = our_term
-            conflict_index = state.log.first_index_of_term_at(request.prev_index)
-    reply = AppendEntriesReply(
+    refusal = _refused(state, request)
+    refusal.conflict_index = Index(state.log.last_index + 1)
+    our_term = state.log.term_at(request.prev_index)
+    if our_term is not None and request.prev_index > state.log.base_index:
+        refusal.conflict_term = our_term
+        refusal.conflict_index = state.log.first_index_of_term_at(request.prev_index)
+    state.outbox.reply(exchange, state.answer(envelope, refusal), said_in=state.current_term)
+
+
+def _refused(state: State, request: AppendEntries) -> AppendEntriesReply:
+    """A refusal that says nothing of the log."""
+    return AppendEntriesReply(
         term=state.current_term,
         success=False,
         prev_index=request.prev_index,
         match=Index(0),
-        conflict_term=conflict_term,
-        conflict_index=conflict_index,
+        conflict_term=Term(0),
+        conflict_index=Index(0),
     )
-    state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)
 
 
 # -------------------------------------------------------------------------------- what is applied

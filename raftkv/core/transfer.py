@@ -53,10 +53,10 @@ def go_on(state: State) -> None:
 def handle_timeout_now(state: State, envelope: Envelope, request: TimeoutNow, exchange: Exchange) -> None:
     """The present leader wants this node to stand; neither PreVote nor a heard leader is in the way."""
     accepted = request.term == state.current_term and state.is_voter and state.office is None
-    reply = TimeoutNowReply(state.current_term, accepted)
-    state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)
     if accepted:
         election.stand(state, transfer=True)
+    reply = TimeoutNowReply(state.current_term, accepted)
+    state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)
 
 
 def handle_timeout_now_reply(state: State, envelope: Envelope, reply: TimeoutNowReply) -> None:

@@ -122,11 +122,14 @@ class Configuration:
             version, current, outgoing = msgpack.unpackb(packed, strict_map_key=True)
             if version != 1:
                 raise MessageError(f"configuration of unknown version {version!r}")
-            return Configuration(
+            found = Configuration(
                 _unpack_membership(current), None if outgoing is None else _unpack_membership(outgoing)
             )
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(f"not a configuration: {error}") from error
+        if not all(found.voter_sets()):
+            raise MessageError("a configuration in which nobody votes")
+        return found
 
 
 def _pack_membership(membership: Membership) -> list[Any]:
