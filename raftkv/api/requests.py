@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from raftkv.api.problems import Code, RequestRefused, bad_request
-from raftkv.api.settings import ApiSettings
+from raftkv.http.heads import HEAD_BYTES_MAX, TARGET_BYTES_MAX
 from raftkv.kv.commands import ABSENT, ANY, KEY_BYTES_MAX, NUMBER_MAX, PRESENT, SESSION_BYTES, Expect, Numbered
 
 CONTENT_LENGTH: Final = b"content-length"
@@ -44,7 +44,6 @@ _HEEDED: Final = frozenset(
 )
 _NOT_IN_A_TARGET: Final = re.compile(rb"[^\x21\x22\x24-\x7e]")
 """``#`` (0x23) too: a fragment is never sent, so whoever sends one meant it as part of the key."""
-_ABSOLUTE_FORM: Final = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
@@ -84,46 +83,32 @@ class Request:
         return self.path if self.query is None else self.path + b"?" + self.query
 
 
-def read_head(head: Head, settings: ApiSettings) -> Request:
+def read_head(head: Head) -> Request:
     """The request in a head; raises RequestRefused where it breaks a rule of every route."""
     if head.http_version not in ((1, 1), (1, 0)):
         raise bad_request("only HTTP/1.1 and HTTP/1.0 are spoken here")
     headers: dict[bytes, bytes] = {}
+    if len(head.target) > TARGET_BYTES_MAX:
+        raise RequestRefused(Code.URI_TOO_LONG, f"a target has at most {TARGET_BYTES_MAX} bytes")
     head_bytes = len(head.method) + len(head.target) + _REQUEST_LINE_BYTES
-    if head_bytes > settings.head_bytes_max:
-        raise uri_too_long(settings)
     for name, value in head.headers:
         head_bytes += len(name) + len(value) + _FIELD_BYTES
         name = name.lower()
         if name in _HEEDED:
             headers[name] = value if name not in headers else headers[name] + b", " + value
-    if head_bytes > settings.head_bytes_max:
-        raise head_too_large(settings)
+    if head_bytes > HEAD_BYTES_MAX:
+        raise RequestRefused(Code.HEAD_TOO_LARGE, f"a head has at most {HEAD_BYTES_MAX} bytes")
     path, query = _split_target(head.target)
     request = Request(head.method, path, query, headers)
     _check_framing(request, head.http_version)
     return request
 
 
-def uri_too_long(settings: ApiSettings) -> RequestRefused:
-    """A 414, to be raised."""
-    return RequestRefused(Code.URI_TOO_LONG, f"a request head may have {settings.head_bytes_max} bytes")
-
-
-def head_too_large(settings: ApiSettings) -> RequestRefused:
-    """A 431, to be raised."""
-    return RequestRefused(Code.HEAD_TOO_LARGE, f"a request head may have {settings.head_bytes_max} bytes")
-
-
 def _split_target(target: bytes) -> tuple[bytes, bytes | None]:
     if _NOT_IN_A_TARGET.search(target):
         raise bad_request("a target has printable ASCII only, and no '#'; percent-encode the rest")
     if not target.startswith(b"/"):
-        authority = _ABSOLUTE_FORM.match(target)  # RFC 9112 section 3.2.2: every server must take this form
-        if authority is None:
-            raise bad_request("a target starts with '/'")
-        target = target[authority.end() :]
-        target = target if target.startswith(b"/") else b"/" + target
+        raise bad_request("a target begins with a slash")
     path, mark, query = target.partition(b"?")
     return path, query if mark else None
 

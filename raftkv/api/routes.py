@@ -89,7 +89,7 @@ class Api:
     def begin(self, head: Head) -> Decision:
         """The answer where the head settles it, otherwise what to do with the body."""
         try:
-            decision = self._decide(read_head(head, self.settings))
+            decision = self._decide(read_head(head))
         except RequestRefused as refused:
             decision = refused_response(refused)
         if head.method != "HEAD":

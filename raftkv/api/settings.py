@@ -18,8 +18,6 @@ class ApiSettings:
 
     max_value_bytes: int = 1024 * 1024
     """The largest value that a PUT is taken with."""
-    head_bytes_max: int = 32 * 1024
-    """Request line and header fields together; a target alone over it is 414, otherwise 431."""
     structured_body_bytes_max: int = 64 * 1024
     """JSON and msgpack bodies of sessions and administration."""
     bodies_bytes_max: int = 64 * 1024 * 1024

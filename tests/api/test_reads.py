@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raftkv.api.requests import query_parameters
 from raftkv.kv.queries import Get
 from raftkv.outcomes import Answered, Consistency, ReadTimedOut, Refused, TooStale, Why
 from tests.api.fronts import Client
@@ -106,6 +107,10 @@ def test_what_becomes_of_a_read(client: Client, outcome: object, status: int, co
     answer = client.get("a")
     assert (answer.status, answer.code) == (status, code)
     assert "Raftkv-Applied-Index" not in answer
+
+
+def test_a_plus_in_a_query_is_a_space() -> None:
+    assert query_parameters(b"a=x+y%2Bz&b", known=frozenset({b"a", b"b"})) == {b"a": b"x y+z", b"b": b""}
 
 
 def test_reads_ignore_sessions(client: Client) -> None:

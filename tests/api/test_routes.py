@@ -110,31 +110,30 @@ def test_no_route_takes_unknown_parameters(client: Client, path: str) -> None:
     assert client.service.submitted == [] and client.service.transfers == []
 
 
-def test_the_absolute_form_is_the_same_request(client: Client) -> None:
-    assert client.ask("PUT", "http://elsewhere.test:80/v1/kv/a", None, b"v").status == 201
-    assert client.stored(b"a") == b"v"
-    assert client.ask("GET", "http://elsewhere.test?x").status == 404
+@pytest.mark.parametrize("target", ["http://n1.test/v1/kv/a", "HTTP://n1.test/v1/kv/a", "https://n1.test", "*"])
+def test_a_node_is_no_proxy(client: Client, target: str) -> None:
+    assert client.ask("PUT", target, None, b"v").status == 400
+    assert client.service.submitted == []
 
 
 def test_heads_up_to_32_kib_are_taken(client: Client) -> None:
-    fits = "x" * (32 * 1024 - 200)
-    assert client.put("a", headers={"X-Padding": fits}).status == 201
-    assert client.ask("GET", "/v1/kv/a?x=" + fits).status == 400
+    assert client.put("a", headers={"X-Padding": "x" * (32 * 1024 - 200)}).status == 201
+    assert client.ask("GET", "/v1/kv/a?x=" + "x" * 16_000).status == 400
 
 
 def test_longer_heads_are_refused(client: Client) -> None:
     """faults 63: a head without end is not read to its end."""
     answer = client.put("a", headers={"X-Padding": "x" * 32 * 1024})
     assert (answer.status, answer.code) == (431, "head_too_large")
-    many = [(f"X-{number}", "x" * 100) for number in range(320)]
+    many = [(f"X-{number}", "x" * 500) for number in range(90)]
     assert client.ask("PUT", "/v1/kv/a", many, b"v").code == "head_too_large"
-    assert client.ask("GET", "/v1/kv/" + "x" * 32 * 1024).code == "uri_too_long"
-    assert client.ask("GET", "/v1/kv/a?" + "x" * 32 * 1024).status == 414
+    assert client.ask("GET", "/v1/kv/" + "x" * 16 * 1024).code == "uri_too_long"
+    assert client.ask("GET", "/v1/kv/a?" + "x" * 16 * 1024).status == 414
     assert client.service.submitted == []
 
 
 PURE_ONLY = [b"", b"*", b"v1/kv/a", b"a:1", b"/v1/kv/\xff", b"/v1/kv/a b", b"/v1/kv/\0", b"/v1/kv/a\n", b"/v1/kv/\x7f",
-             b"http:///v1/kv/a", b"ftp://h/v1/kv/a", b"/v1/kv/a#b", b"#", b"?"]  # fmt: skip
+             b"http:///v1/kv/a", b"http://h/v1/kv/a", b"/v1/kv/a#b", b"#", b"?"]  # fmt: skip
 
 
 @pytest.mark.parametrize("target", PURE_ONLY)

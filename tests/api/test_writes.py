@@ -86,11 +86,6 @@ def test_a_redirect_repeats_path_and_query_as_they_came(client: Client, target: 
     assert client.ask("GET", target)["Location"] == "http://n2.test:7402" + target
 
 
-def test_a_target_in_absolute_form_is_redirected_by_its_path(client: Client) -> None:
-    client.service.led = FOLLOWS
-    assert client.ask("PUT", "http://n9.test/v1/kv/a%2f")["Location"] == "http://n2.test:7402/v1/kv/a%2f"
-
-
 def test_what_is_wrong_in_itself_is_refused_rather_than_redirected(client: Client) -> None:
     client.service.led = FOLLOWS
     assert client.put("a", headers={"If-Match": "1"}).status == 400
