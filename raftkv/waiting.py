@@ -48,12 +48,8 @@ class WaitingWrites:
         """They stand in the log from first_index on, in this term."""
         for index, write in enumerate(writes, first_index):
             write.term = term
-            earlier = self._by_index.get(index)
-            if earlier is not None:
-                self._overtaken.setdefault(index, []).append(earlier)
-            self._by_index[index] = write
+            self._put(index, write)
             self._deadlines.append((write.deadline_us, index))
-            self.bytes_in_flight += len(write.command)
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         """The entry (index, term) was executed; another write that stood there never will be."""
@@ -69,10 +65,9 @@ class WaitingWrites:
         """Whoever's deadline has come gets Unknown."""
         while self._deadlines and self._deadlines[0][0] <= now_us:
             _, index = self._deadlines.popleft()
-            waiting = self._leaving(index)
-            for write in waiting:
+            for write in self._leaving(index):
                 if write.deadline_us > now_us:
-                    self._put_back(index, write)
+                    self._put(index, write)
                 else:
                     write.done(Unknown())
 
@@ -93,7 +88,10 @@ class WaitingWrites:
             self.bytes_in_flight -= len(one.command)
         return leaving
 
-    def _put_back(self, index: int, write: WaitingWrite) -> None:
+    def _put(self, index: int, write: WaitingWrite) -> None:
+        earlier = self._by_index.get(index)
+        if earlier is not None:
+            self._overtaken.setdefault(index, []).append(earlier)
         self._by_index[index] = write
         self.bytes_in_flight += len(write.command)
 

@@ -1,0 +1,152 @@
+"""Clients that wait: each is told once what became of its request, and no index forgets anybody."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raftkv.outcomes import Applied, Consistency, ReadTimedOut, Superseded, TooStale, Unknown
+from raftkv.waiting import WaitingRead, WaitingReads, WaitingWrite, WaitingWrites, expire_reads
+
+
+class Desk:
+    """Writes and reads with names; what each was told, in order."""
+
+    def __init__(self) -> None:
+        self.writes = WaitingWrites()
+        self.told: list[tuple[str, Any]] = []
+
+    def write(self, name: str, *, deadline_us: int = 1000) -> WaitingWrite:
+        return WaitingWrite(name.encode(), lambda outcome: self.told.append((name, outcome)), deadline_us)
+
+    def read(
+        self, name: str, *, deadline_us: int = 1000, consistency: Consistency = Consistency.LINEARIZABLE
+    ) -> WaitingRead:
+        return WaitingRead(None, consistency, lambda outcome: self.told.append((name, outcome)), deadline_us)
+
+
+def test_an_applied_write_gets_its_answer():
+    desk = Desk()
+    desk.writes.add([desk.write("x"), desk.write("y")], first_index=5, term=2)
+    desk.writes.applied(5, 2, "first")
+    desk.writes.applied(6, 2, "second")
+    assert desk.told == [("x", Applied(5, "first")), ("y", Applied(6, "second"))]
+    assert len(desk.writes) == desk.writes.bytes_in_flight == 0
+
+
+def test_another_term_at_the_index_supersedes():
+    """faults 69"""
+    desk = Desk()
+    desk.writes.add([desk.write("x")], first_index=5, term=2)
+    desk.writes.applied(5, 3, "not x's answer")
+    assert desk.told == [("x", Superseded())]
+
+
+def test_an_entry_that_is_no_command_supersedes():
+    desk = Desk()
+    desk.writes.add([desk.write("x")], first_index=5, term=2)
+    desk.writes.passed(5)
+    assert desk.told == [("x", Superseded())]
+
+
+def test_what_is_applied_where_nobody_waits_tells_nobody():
+    desk = Desk()
+    desk.writes.add([desk.write("x")], first_index=5, term=2)
+    desk.writes.applied(4, 2, None)
+    desk.writes.passed(6)
+    assert desk.told == []
+
+
+def test_at_its_deadline_a_write_is_unknown_and_only_then():
+    """faults 50"""
+    desk = Desk()
+    desk.writes.add([desk.write("x", deadline_us=1000)], first_index=5, term=2)
+    desk.writes.expire(999)
+    assert desk.told == []
+    desk.writes.expire(1000)
+    assert desk.told == [("x", Unknown())]
+    desk.writes.applied(5, 2, "too late to tell")
+    assert len(desk.told) == 1
+
+
+def test_two_terms_at_one_index_are_both_decided_by_what_commits():
+    """faults 69: proposed, truncated, and proposed again at the same index by the same node."""
+    desk = Desk()
+    desk.writes.add([desk.write("old")], first_index=5, term=2)
+    desk.writes.add([desk.write("new")], first_index=5, term=4)
+    assert len(desk.writes) == 2
+    desk.writes.applied(5, 4, "new's answer")
+    assert desk.told == [("old", Superseded()), ("new", Applied(5, "new's answer"))]
+    assert len(desk.writes) == desk.writes.bytes_in_flight == 0
+
+
+def test_three_at_one_index_expire_one_by_one():
+    """faults 69: none of them is forgotten because another's deadline came first."""
+    desk = Desk()
+    for term, name in ((2, "one"), (4, "two"), (6, "three")):
+        desk.writes.add([desk.write(name, deadline_us=term * 1000)], first_index=5, term=term)
+    desk.writes.expire(2000)
+    assert desk.told == [("one", Unknown())]
+    assert (len(desk.writes), desk.writes.bytes_in_flight) == (2, len("two" + "three"))
+    desk.writes.expire(4000)
+    assert desk.told[1:] == [("two", Unknown())]
+    desk.writes.applied(5, 6, "done")
+    assert desk.told[2:] == [("three", Applied(5, "done"))]
+    assert len(desk.writes) == desk.writes.bytes_in_flight == 0
+
+
+def test_the_deadline_of_an_answered_write_tells_the_next_at_its_index_nothing():
+    desk = Desk()
+    desk.writes.add([desk.write("x", deadline_us=1000)], first_index=5, term=2)
+    desk.writes.applied(5, 3, None)
+    desk.writes.add([desk.write("y", deadline_us=5000)], first_index=5, term=4)
+    desk.writes.expire(1000)
+    assert [name for name, _ in desk.told] == ["x"]
+    assert desk.writes.next_deadline_us() == 5000
+
+
+def test_the_next_deadline_is_of_somebody_who_waits():
+    desk = Desk()
+    assert desk.writes.next_deadline_us() is None
+    desk.writes.add([desk.write("x", deadline_us=1000), desk.write("y", deadline_us=2000)], first_index=5, term=2)
+    assert desk.writes.next_deadline_us() == 1000
+    desk.writes.applied(5, 2, None)
+    assert desk.writes.next_deadline_us() == 2000
+    desk.writes.applied(6, 2, None)
+    assert desk.writes.next_deadline_us() is None
+
+
+# ------------------------------------------------------------------------------------------- reads
+
+
+def test_reads_are_reached_in_the_order_of_their_indexes():
+    desk, reads = Desk(), WaitingReads()
+    third, first, second = desk.read("third"), desk.read("first"), desk.read("second")
+    reads.add([third], index=9)
+    reads.add([first], index=3)
+    reads.add([second], index=3)
+    assert reads.reached(2) == []
+    assert reads.reached(3) == [first, second]
+    assert len(reads) == 1
+    assert reads.reached(10) == [third]
+
+
+def test_reads_expire_by_their_own_deadlines():
+    desk, reads = Desk(), WaitingReads()
+    reads.add([desk.read("x", deadline_us=1000), desk.read("y", deadline_us=2000)], index=9)
+    reads.add([desk.read("z", deadline_us=500, consistency=Consistency.STALE)], index=3)
+    assert reads.next_deadline_us() == 500
+    reads.expire(499)
+    assert desk.told == []
+    reads.expire(1000)
+    assert sorted(desk.told, key=lambda told: told[0]) == [("x", ReadTimedOut()), ("z", TooStale())]
+    assert (len(reads), reads.next_deadline_us()) == (1, 2000)
+    reads.expire(2000)
+    assert (len(reads), reads.next_deadline_us()) == (0, None)
+
+
+def test_expired_reads_leave_their_list():
+    desk = Desk()
+    waiting = [desk.read("x", deadline_us=1000), desk.read("y", deadline_us=2000)]
+    expire_reads(waiting, 1500)
+    assert [name for name, _ in desk.told] == ["x"]
+    assert len(waiting) == 1
