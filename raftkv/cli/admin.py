@@ -18,7 +18,7 @@ from raftkv.cli.overview import NodeView, console, leader_among, nodes_table, vi
 @shared_options
 def status(options: Shared) -> None:
     """Show every node: its role, term, and how far it has come."""
-    show_views(view_cluster(options.urls()), options)
+    show_views(view_cluster(options.urls()), options, names=options.names())
 
 
 def show_views(views: list[NodeView], options: Shared, *, names: dict[str, str] | None = None) -> None:

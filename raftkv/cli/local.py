@@ -45,34 +45,40 @@ def cluster() -> None:
 def up(nodes: str | None, data_dir: Path, base_port: int | None, detach: bool, options: Shared) -> int:
     """Start the cluster, or go on with the one whose data is there."""
     with _signals_interrupt():
-        local = _started(data_dir, int(nodes) if nodes else None, base_port, options, detach)
-        return 0 if local is None or detach else _stay(local)
+        local = _started(data_dir, int(nodes) if nodes else None, base_port, options)
+        if local is None:
+            return 0
+        if not detach:
+            return _stay(local, options)
+        _present(local, options, detach=True)
+        return 0
 
 
-def _started(
-    data_dir: Path, nodes: int | None, base_port: int | None, options: Shared, detach: bool
-) -> LocalCluster | None:
-    """The cluster, serving and shown; None: it already ran."""
+def _started(data_dir: Path, nodes: int | None, base_port: int | None, options: Shared) -> LocalCluster | None:
+    """The cluster, serving; None: it already ran."""
     with local_cluster.exclusively(data_dir):
         local = LocalCluster(data_dir, local_cluster.plan(data_dir, nodes=nodes, base_port=base_port))
         if len(local.record.alive()) == len(local.record.nodes):
-            _show(local, view_nodes(local.urls), options)
+            _show(local, view_nodes(local.record.urls), options)
             click.echo(f"The cluster in {data_dir} is already running. {_how_to_stop(data_dir)}", err=True)
             return None
         try:
             local_cluster.start_missing(local)
             with _waiting(options):
-                views = local_cluster.wait_until_serving(local)
+                local_cluster.wait_until_serving(local)
         except BaseException:
             local_cluster.stop_children(local)
             raise
-    _show(local, views, options)
-    if not options.wants_json:
-        _show_what_to_try(local, detach=detach)
     return local
 
 
-def _stay(local: LocalCluster) -> int:
+def _present(local: LocalCluster, options: Shared, *, detach: bool) -> None:
+    _show(local, view_nodes(local.record.urls), options)
+    if not options.wants_json:
+        _show_what_to_try(local, detach=detach)
+
+
+def _stay(local: LocalCluster, options: Shared) -> int:
     """Stays until the nodes are gone or somebody interrupts; then all of them are stopped."""
     failed = []
 
@@ -87,12 +93,17 @@ def _stay(local: LocalCluster) -> int:
             click.echo(f"{node.id} stopped", err=True)
 
     try:
+        _present(local, options, detach=False)
         local_cluster.watch(local, on_end=on_end)
     except KeyboardInterrupt:
         click.echo("\nStopping … (Ctrl-C again kills)", err=True)
         with local_cluster.exclusively(local.directory):
             _tell_endings(local_cluster.stop(local))
         return 0
+    except BaseException:
+        with local_cluster.exclusively(local.directory):
+            local_cluster.stop(local)
+        raise
     return CommandFailed.exit_code if failed else 0
 
 
@@ -118,8 +129,7 @@ def down(data_dir: Path, options: Shared) -> None:
 def local_status(data_dir: Path, options: Shared) -> None:
     """Show the nodes of the cluster: role, term, and how far each has come."""
     local = _existing(data_dir)
-    names = {node.url: node.id for node in local.record.nodes}
-    show_views(view_nodes(local.urls), options, names=names)
+    show_views(view_nodes(local.record.urls), options, names=local.record.names)
 
 
 def _existing(data_dir: Path) -> LocalCluster:
@@ -192,7 +202,7 @@ def _show(local: LocalCluster, views: Sequence[NodeView], options: Shared) -> No
 def _show_what_to_try(local: LocalCluster, *, detach: bool) -> None:
     screen = console()
     url = local.record.nodes[0].url
-    elsewhere = () if _is_default(local.directory) else ("--endpoints", ",".join(local.urls))
+    elsewhere = () if _is_default(local.directory) else ("--endpoints", ",".join(local.record.urls))
     screen.print("Try:")
     for line in (
         _command("put", "greeting", "hello", *elsewhere),

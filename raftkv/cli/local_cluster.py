@@ -52,11 +52,6 @@ class LocalCluster:
     record: Record
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Of all nodes, in order of id."""
-        return tuple(node.url for node in self.record.nodes)
-
     def log_path(self, id: str) -> Path:
         """Where the node's output goes."""
         return self.directory / f"{id}.log"
@@ -156,7 +151,7 @@ def wait_until_serving(cluster: LocalCluster, *, timeout_s: float = SERVING_TIME
     """
     deadline = time.monotonic() + timeout_s
     while True:
-        views = view_nodes(cluster.urls, timeout_s=1.0)
+        views = view_nodes(cluster.record.urls, timeout_s=1.0)
         leader = leader_among(views)
         leader_id = leader.status.get("id") if leader is not None and leader.status is not None else None
         if leader_id and all(view.status is not None and view.status.get("leader_id") == leader_id for view in views):

@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from raftkv.cli.asking import Cluster
 from raftkv.cli.failures import Unreachable, Unusable
-from raftkv.cli.record import DATA_DIR_DEFAULT, read_record
+from raftkv.cli.record import DATA_DIR_DEFAULT, read_record, record_path
 from raftkv.values import parse_url
 
 PATIENCE_S_DEFAULT: Final = 15.0
@@ -60,10 +60,15 @@ class Shared:
         record = read_record(DATA_DIR_DEFAULT)
         if record is None:
             raise Unreachable(
-                f"no cluster was started here (there is no {DATA_DIR_DEFAULT / 'cluster.json'}). Start one with "
+                f"no cluster was started here (there is no {record_path(DATA_DIR_DEFAULT)}). Start one with "
                 "`raftkv cluster up`, or say where it is with --endpoints or RAFTKV_ENDPOINTS."
             )
-        return tuple(node.url for node in record.nodes)
+        return record.urls
+
+    def names(self) -> dict[str, str]:
+        """The ids of the nodes by URL, as far as they are known before anybody is asked."""
+        record = read_record(DATA_DIR_DEFAULT) if self.endpoints is None else None
+        return {} if record is None else record.names
 
     def cluster(self) -> Cluster:
         """The cluster that the command is about."""

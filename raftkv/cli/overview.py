@@ -65,10 +65,18 @@ def leader_among(views: Sequence[NodeView]) -> NodeView | None:
     return max(leaders, key=lambda view: (view.status or {}).get("term") or 0, default=None)
 
 
+class Screen(Console):
+    """A console that leaves it to the command what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the whole process here, and leave nodes running that nobody watches."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Standard output, as wide as the terminal; a file or pipe gets whole lines."""
-    screen = Console(highlight=False)
-    return screen if screen.is_terminal else Console(highlight=False, width=_WIDTH_OF_FILES)
+    screen = Screen(highlight=False)
+    return screen if screen.is_terminal else Screen(highlight=False, width=_WIDTH_OF_FILES)
 
 
 def nodes_table(views: Sequence[NodeView], *, names: Mapping[str, str] | None = None) -> Table:

@@ -55,6 +55,16 @@ class Record:
 
     nodes: tuple[LocalNode, ...]
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Of all nodes, in order of id."""
+        return tuple(node.url for node in self.nodes)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Ids by URL."""
+        return {node.url: node.id for node in self.nodes}
+
     def alive(self) -> tuple[LocalNode, ...]:
         """The nodes whose processes run."""
         return tuple(node for node in self.nodes if node.is_alive)

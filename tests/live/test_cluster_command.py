@@ -58,6 +58,10 @@ def raftkv(tmp_path: Path) -> Iterator[Command]:
         run("cluster", "down")
 
 
+def piped(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, cwd=directory, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
 def processes(directory: Path) -> list[int]:
     record = json.loads((directory / "raftkv-data" / "cluster.json").read_text())
     return [node["process"]["pid"] for node in record["nodes"] if node["process"] is not None]
@@ -112,7 +116,7 @@ def test_up_starts_only_what_is_missing(raftkv: Command, base_port: int, tmp_pat
 
 def test_five_nodes_in_the_foreground_until_interrupted(raftkv: Command, base_port: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "raftkv", "cluster", "up", "--nodes", "5", "--base-port", str(base_port)]
-    up = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    up = piped(command, tmp_path)
     assert up.stdout is not None
     for line in up.stdout:
         if b"Ctrl-C stops all nodes" in line:
@@ -130,7 +134,7 @@ def test_whatever_ends_the_foreground_command_stops_the_nodes(
     raftkv: Command, base_port: int, tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "raftkv", "cluster", "up", "--base-port", str(base_port)]
-    up = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    up = piped(command, tmp_path)
     eventually(lambda: (tmp_path / "raftkv-data" / "n3.log").exists())
     up.send_signal(number)
     up.communicate(timeout=60)
@@ -140,7 +144,7 @@ def test_whatever_ends_the_foreground_command_stops_the_nodes(
 
 def test_down_from_elsewhere_ends_the_foreground_command(raftkv: Command, base_port: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "raftkv", "cluster", "up", "--base-port", str(base_port)]
-    up = subprocess.Popen(command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    up = piped(command, tmp_path)
     assert up.stdout is not None
     for line in up.stdout:
         if b"Ctrl-C stops all nodes" in line:
@@ -149,3 +153,17 @@ def test_down_from_elsewhere_ends_the_foreground_command(raftkv: Command, base_p
     _, told = up.communicate(timeout=60)
     assert up.returncode == 0
     assert sorted(told.decode().split()) == ["n1", "n2", "n3", *["stopped"] * 3]
+
+
+def test_a_foreground_command_that_nobody_reads_leaves_no_nodes(
+    raftkv: Command, base_port: int, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "raftkv", "cluster", "up", "--base-port", str(base_port)]
+    up = piped(command, tmp_path)
+    assert up.stdout is not None
+    up.stdout.close()
+    up.wait(timeout=60)
+    assert up.stderr is not None
+    up.stderr.close()
+    assert processes(tmp_path) == []
+    assert all(is_free(base_port + i) for i in range(3))
