@@ -133,7 +133,7 @@ class GuardedHandler(web.RequestHandler):
             content.set_exception(web.RequestPayloadError(str(refusal)))
 
     def _newest_content(self) -> StreamReader | None:
-        """The body that is being received. aiohttp tells nobody, and lets its reader wait for ever on a parser error."""
+        """The body that is being received: aiohttp, left alone, lets its reader wait for ever on a parser error."""
         if self._messages:
             return self._messages[-1][1]
         return None if self._current_request is None else self._current_request.content

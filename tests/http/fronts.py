@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from aiohttp import web
 
@@ -121,6 +121,10 @@ class Wire:
 
     async def ended(self) -> bool:
         return await self.rest() == b""
+
+    def stop_reading(self) -> None:
+        """What the server sends is left in the kernel."""
+        cast(asyncio.Transport, self.writer.transport).pause_reading()
 
     def close(self) -> None:
         self.writer.close()

@@ -57,7 +57,7 @@ async def test_client_that_reads_nothing_is_not_read_either_and_is_cut_off(front
     """faults 63, 65: a stalled reader neither fills our memory nor stays for ever."""
     port, recorder = await fronts.lean(write_stall_timeout_s=0.2)
     wire = await fronts.wire(port)
-    wire.writer.transport.pause_reading()
+    wire.stop_reading()
     for _ in range(40):
         wire.send(post(b"/raft/large-answer", b"1000000"))
     await until(lambda: recorder.closed_count)

@@ -1,0 +1,212 @@
+"""The link to a peer: who is told what, when the peer answers, does not, refuses, or is gone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from raftkv.core.messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply, Introduction
+from tests.http.fronts import until
+from tests.transport.peers import Node, Peers
+from tests.transport.samples import append, envelope, heartbeat
+
+
+async def test_every_connection_begins_with_an_introduction(peers: Peers):
+    peer = await peers.peer()
+    link, node = await peers.connected(peer)
+    link.send(envelope(heartbeat()))
+    link.send(envelope(append(b"a")))
+    await until(lambda: len(node.replies) == 2)
+    assert [type(heard) for heard in peer.heard[:2]] == [Introduction, Introduction]
+    peer.stop()
+    await peer.listen()
+    await until(lambda: len(node.introduced) == 4)
+
+
+async def test_requests_get_their_replies(peers: Peers):
+    peer = await peers.peer()
+    link, node = await peers.connected(peer)
+    for round in range(50):
+        link.send(envelope(heartbeat(round)))
+    await until(lambda: len(node.replies) == 50)
+    assert [reply.round for reply in node.replies if isinstance(reply, HeartbeatReply)] == list(range(50))
+    assert node.failed == []
+
+
+async def test_held_append_delays_no_heartbeat(peers: Peers):
+    """The control lane goes on while a bulk reply waits for the peer's disk."""
+    peer = await peers.peer()
+    peer.holds = lambda message: isinstance(message, AppendEntries)
+    link, node = await peers.connected(peer)
+    link.send(envelope(append(bytes(1024 * 1024))))
+    await until(lambda: peer.held)
+    link.send(envelope(heartbeat()))
+    await until(lambda: node.replies)
+    assert [type(reply) for reply in node.replies] == [HeartbeatReply]
+    peer.release()
+    await until(lambda: len(node.replies) == 2)
+    assert type(node.replies[1]) is AppendEntriesReply
+
+
+async def test_appends_of_a_mebibyte_are_pipelined(peers: Peers):
+    peer = await peers.peer()
+    link, node = await peers.connected(peer)
+    for _ in range(4):
+        link.send(envelope(append(bytes(1024 * 1024))))
+    assert node.failed == []
+    await until(lambda: len(node.replies) == 4)
+
+
+async def test_full_lane_fails_a_request_at_once(peers: Peers):
+    peer = await peers.peer()
+    peer.holds = lambda message: True
+    link, node = await peers.connected(peer, bulk_outstanding_max=2)
+    for _ in range(3):
+        link.send(envelope(append(b"a")))
+    assert [why for _, why in node.failed] == ["too many requests are outstanding"]
+    await until(lambda: len(peer.held) == 2)
+    peer.release()
+    await until(lambda: len(node.replies) == 2)
+
+
+async def test_request_without_a_connection_fails_at_once(peers: Peers):
+    peer = await peers.peer()
+    peer.stop()
+    node = Node()
+    link = peers.link(peer, node)
+    link.send(envelope(heartbeat()))
+    assert [why for _, why in node.failed] == ["not connected"]
+
+
+async def test_lost_connection_fails_what_is_outstanding_and_is_made_again(peers: Peers):
+    peer = await peers.peer()
+    peer.holds = lambda message: True
+    link, node = await peers.connected(peer)
+    for round in range(3):
+        link.send(envelope(heartbeat(round)))
+    await until(lambda: len(peer.held) == 3)
+    peer.stop()
+    await until(lambda: len(node.failed) == 3)
+    assert [message.round for message, _ in node.failed if isinstance(message, Heartbeat)] == [0, 1, 2]
+    peer.release()
+    peer.holds = lambda message: False
+    await peer.listen()
+    await until(lambda: link.is_connected)
+    link.send(envelope(heartbeat(9)))
+    await until(lambda: node.replies)
+    assert len(node.failed) == 3
+
+
+async def test_peer_that_does_not_answer_loses_the_connection(peers: Peers):
+    """faults 63: a deadline for every exchange; a late answer can then reach nobody."""
+    peer = await peers.peer()
+    peer.holds = lambda message: True
+    link, node = await peers.connected(peer, control_timeout_s=0.1)
+    link.send(envelope(heartbeat(1)))
+    link.send(envelope(heartbeat(2)))
+    await until(lambda: len(node.failed) == 2)
+    assert {why for _, why in node.failed} == {"no answer within 0.1 s"}
+    peer.release()
+    await until(lambda: len(node.introduced) == 3)
+    assert node.replies == []
+
+
+async def test_deadline_runs_from_each_request(peers: Peers):
+    """An answered request does not lend its time to the next one, nor take it away."""
+    peer = await peers.peer()
+    link, node = await peers.connected(peer, control_timeout_s=0.2)
+    clock = asyncio.get_running_loop().time
+    until_s = clock() + 0.5
+    while clock() < until_s:
+        answered = len(node.replies)
+        link.send(envelope(heartbeat()))
+        await until(lambda: len(node.replies) > answered)  # noqa: B023  # awaited within the turn
+    peer.holds = lambda message: True
+    began_s = clock()
+    link.send(envelope(heartbeat()))
+    await until(lambda: node.failed)
+    assert 0.15 < clock() - began_s < 2.0
+
+
+async def test_wrong_cluster_is_reported_in_the_peers_words(peers: Peers):
+    """faults 32."""
+    peer = await peers.peer()
+    peer.refuses = True
+    link, node = await peers.connected(peer)
+    link.send(envelope(heartbeat()))
+    await until(lambda: node.wrong_cluster)
+    assert node.wrong_cluster == ["this is another cluster"]
+    assert [why for _, why in node.failed] == ["refused: 409 wrong_cluster: this is another cluster"]
+
+
+async def test_reply_of_another_kind_is_a_failure(peers: Peers):
+    peer = await peers.peer()
+    peer.wrong_reply = True
+    link, node = await peers.connected(peer)
+    link.send(envelope(append(b"a")))
+    await until(lambda: node.failed)
+    assert node.replies == []
+
+
+async def test_peer_that_moves_is_found_at_its_new_place(peers: Peers):
+    old, new = await peers.peer(), await peers.peer()
+    old.holds = lambda message: True
+    link, node = await peers.connected(old)
+    link.send(envelope(heartbeat()))
+    await until(lambda: old.held)
+    link.move(new.url)
+    await until(lambda: len(node.introduced) == 4)
+    assert [why for _, why in node.failed] == ["the peer has moved"]
+    link.send(envelope(heartbeat()))
+    await until(lambda: node.replies)
+    assert len(new.heard) == 3
+
+
+async def test_introduction_can_be_said_again(peers: Peers):
+    peer = await peers.peer()
+    link, node = await peers.connected(peer)
+    link.introduce()
+    await until(lambda: len(node.introduced) == 3)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nabc", b"", None]
+)
+async def test_what_is_no_peer_is_left_and_tried_again_later(peers: Peers, answer):
+    """faults 63: garbage, half an answer, or a close at once; attempts do not become a storm."""
+    peer = await peers.peer()
+    peer.stop()
+    attempts: list[float] = []
+
+    class NoPeer(asyncio.Protocol):
+        def connection_made(self, transport):
+            attempts.append(asyncio.get_running_loop().time())
+            self.transport = transport
+            if answer is None:
+                transport.close()
+
+        def data_received(self, data):
+            self.transport.write(answer)
+            self.transport.close()
+
+    server = await asyncio.get_running_loop().create_server(NoPeer, "127.0.0.1", peer.port)
+    node = Node()
+    peers.link(peer, node, control_timeout_s=0.1, bulk_timeout_s=0.1, reconnect_first_s=0.05)
+    await until(lambda: len(attempts) >= 6)
+    assert attempts[5] - attempts[0] > 0.05
+    assert node.introduced == []
+    server.close()
+    await peer.listen()
+    await until(lambda: len(node.introduced) == 2)
+
+
+async def test_closing_fails_what_is_outstanding(peers: Peers):
+    peer = await peers.peer()
+    peer.holds = lambda message: True
+    link, node = await peers.connected(peer)
+    link.send(envelope(heartbeat()))
+    await link.close()
+    assert [why for _, why in node.failed] == ["this node is stopping"]
+    link.send(envelope(heartbeat()))
+    assert node.failed[1][1] == "not connected"
