@@ -166,6 +166,14 @@ def test_a_body_without_a_sure_end_is_refused(
     assert isinstance(answer, Response) and answer.status == 400
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", b"/v1/kv/a"), ("POST", b"/v1/sessions")])
+def test_a_body_that_is_said_to_be_too_large_is_refused_unread(service: FakeService, method: str, path: bytes) -> None:
+    """faults 60: by the head alone."""
+    headers = [(b"Content-Length", b"100000000"), (b"Content-Type", b"application/json")]
+    answer = api_of(service).begin(Head(method, path, headers))
+    assert isinstance(answer, Response) and answer.status == 413
+
+
 def test_a_body_that_turns_out_too_large_is_refused(service: FakeService) -> None:
     """faults 60: a front that does not count is caught by the semantics."""
     pending = api_of(service).begin(Head("PUT", b"/v1/kv/a", [(b"Transfer-Encoding", b"chunked")]))
