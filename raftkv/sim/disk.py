@@ -18,7 +18,6 @@ in the middle of or after one of them: it raises Crash, and so does every call f
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -26,7 +25,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from raftkv.errors import DiskFailed
-from raftkv.storage.directory import ALLOCATION_CHUNK_BYTES, assert_plain
+from raftkv.storage.directory import ALLOCATION_CHUNK_BYTES, assert_plain, path_of
 
 PAGE_BYTES: Final = 4096
 SECTOR_BYTES: Final = 512
@@ -283,8 +282,8 @@ class SimulatedDirectory:
         raise Crash
 
     def _failed(self, operation: str, name: str, code: int) -> DiskFailed:
-        path = os.path.join(self._path, name)
-        return DiskFailed(path=path, operation=operation, cause=OSError(code, os.strerror(code)))
+        path = path_of(self, name) if name else self._path
+        return DiskFailed(path=path, operation=operation, cause=OSError(code, f"simulated {errno.errorcode[code]}"))
 
 
 def _rename(names: dict[str, _Inode], change: _Rename) -> None:
@@ -304,7 +303,7 @@ class SimulatedFile:
     @property
     def path(self) -> str:
         """What it is called in messages."""
-        return os.path.join(self._directory.path, self._name)
+        return path_of(self._directory, self._name)
 
     def pread(self, size_bytes: int, *, offset: int) -> bytes:
         """See File."""

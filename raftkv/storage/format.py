@@ -32,7 +32,7 @@ from typing import Final
 import google_crc32c
 
 from raftkv.core.effects import LogBase
-from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, NodeId, Term
+from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Membership, NodeId, Term
 from raftkv.errors import MessageError
 from raftkv.storage.operations import Run
 
@@ -50,6 +50,8 @@ _SEGMENT_START = struct.Struct("<8sIH")
 """Magic, header bytes, format: these and the crc at the end stay where they are in every format."""
 _SEGMENT = struct.Struct("<8sIHQQQ16s16sQQQQQBBII")
 _NO_CLUSTER: Final = bytes(16)
+NO_CONFIGURATION: Final = Configuration(Membership(()))
+"""Before the first entry; the one the cluster was formed with stands in the identity. No bytes in a header."""
 
 
 class BadBytes(Exception):
@@ -96,7 +98,7 @@ class SegmentHeader:
     def encode(self) -> bytes:
         """Whole blocks, ending in their checksum."""
         names = (self.node_id.encode(), (self.voted_for or "").encode())
-        configurations = (self.base.configuration.encode(), self.configuration.encode())
+        configurations = (_packed(self.base.configuration), _packed(self.configuration))
         variable = b"".join((*names, *configurations))
         header_bytes = whole_blocks(_SEGMENT.size + len(variable) + _CRC.size)
         fixed = _SEGMENT.pack(
@@ -118,6 +120,14 @@ class SegmentHeader:
         )
         checked = (fixed + variable).ljust(header_bytes - _CRC.size, b"\0")
         return checked + _CRC.pack(google_crc32c.value(checked))
+
+
+def _packed(configuration: Configuration) -> bytes:
+    return b"" if configuration == NO_CONFIGURATION else configuration.encode()
+
+
+def _unpacked(packed: bytes) -> Configuration:
+    return Configuration.decode(packed) if packed else NO_CONFIGURATION
 
 
 def segment_header_bytes(start: bytes, *, file_bytes: int) -> int:
@@ -159,10 +169,10 @@ def decode_segment_header(data: bytes) -> SegmentHeader:
             incarnation=Incarnation(incarnation),
             term=Term(term),
             voted_for=NodeId(voted_for.decode()) if voted_for else None,
-            base=LogBase(Index(base_index), Term(base_term), Configuration.decode(base_configuration)),
+            base=LogBase(Index(base_index), Term(base_term), _unpacked(base_configuration)),
             first_index=Index(first_index),
             configuration_index=Index(configuration_index),
-            configuration=Configuration.decode(configuration),
+            configuration=_unpacked(configuration),
         )
     except (MessageError, UnicodeDecodeError) as error:
         raise BadBytes(f"the header makes no sense: {error}") from error

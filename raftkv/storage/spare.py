@@ -2,7 +2,7 @@
 
 Told: a directory and a size. Tells: a file of zeros that were really written, and whether the disk has
 room for one. Zeroing 16 MiB takes tens of milliseconds, so ``prepare`` may run in another thread than the
-one that writes the log: it touches only the spare's own files, and a lock makes ``take`` wait for it.
+one that writes the log: it touches only the spare's own files, and a lock makes ``taken`` wait for it.
 
 A spare is room that the disk has already given. While there is none to be had, the log goes on in what is
 left of the present segment, and the node takes no new puts (507), so that what is left serves deletes
@@ -11,7 +11,9 @@ and votes.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Final
 
 from raftkv.errors import DiskFailed
@@ -62,10 +64,12 @@ class Spare:
             self._is_ready, self._room_is_short = True, False
             return True
 
-    def take(self, *, size_bytes: int) -> File:
-        """The spare, opened under its name, at least so long; its caller overwrites and renames it.
+    @contextlib.contextmanager
+    def taken(self, *, size_bytes: int) -> Iterator[File]:
+        """The spare, opened under its name, at least so long; it is renamed before this ends.
 
-        Makes one if none is ready. Raises DiskFailed if there is no room.
+        Makes one if none is ready. Raises DiskFailed if there is no room. Until the end no other can be made:
+        it would get the name that the caller is about to rename.
         """
         with self._lock:
             if not self._is_ready:
@@ -75,10 +79,10 @@ class Spare:
             try:
                 if file.size_bytes() < size_bytes:
                     file.allocate(size_bytes)
-            except DiskFailed:
+                yield file
+            except BaseException:
                 file.close()
                 raise
-            return file
 
     def _found(self) -> bool:
         """A spare from before is as good as a new one: it got its name after its zeros were synced."""

@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from raftkv.core.effects import LogBase
-from raftkv.core.types import Configuration, Index, Membership, NodeId, Term
+from raftkv.core.types import Configuration, Index, NodeId, Term
 from raftkv.errors import MessageError
+from raftkv.storage.format import NO_CONFIGURATION
 from raftkv.storage.operations import Append, Operation, Truncate, Vote
 
-NO_CONFIGURATION = Configuration(Membership(()))
-"""Before the first entry; the one the cluster was formed with stands in the identity."""
 NO_ENTRY = Index(0)
 NO_TERM = Term(0)
 BEGINNING = LogBase(NO_ENTRY, NO_TERM, NO_CONFIGURATION)

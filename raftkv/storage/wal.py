@@ -302,15 +302,11 @@ def _begin_segment(directory: Directory, spare: Spare, header: SegmentHeader, *,
     The header is synced before the file gets its name: a segment with a bad header is damaged, never torn.
     """
     header_bytes = len(header.encode())
-    file = spare.take(size_bytes=header_bytes + room_bytes)
-    try:
+    with spare.taken(size_bytes=header_bytes + room_bytes) as file:
         file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
         file.sync()
         directory.rename(SPARE_NAME, segment_name(header.number))
         directory.sync()
-    except BaseException:
-        file.close()
-        raise
     return file, header_bytes
 
 

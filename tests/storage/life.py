@@ -238,7 +238,7 @@ def summary(state: State) -> str:
 
 
 def crash_everywhere(
-    seed: int, *, page_bytes: int, survivors: int, steps: int = 30, batch_bytes_max: int = BATCH_BYTES_MAX
+    seed: int, *, page_bytes: int, survivors: int, steps: int = 25, batch_bytes_max: int = BATCH_BYTES_MAX
 ) -> int:
     """A script crashed before, in the middle of and after each of its operations; how many those are."""
     script = random_script(Random(seed), steps=steps)

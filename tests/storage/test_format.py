@@ -25,6 +25,7 @@ from raftkv.core.types import (
 from raftkv.storage.format import (
     BATCH_MAGIC,
     BLOCK_BYTES,
+    NO_CONFIGURATION,
     BadBytes,
     SegmentHeader,
     batch_bytes,
@@ -54,7 +55,9 @@ numbers = st.integers(0, 2**64 - 1)
 ids = st.from_regex(r"[A-Za-z0-9._-]{1,64}", fullmatch=True).map(NodeId)
 members = st.builds(Member, ids, st.binary(min_size=16, max_size=16).map(Incarnation), st.text(max_size=40))
 learners = st.builds(Learner, members, st.sampled_from(Intent), st.none() | st.integers(0, 2**60))
-memberships = st.builds(Membership, st.lists(members, max_size=3).map(tuple), st.lists(learners, max_size=2).map(tuple))
+memberships = st.builds(
+    Membership, st.lists(members, min_size=1, max_size=3).map(tuple), st.lists(learners, max_size=2).map(tuple)
+)
 configurations = st.builds(Configuration, memberships, st.none() | memberships)
 bases = st.builds(LogBase, numbers.map(Index), numbers.map(Term), configurations)
 entries = st.builds(
@@ -79,7 +82,7 @@ headers = st.builds(
     base=bases,
     first_index=numbers.map(Index),
     configuration_index=numbers.map(Index),
-    configuration=configurations,
+    configuration=configurations | st.just(NO_CONFIGURATION),
 )
 
 
