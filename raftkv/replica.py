@@ -79,6 +79,16 @@ class Work:
     deadline_us: int | None = None
 
 
+@dataclass(slots=True)
+class _WaitingTransfer:
+    """Somebody who asked for a transfer of leadership and was not answered."""
+
+    term: int
+    """In which this node led."""
+    done: Callable[[TransferOutcome], None]
+    deadline_us: int
+
+
 class Replica:
     """Drives one Raft and one state machine."""
 
@@ -101,13 +111,17 @@ class Replica:
         self._submitted_bytes = 0
         self._writes = WaitingWrites()
         self._unasked_reads: list[WaitingRead] = []
+        self._failed_reads: list[WaitingRead] = []
+        """Reads of followers whose question was lost, to be asked anew …"""
+        self._ask_again_us = 0
+        """… at this time: a link that fails at once would be asked in a circle."""
         self._asked_reads: dict[int, list[WaitingRead]] = {}
         self._indexed_reads = WaitingReads()
         self._reads_count = 0
         self._read_id = 0
         self._tick_proposed_for: int | None = None
         self._when_idle: Callable[[], None] | None = None
-        self._transfer: tuple[int, NodeId, Callable[[TransferOutcome], None]] | None = None
+        self._transfer: _WaitingTransfer | None = None
 
     # ------------------------------------------------------------------------------ clients come in
 
@@ -119,7 +133,8 @@ class Replica:
             me = raft.state.me.id
             return Leadership(leads, raft.term, me if leads else None, self._url_of(me) if leads else None)
         leader = raft.leader_id if raft.heard_leader_recently else None
-        return Leadership(False, raft.term, leader, None if leader is None else self._url_of(leader))
+        url = None if leader is None else self._url_of(leader)
+        return Leadership(leads=False, term=raft.term, leader_id=leader, leader_url=url)
 
     def submit(self, command: bytes, done: WriteDone, *, frees_space: bool = False) -> None:
         """Takes the command into the next proposal, or refuses it at once; ``done`` is called exactly once."""
@@ -161,8 +176,8 @@ class Replica:
         why = self._why_no_transfer(target)
         if why is not None:
             return done(TransferRefused(why))
-        chosen = raft.transfer_leadership(target)
-        self._transfer = (raft.term, chosen, done)
+        raft.transfer_leadership(target)
+        self._transfer = _WaitingTransfer(raft.term, done, self._deadline())
         return None
 
     def when_idle(self, done: Callable[[], None]) -> None:
@@ -254,6 +269,9 @@ class Replica:
 
     def _ask_reads(self) -> None:
         """One request of everything that waits."""
+        if self._failed_reads and self._now_us >= self._ask_again_us:
+            self._unasked_reads += self._failed_reads
+            self._failed_reads = []
         if self._unasked_reads:
             self._read_id += 1
             self._asked_reads[self._read_id], self._unasked_reads = self._unasked_reads, []
@@ -326,10 +344,11 @@ class Replica:
         return True
 
     def _read_failed(self, reads: list[WaitingRead]) -> None:
-        """A follower's read is asked again, as a new one, as long as a leader is known; others are sent away."""
+        """A follower's read is asked again soon, as long as a leader is known; others are sent away."""
         for read in reads:
             if read.consistency is Consistency.FOLLOWER and self.raft.leader_id is not None:
-                self._unasked_reads.append(read)
+                self._failed_reads.append(read)
+                self._ask_again_us = self._now_us + self.raft.state.settings.heartbeat_us
             else:
                 read.done(Refused(Why.NOT_LEADER, self.leadership()))
 
@@ -379,7 +398,10 @@ class Replica:
         if self.disk_is_short and not frees_space:
             return Why.DISK_FULL
         bytes_in_flight = self._writes.bytes_in_flight + self._submitted_bytes + command_bytes
-        if self.writes_in_flight >= settings.proposals_in_flight_max or bytes_in_flight > settings.proposal_bytes_in_flight_max:
+        if (
+            self.writes_in_flight >= settings.proposals_in_flight_max
+            or bytes_in_flight > settings.proposal_bytes_in_flight_max
+        ):
             return Why.OVERLOADED
         return None
 
@@ -404,19 +426,22 @@ class Replica:
         return any(office.progress[voter].has_answered for voter in self.raft.state.other_voters())
 
     def _settle_transfer(self) -> None:
-        if self._transfer is None:
-            return
-        term, _, done = self._transfer
-        raft = self.raft
-        leader = raft.leader_id
-        if raft.role is Role.LEADER and raft.term == term:
-            office = raft.state.office
-            if office is not None and office.transfer is None:
-                self._transfer = None
-                done(TransferRefused(TransferWhy.TIMED_OUT))
-        elif leader is not None and raft.term > term:
+        waiting = self._transfer
+        outcome = None if waiting is None else self._transfer_outcome(waiting)
+        if waiting is not None and outcome is not None:
             self._transfer = None
-            done(Transferred(leader, self._url_of(leader) or "", raft.term))
+            waiting.done(outcome)
+
+    def _transfer_outcome(self, waiting: _WaitingTransfer) -> TransferOutcome | None:
+        """None: not decided yet."""
+        raft, office = self.raft, self.raft.state.office
+        goes_on = office is None or (raft.term == waiting.term and office.transfer is not None)
+        if not goes_on or self._now_us >= waiting.deadline_us:
+            return TransferRefused(TransferWhy.TIMED_OUT)
+        leader = raft.leader_id
+        if office is None and leader is not None and raft.term > waiting.term:
+            return Transferred(leader, self._url_of(leader) or "", raft.term)
+        return None
 
     def _deadline(self) -> int:
         return self._now_us + self.settings.request_timeout_ms * 1000
@@ -425,6 +450,7 @@ class Replica:
         self._writes.expire(self._now_us)
         self._indexed_reads.expire(self._now_us)
         expire_reads(self._unasked_reads, self._now_us)
+        expire_reads(self._failed_reads, self._now_us)
         for read_id, reads in list(self._asked_reads.items()):
             expire_reads(reads, self._now_us)
             if not reads:
@@ -439,6 +465,10 @@ class Replica:
             deadlines.append(min(reads[0].deadline_us for reads in self._asked_reads.values()))
         if len(self._indexed_reads):
             deadlines.append(self._indexed_reads.next_deadline_us())
+        if self._transfer is not None:
+            deadlines.append(self._transfer.deadline_us)
+        if self._failed_reads:
+            deadlines.append(self._ask_again_us)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _tick_due_us(self) -> int | None:
