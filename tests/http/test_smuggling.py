@@ -12,6 +12,9 @@ from tests.http.smuggling import BODIES, HEADS, SMUGGLED
 
 PLACES = ["lean", "aiohttp"]
 
+pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
+"""What is refused does not depend on the loop; the fuzz runs on both."""
+
 
 async def opened(fronts: Fronts, place: str) -> tuple[Wire, list[bytes], bytes]:
     """A client of this front, what the front's handlers hear, and a path that it serves."""
