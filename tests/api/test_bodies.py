@@ -7,7 +7,11 @@ import pytest
 
 from raftkv.api.bodies import DEPTH_MAX, ITEMS_MAX, BodyType, fields_of
 from raftkv.api.problems import RequestRefused
+from raftkv.api.requests import Head
+from raftkv.api.responses import Response
+from tests.api.conftest import api_of
 from tests.api.fronts import Client
+from tests.api.service import FakeService
 
 JSON = {"Content-Type": "application/json"}
 MSGPACK = {"Content-Type": "application/msgpack"}
@@ -91,6 +95,38 @@ def test_msgpack_bombs_are_refused(client: Client, body: bytes) -> None:
 def test_a_structured_body_is_bounded(client: Client) -> None:
     answer = client.ask("POST", "/v1/sessions", JSON, b'{"ttl_ms":2000}' + b" " * 65_536)
     assert (answer.status, answer.code) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("body", "written_in"),
+    [
+        (b'{"a":NaN}', BodyType.JSON),
+        (b'{"a":-Infinity}', BodyType.JSON),
+        (b'{"a":1e999}', BodyType.JSON),
+        (b'{"a":"\xff"}', BodyType.JSON),
+        (b'{"a":"\\ud800"}', BodyType.JSON),
+        (b'{"a":{"b":1,"b":1}}', BodyType.JSON),
+        (b"\x81\xa1a\xd4\x01\x00", BodyType.MSGPACK),
+        (b"\x81\xa1a\xd6\xff\x00\x00\x00\x00", BodyType.MSGPACK),
+        (b"\x81\xa1a\x81\x01\x02", BodyType.MSGPACK),
+        (b"\x81\xa1a\x82\xa1b\x01\xa1b\x01", BodyType.MSGPACK),
+        (b"\x81\xa1a\xa1\xff", BodyType.MSGPACK),
+        (b"{}", None),
+    ],
+)
+def test_what_is_no_plain_value_is_refused_whatever_it_is_for(body: bytes, written_in: BodyType | None) -> None:
+    """faults 64: not left to whoever looks at the field."""
+    with pytest.raises(RequestRefused):
+        fields_of(body, written_in, known=frozenset({"a"}))
+
+
+def test_a_body_in_chunks_without_a_type_may_be_empty_only(service: FakeService) -> None:
+    for body, status in ((b"", 201), (b"{}", 415)):
+        pending = api_of(service).begin(Head("POST", b"/v1/sessions", [(b"Transfer-Encoding", b"chunked")]))
+        answers: list[Response] = []
+        assert not isinstance(pending, Response)
+        pending.finish(body, answers.append)
+        assert [answer.status for answer in answers] == [status]
 
 
 def test_depth_is_judged_by_brackets_outside_of_strings() -> None:

@@ -98,16 +98,20 @@ class TestBodies:
 
     def test_a_refused_body_is_read_on_for_a_while_only(self, open_aiohttp: MakeClient) -> None:
         """faults 63: whoever announces a body and sends none is cut off."""
-        wire = open_aiohttp(ApiSettings(discard_timeout_ms=30)).wire()
+        client = open_aiohttp(ApiSettings(discard_timeout_ms=30))
+        wire = client.wire()
         wire.send(put_head("If-Match: nonsense", length=MIB))
         assert wire.receive().status == 400
         assert wire.ended()
+        wait_until(lambda: client.front.connections_count == 0, client)
 
     def test_a_refused_body_is_read_on_for_so_much_only(self, open_aiohttp: MakeClient) -> None:
-        wire = open_aiohttp(ApiSettings(discard_bytes_max=1, discard_timeout_ms=60_000)).wire()
+        client = open_aiohttp(ApiSettings(discard_bytes_max=1, discard_timeout_ms=60_000))
+        wire = client.wire()
         wire.send(put_head("If-Match: nonsense", length=MIB) + b"xx")
         assert wire.receive()["Connection"] == "close"
         assert wire.ended()
+        wait_until(lambda: client.front.connections_count == 0, client)
 
     def test_a_body_that_was_there_already_costs_no_connection(self, wired: AiohttpClient) -> None:
         wired.service.led = FOLLOWS
