@@ -58,7 +58,7 @@ def voters(*names: str) -> Configuration:
 
 def entry(index: int, term: int, body: str = "") -> bytes:
     """One command's frame."""
-    text = body or f"e{index}t{term}"
+    text = body or f"{index:05} of term {term:03}"
     return framing.encode(framing.EntryKind.COMMAND, term=term, index=index, body=text.encode())
 
 

@@ -1,0 +1,160 @@
+"""The core's log: term runs, truncation and what is no longer in memory, against a plain list of terms."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raftkv.core.log import RaftLog
+from raftkv.core.types import Index, Term
+from tests.core.lone import entries, entry, runs_of
+
+FRAME_BYTES = len(entry(1, 1))
+
+
+def log_of(*terms: int, base: tuple[int, int] = (0, 0)) -> RaftLog:
+    log = RaftLog(base_index=Index(base[0]), base_term=Term(base[1]))
+    log.append(entries(terms, first=base[0] + 1))
+    return log
+
+
+def test_an_empty_log_ends_at_its_base():
+    log = RaftLog(base_index=Index(7), base_term=Term(3))
+    assert (log.last_index, log.last_term) == (7, 3)
+    assert [log.term_at(index) for index in (6, 7, 8)] == [None, 3, None]
+
+
+def test_terms_of_every_index():
+    log = log_of(1, 1, 2, 5, 5)
+    assert [log.term_at(index) for index in range(7)] == [0, 1, 1, 2, 5, 5, None]
+    assert (log.last_index, log.last_term) == (5, 5)
+
+
+@pytest.mark.parametrize(("index", "first"), [(1, 1), (2, 1), (3, 3), (4, 4), (5, 4)])
+def test_first_index_of_the_term_there(index, first):
+    assert log_of(1, 1, 2, 5, 5).first_index_of_term_at(index) == first
+
+
+@pytest.mark.parametrize(("term", "last"), [(0, None), (1, 2), (2, 3), (3, None), (5, 5), (6, None)])
+def test_last_index_of_a_term(term, last):
+    assert log_of(1, 1, 2, 5, 5).last_index_of_term(term) == last
+
+
+@pytest.mark.parametrize(("term", "last"), [(3, 7), (2, None), (4, 9)])
+def test_the_base_counts_as_the_last_of_its_term(term, last):
+    assert log_of(4, 4, base=(7, 3)).last_index_of_term(term) == last
+
+
+def test_a_run_that_goes_on_after_the_base():
+    log = log_of(3, 3, 4, base=(7, 3))
+    assert log.last_index_of_term(3) == 9
+    assert log.first_index_of_term_at(8) == 8
+    log.truncate_from(8)
+    assert (log.last_index, log.last_term) == (7, 3)
+    log.append(entries([3], first=8))
+    assert log.term_at(8) == 3
+
+
+@pytest.mark.parametrize("terms", [(2, 1), (1, 2, 1)])
+def test_a_falling_term_is_our_own_bug(terms):
+    with pytest.raises(AssertionError, match="falls"):
+        log_of(*terms)
+
+
+def test_a_gap_is_our_own_bug():
+    with pytest.raises(AssertionError, match="appended at"):
+        log_of(1).append([entry(3, 1)])
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_a_truncation_outside_the_log_is_our_own_bug(index):
+    with pytest.raises(AssertionError):
+        log_of(1, 1, 1).truncate_from(index)
+
+
+def test_frames_stop_after_the_one_that_reaches_the_bound():
+    log = log_of(1, 1, 1, 1)
+    frames = entries([1, 1, 1, 1])
+    assert log.frames_between(1, 4, bytes_max=10**9) == frames
+    assert log.frames_between(2, 3, bytes_max=10**9) == frames[1:3]
+    assert log.frames_between(1, 4, bytes_max=1) == frames[:1], "one always"
+    assert log.frames_between(1, 4, bytes_max=2 * FRAME_BYTES) == frames[:2]
+    assert log.frames_between(1, 4, bytes_max=2 * FRAME_BYTES + 1) == frames[:3]
+
+
+def test_eviction_drops_the_oldest_and_keeps_the_terms():
+    log = log_of(*[1] * 20)
+    log.evict(bytes_max=10 * FRAME_BYTES, through=20)
+    assert log.memory_first == 11
+    assert log.memory_bytes == 10 * FRAME_BYTES
+    assert log.frames_between(10, 20, bytes_max=10**9) is None
+    assert log.frames_between(11, 20, bytes_max=10**9) == entries([1] * 10, first=11)
+    assert log.term_at(1) == 1
+    assert log.last_index == 20
+
+
+def test_eviction_never_passes_what_the_disk_can_give_back():
+    log = log_of(*[1] * 20)
+    log.evict(bytes_max=1, through=5)
+    assert log.memory_first == 6
+    log.evict(bytes_max=1, through=5)
+    assert log.memory_first == 6
+
+
+def test_a_little_above_the_bound_nothing_is_evicted():
+    log = log_of(*[1] * 9)
+    log.evict(bytes_max=8 * FRAME_BYTES, through=9)
+    assert log.memory_first == 1
+
+
+def test_a_truncation_into_what_memory_no_longer_holds():
+    """faults 14: memory begins anew where the log now ends."""
+    log = log_of(*[1] * 20)
+    log.evict(bytes_max=5 * FRAME_BYTES, through=20)
+    log.truncate_from(8)
+    assert (log.last_index, log.memory_first, log.memory_bytes) == (7, 8, 0)
+    assert log.frames_between(7, 7, bytes_max=1) is None
+    log.append(entries([2], first=8))
+    assert log.frames_between(8, 8, bytes_max=1) == entries([2], first=8)
+
+
+def test_a_log_that_was_read_from_disk_in_part():
+    frames = entries([1, 1, 2, 2, 3])
+    log = RaftLog(term_runs=runs_of(frames), memory_first=Index(4), frames=frames[3:])
+    assert [log.term_at(index) for index in range(1, 7)] == [1, 1, 2, 2, 3, None]
+    assert log.frames_between(3, 5, bytes_max=10**9) is None
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(0, 2), st.integers(1, 4)),
+        st.tuples(st.just("cut"), st.integers(0, 100), st.just(0)),
+        st.tuples(st.just("evict"), st.integers(1, 10), st.integers(0, 100)),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+def test_it_says_what_a_list_of_terms_would_say(story):
+    """faults 9, 14: whatever is appended, cut and evicted."""
+    log, terms, term = RaftLog(), [], 1
+    for word, number, count in story:
+        if word == "append":
+            term += number
+            log.append(entries([term] * count, first=len(terms) + 1))
+            terms += [term] * count
+        elif word == "cut" and terms:
+            index = 1 + number % len(terms)
+            log.truncate_from(index)
+            del terms[index - 1 :]
+        elif word == "evict":
+            log.evict(bytes_max=number * FRAME_BYTES, through=min(count, len(terms)))
+    assert [log.term_at(index) for index in range(1, len(terms) + 2)] == [*terms, None]
+    assert log.last_index == len(terms)
+    for term in set(terms):
+        assert log.last_index_of_term(term) == len(terms) - terms[::-1].index(term)
+    held = log.frames_between(log.memory_first, log.last_index, bytes_max=10**9)
+    assert held == entries(terms)[log.memory_first - 1 :]
+    assert log.memory_bytes == sum(map(len, held))
