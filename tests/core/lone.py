@@ -246,6 +246,11 @@ class Lone:
         return office
 
     @property
+    def role(self) -> str:
+        """Its role's name."""
+        return self.raft.role.value
+
+    @property
     def terms(self) -> list[int]:
         """The terms of the log's entries."""
         return [self.raft.term_at(i) or 0 for i in range(self.raft.state.log.base_index + 1, self.raft.last_index + 1)]

@@ -178,8 +178,9 @@ words = st.one_of(
 @given(st.lists(words, max_size=40))
 def test_it_never_claims_what_the_disk_does_not_hold_as_the_log_stands(story):
     """faults 12, 14: every entry up to durable_index is on the disk, the same as in the log; in the end all are."""
-    durability, log, term = on_empty_disk(), [], 1
-    disk: list[Any] = []
+    durability, term = on_empty_disk(), 1
+    log: list[bytes] = []
+    disk: list[bytes] = []
     unfinished: list[Any] = []
 
     def sync(count: int) -> None:

@@ -139,7 +139,8 @@ steps = st.lists(
 @given(steps)
 def test_it_says_what_a_list_of_terms_would_say(story):
     """faults 9, 14: whatever is appended, cut and evicted."""
-    log, terms, term = RaftLog(), [], 1
+    log, term = RaftLog(), 1
+    terms: list[int] = []
     for word, number, count in story:
         if word == "append":
             term += number

@@ -1,0 +1,652 @@
+"""Single paragraphs of the paper and the thesis, played against one core with hand-made messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.core.effects import LogRead
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Heartbeat,
+    PreVoteReply,
+    PreVoteRequest,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+    TimeoutNowReply,
+)
+from raftkv.core.progress import Phase
+from raftkv.core.settings import RaftSettings
+from raftkv.core.types import Index, NodeId, Round, Term
+from raftkv.errors import ConfigError, NotLeader
+from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, voters
+
+
+def append(term: int, prev: int, prev_term: int, terms: tuple[int, ...] = (), *, commit: int = 0) -> AppendEntries:
+    return AppendEntries(Term(term), Index(prev), Term(prev_term), Index(commit), entries(terms, first=prev + 1))
+
+
+def success(lone: Lone, match: int, *, term: int | None = None) -> AppendEntriesReply:
+    said_in = lone.raft.term if term is None else Term(term)
+    return AppendEntriesReply(said_in, True, NONE, Index(match), NO_TERM, NONE)
+
+
+# ------------------------------------------------------------------------------- §5.1, §5.2: elections
+
+
+def test_a_node_starts_as_a_follower_and_stands_only_after_a_whole_timeout():
+    """Paper §5.2"""
+    lone = Lone()
+    assert lone.role == "follower"
+    lone.elapse(E_US - 1)
+    assert lone.role == "follower"
+    lone.elapse(E_US + 1)
+    assert lone.role == "candidate"
+
+
+def test_asking_whether_it_would_win_stores_nothing():
+    """Thesis §9.6, faults 15"""
+    lone = Lone()
+    for _ in range(20):
+        lone.elapse(2 * E_US)
+    assert lone.raft.term == 0
+    assert lone.raft.durable_index == 0
+    assert {request.term for request in lone.requests(PreVoteRequest)} == {1}
+    assert lone.requests(RequestVote) == []
+
+
+def test_a_grant_of_the_question_is_no_vote():
+    """faults 11"""
+    lone = Lone()
+    lone.stand()
+    assert lone.raft.term == 1
+    lone.says("b", PreVoteReply(Term(1), Term(1), granted=True))
+    lone.says("c", PreVoteReply(Term(2), Term(2), granted=True))
+    assert lone.role == "candidate"
+
+
+@pytest.mark.parametrize("term", [0, 1])
+def test_a_vote_of_an_older_term_is_not_counted(term):
+    """faults 11"""
+    lone = Lone(term=1)
+    lone.stand()
+    assert lone.raft.term == 2
+    lone.says("b", RequestVoteReply(Term(term), granted=True))
+    lone.says("c", RequestVoteReply(Term(term), granted=True))
+    assert lone.role == "candidate"
+    lone.says("c", RequestVoteReply(Term(2), granted=True))
+    assert lone.role == "leader"
+
+
+def test_a_doubled_vote_counts_once():
+    lone = Lone(others="abcde")
+    lone.stand()
+    for _ in range(3):
+        lone.says("b", RequestVoteReply(Term(1), granted=True))
+    assert lone.role == "candidate"
+    lone.says("c", RequestVoteReply(Term(1), granted=True))
+    assert lone.role == "leader"
+
+
+def test_a_candidate_counts_its_own_vote_only_from_its_disk():
+    """faults 2: one more vote would do, but its own is not stored; nor does its request leave before."""
+    lone = Lone()
+    lone.disk_answers = False
+    lone.stand()
+    assert lone.requests(RequestVote) == []
+    lone.says("b", RequestVoteReply(Term(1), granted=True))
+    assert lone.role == "candidate"
+    lone.disk_answers = True
+    lone.turn()
+    assert lone.role == "leader"
+    assert len(lone.requests(RequestVote)) == 2
+
+
+def test_a_cluster_of_one_leads_when_its_vote_is_stored():
+    """faults 2"""
+    lone = Lone(others="a")
+    lone.disk_answers = False
+    lone.elapse(2 * E_US)
+    assert lone.role == "candidate"
+    lone.disk_answers = True
+    lone.turn()
+    assert lone.role == "leader"
+    assert lone.raft.commit_index == 1
+
+
+def test_one_vote_a_term_also_in_the_next_life():
+    """faults 2"""
+    lone = Lone(term=3, voted_for="b")
+    lone.says("c", RequestVote(Term(3), NONE, NO_TERM, transfer=False))
+    lone.says("b", RequestVote(Term(3), NONE, NO_TERM, transfer=False))
+    assert [reply.granted for reply in lone.replies] == [False, True]
+
+
+def test_a_candidate_that_meets_its_terms_leader_follows():
+    """Paper §5.2"""
+    lone = Lone()
+    lone.stand()
+    lone.says("b", append(1, 0, 0))
+    assert (lone.role, lone.raft.leader_id, lone.raft.term) == ("follower", "b", 1)
+    lone.says("c", RequestVoteReply(Term(1), granted=True))
+    assert lone.role == "follower"
+
+
+def test_votes_that_cannot_come_together_end_the_campaign():
+    lone = Lone()
+    lone.stand()
+    lone.says("b", RequestVoteReply(Term(1), granted=False))
+    assert lone.role == "candidate"
+    lone.says("c", RequestVoteReply(Term(1), granted=False))
+    assert lone.role == "follower"
+
+
+def deadline_after(lone: Lone, *, of: str, message: object) -> tuple[int | None, int | None]:
+    before = lone.raft.state.election_deadline_us
+    lone.now_us += 1000
+    lone.raft.elapse(lone.now_us)
+    lone.says(of, message)  # type: ignore[arg-type]
+    return before, lone.raft.state.election_deadline_us
+
+
+@pytest.mark.parametrize(
+    ("message", "resets"),
+    [
+        (append(1, 0, 0), True),
+        (Heartbeat(Term(1), NONE, NONE, Round(1), 0), True),
+        (RequestVote(Term(1), NONE, NO_TERM, transfer=False), True),  # granted
+        (RequestVote(Term(5), NONE, NO_TERM, transfer=False), True),
+        (append(0, 0, 0), False),  # a stale leader
+        (Heartbeat(Term(0), NONE, NONE, Round(1), 0), False),
+        (RequestVote(Term(0), NONE, NO_TERM, transfer=False), False),
+        (PreVoteRequest(Term(9), Index(9), Term(9)), False),
+        (PreVoteReply(Term(7), Term(2), granted=False), False),
+        (RequestVoteReply(Term(7), granted=False), False),
+    ],
+)
+def test_only_a_leader_and_a_granted_vote_reset_the_election_timer(message, resets):
+    """Paper Figure 2 "Followers": anybody else could keep a cluster without a leader."""
+    lone = Lone(term=1)
+    before, after = deadline_after(lone, of="b", message=message)
+    assert (before != after) is resets
+
+
+def test_a_refused_candidate_does_not_reset_the_timer_though_its_term_is_adopted():
+    """faults 16: a node with an old log must not hold back those who could win."""
+    lone = Lone(log=[1, 1])
+    before, after = deadline_after(lone, of="b", message=RequestVote(Term(5), Index(1), Term(1), transfer=False))
+    assert before == after
+    assert lone.raft.term == 5
+
+
+def test_a_higher_term_in_a_refused_question_is_adopted():
+    """faults 15, 16: else a node with the best log would ask for ever below the others' term."""
+    lone = Lone(log=[1, 1])
+    lone.elapse(2 * E_US)
+    lone.says("b", PreVoteReply(Term(7), Term(2), granted=False))
+    assert (lone.raft.term, lone.role) == (7, "follower")
+    lone.forget()
+    lone.elapse(2 * E_US)
+    assert lone.requests(PreVoteRequest, "b") == [PreVoteRequest(Term(8), Index(2), Term(1))]
+
+
+@pytest.mark.parametrize("transfer", [False, True])
+def test_votes_are_withheld_while_a_leader_is_heard(transfer):
+    """Thesis §4.2.3, §3.10, faults 15 and 19: no term moves; the leader's own wish goes through."""
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.elapse(E_US - 1)
+    lone.says("c", RequestVote(Term(9), Index(9), Term(8), transfer=transfer))
+    assert lone.reply == RequestVoteReply(Term(9 if transfer else 1), granted=transfer)
+    assert lone.raft.term == (9 if transfer else 1)
+
+
+def test_a_leader_in_contact_with_its_majority_withholds_its_vote():
+    """Thesis §4.2.3"""
+    lone = Lone()
+    lone.lead()
+    lone.elapse(E_US - 1)
+    lone.acknowledge("b")
+    lone.elapse(E_US - 1)
+    lone.forget()
+    lone.says("c", RequestVote(Term(9), Index(9), Term(8), transfer=False))
+    assert lone.replies == [RequestVoteReply(Term(1), granted=False)]
+    assert lone.role == "leader"
+
+
+def test_a_leader_that_is_deposed_and_an_election_in_one_turn():
+    """faults 14: what the old office had said is not said any more."""
+    lone = Lone()
+    lone.lead()
+    lone.raft.propose([b"x"])
+    lone.hears("b", RequestVote(Term(5), Index(9), Term(4), transfer=True))
+    effects = lone.turn()
+    assert lone.requests(AppendEntries) == []
+    assert [write.truncate_from for write in effects.persist] == []
+    assert lone.reply == RequestVoteReply(Term(5), granted=True)
+    assert lone.raft.last_index == 2, "nothing is lost before somebody overwrites it"
+
+
+# -------------------------------------------------------------------------- §5.3: the log at a follower
+
+
+@pytest.mark.parametrize(
+    ("log", "request_", "log_after", "conflict"),
+    [
+        ([1, 1], append(3, 3, 1), [1, 1], (0, 3)),  # too short
+        ([1, 2, 2, 2], append(3, 4, 3), [1, 2, 2, 2], (2, 2)),  # another term at prev
+        ([1, 1, 1], append(3, 2, 2), [1, 1, 1], (1, 1)),
+    ],
+)
+def test_a_log_that_does_not_match_is_refused_with_where_it_parts(log, request_, log_after, conflict):
+    """Paper §5.3 (the end), faults 13"""
+    lone = Lone(log=log)
+    lone.says("b", request_)
+    refusal = AppendEntriesReply(Term(3), False, request_.prev_index, NONE, Term(conflict[0]), Index(conflict[1]))
+    assert lone.reply == refusal
+    assert lone.terms == log_after
+
+
+@pytest.mark.parametrize(
+    ("log", "request_", "log_after", "match"),
+    [
+        ([], append(1, 0, 0, (1, 1)), [1, 1], 2),
+        ([1, 1], append(2, 2, 1, (2,)), [1, 1, 2], 3),
+        ([1, 1, 1], append(2, 1, 1, (2,)), [1, 2], 2),  # a conflict takes all after it
+        ([1, 1, 1], append(2, 1, 1, (1, 2)), [1, 1, 2], 3),
+        ([1, 1, 1], append(1, 0, 0, (1,)), [1, 1, 1], 1),  # short and late: what matched stays
+        ([1, 1, 1], append(1, 1, 1), [1, 1, 1], 1),
+        ([1, 1, 1], append(2, 0, 0, (1, 1, 1)), [1, 1, 1], 3),
+    ],
+)
+def test_what_matches_is_stored_and_only_a_conflict_removes(log, request_, log_after, match):
+    """Paper §5.3, Figure 2 AppendEntries 3 and 4, faults 7 and 9"""
+    lone = Lone(log=log)
+    lone.says("b", request_)
+    assert lone.terms == log_after
+    reply = lone.reply
+    assert (reply.success, reply.match, reply.prev_index) == (True, match, request_.prev_index)
+
+
+def test_a_late_append_is_not_written_again():
+    """faults 7: nothing goes to the disk for what is there."""
+    lone = Lone(log=[1, 1, 1])
+    lone.disk_answers = False
+    lone.says("b", append(1, 0, 0, (1, 1)))
+    assert lone.writes == []
+
+
+@pytest.mark.parametrize(
+    ("request_", "commit"),
+    [
+        (append(2, 1, 1, commit=9), 1),  # empty: prev, though this log goes on
+        (append(2, 1, 1, (2,), commit=9), 2),
+        (append(2, 1, 1, (2,), commit=1), 1),
+        (append(2, 0, 0, commit=9), 0),
+    ],
+)
+def test_commit_goes_no_further_than_what_the_request_proved(request_, commit):
+    """Paper Figure 2 AppendEntries 5, faults 6: what stands behind may be a dead leader's."""
+    lone = Lone(log=[1, 1, 1])
+    lone.says("b", request_)
+    assert lone.raft.commit_index == commit
+
+
+def test_a_heartbeats_commit_is_bounded_by_the_match_that_the_leader_knows():
+    """faults 6, for heartbeats: 0 before the follower's first match in this term."""
+    lone = Lone(log=[1, 1])
+    lone.lead()
+    lone.acknowledge("b")
+    lone.elapse(100_000)
+    assert lone.requests(Heartbeat, "b")[-1].commit == 3
+    assert lone.requests(Heartbeat, "c")[-1].commit == 0
+
+
+def test_commit_never_falls():
+    """faults 10"""
+    lone = Lone(log=[1, 1, 1])
+    lone.says("b", append(1, 3, 1, commit=3))
+    lone.says("b", append(1, 3, 1, commit=1))
+    lone.says("b", Heartbeat(Term(1), Index(1), Index(1), Round(1), 0))
+    assert lone.raft.commit_index == 3
+
+
+def test_a_reply_waits_until_what_it_claims_is_stored():
+    """faults 2: the term and the entries."""
+    lone = Lone()
+    lone.disk_answers = False
+    lone.says("b", append(1, 0, 0, (1, 1)))
+    assert lone.replies == []
+    lone.disk_answers = True
+    lone.turn()
+    assert lone.reply.match == 2
+
+
+def test_an_overwritten_entry_that_becomes_durable_is_not_acknowledged():
+    """faults 12: the disk finishes the old entries after the new leader's took their place."""
+    lone = Lone(log=[1])
+    lone.forget()
+    lone.disk_answers = False
+    lone.says("b", append(2, 1, 1, (2, 2)))
+    (old,) = lone.writes
+    lone.says("c", append(3, 1, 1, (3,)))
+    lone.raft.persisted(old.ticket)
+    assert lone.raft.durable_index == 1
+    lone.turn()
+    assert lone.replies == []
+    lone.disk_answers = True
+    lone.turn()
+    void, stored = lone.replies
+    assert (void.success, void.term) == (False, 3)
+    assert (stored.success, stored.match) == (True, 2)
+
+
+def test_an_entry_that_still_stands_after_a_change_of_term_is_counted():
+    """faults 12"""
+    lone = Lone(log=[1])
+    lone.forget()
+    lone.disk_answers = False
+    lone.says("b", append(2, 1, 1, (2, 2)))
+    (old,) = lone.writes
+    lone.says("c", append(3, 3, 2))
+    lone.raft.persisted(old.ticket)
+    assert lone.raft.durable_index == 3
+
+
+def test_a_configuration_counts_from_its_append_and_gives_way_when_truncated():
+    """Paper §6, faults 9 and 28"""
+    lone = Lone(log=[1])
+    change = configuration_entry(2, 2, voters("a", "b", "c", "d", "e"))
+    lone.says("b", AppendEntries(Term(2), Index(1), Term(1), NONE, [change]))
+    assert len(lone.raft.configuration.voters()) == 5
+    lone.says("c", append(3, 1, 1, (3,)))
+    assert lone.raft.configuration.voters() == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("prev", "last", "log_after", "match"),
+    [
+        (0, 13, [5, 5, 5], 13),  # from before the snapshot into the log, and on
+        (0, 2, [5, 5], 10),  # all of it is in the snapshot: it matches as far as that
+        (4, 4, [5, 5], 10),
+        (10, 10, [5, 5], 10),  # right at it
+        (10, 11, [5, 5], 11),
+    ],
+)
+def test_a_prev_in_the_snapshot_deletes_and_doubles_nothing(prev, last, log_after, match):
+    """faults 8: the log begins after a snapshot at 10 of term 4, its leader's has all of it."""
+    terms = [1] * 8 + [4] * 2 + [5] * 3
+    lone = Lone(base=(10, 4), log=[5, 5])
+    prev_term = terms[prev - 1] if prev else 0
+    frames = entries(terms)[prev:last]
+    lone.says("b", AppendEntries(Term(5), Index(prev), Term(prev_term), NONE, frames))
+    reply = lone.reply
+    assert (reply.success, reply.match) == (True, match)
+    assert lone.terms == log_after
+    assert lone.raft.commit_index == 10
+
+
+# ------------------------------------------------------------------------------ §5.3: the leader's part
+
+
+def test_match_and_commit_never_fall_by_late_or_doubled_replies():
+    """faults 10"""
+    lone = Lone()
+    lone.lead()
+    lone.raft.propose([b"x", b"y"])
+    lone.turn()
+    lone.says("b", success(lone, 3))
+    assert lone.raft.commit_index == 3
+    for match in (1, 2, 0):
+        lone.says("b", success(lone, match))
+    assert (lone.office.progress[B].match_index, lone.raft.commit_index) == (3, 3)
+
+
+def test_a_success_of_an_older_term_is_not_counted():
+    """faults 10, 14: the same indexes, but other entries."""
+    lone = Lone(term=1)
+    lone.lead()
+    lone.says("b", success(lone, 1, term=1))
+    assert lone.raft.commit_index == 0
+
+
+def test_the_leader_counts_itself_only_as_far_as_its_disk():
+    """faults 1, thesis §10.2.1: its appends go out at once all the same."""
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b", "c")
+    lone.disk_answers = False
+    lone.raft.propose([b"x"])
+    lone.turn()
+    assert lone.requests(AppendEntries, "b")[-1].frames
+    lone.acknowledge("b")
+    assert lone.raft.commit_index == 1, "two hold entry 2, but one of them only in memory"
+    lone.acknowledge("c")
+    assert lone.raft.commit_index == 2, "two disks hold it"
+
+
+def test_entries_of_old_terms_are_committed_by_one_of_the_own_term():
+    """Paper §5.4.2, faults 4 and 5"""
+    lone = Lone(log=[1, 2, 2])
+    lone.lead()
+    assert lone.terms == [1, 2, 2, 3]
+    lone.acknowledge("b", match=3)
+    assert lone.raft.commit_index == 0, "on a majority, but of an old term"
+    lone.acknowledge("c", match=4)
+    assert lone.raft.commit_index == 4
+
+
+def test_a_late_refusal_of_a_probe_that_was_answered_changes_nothing():
+    """faults 10, 13"""
+    lone = Lone(log=[1, 1, 1])
+    lone.lead()
+    refusal = AppendEntriesReply(lone.raft.term, False, Index(3), NONE, NO_TERM, Index(2))
+    lone.says("b", refusal)
+    assert lone.office.progress[B].next_index == 2
+    lone.says("b", refusal)
+    assert lone.office.progress[B].next_index == 2
+    lone.says("b", success(lone, 4))
+    lone.says("b", refusal)
+    assert (lone.office.progress[B].phase, lone.office.progress[B].match_index) == (Phase.REPLICATE, 4)
+
+
+def test_a_refusal_of_an_older_terms_append_says_nothing_of_the_log():
+    """faults 10: it was not compared."""
+    lone = Lone(log=[1, 1, 1])
+    lone.lead()
+    lone.says("b", AppendEntriesReply(lone.raft.term, False, Index(3), NONE, NO_TERM, NONE))
+    assert lone.office.progress[B].next_index == 4
+    follower = Lone(term=5, log=[1, 1])
+    follower.says("b", append(4, 1, 1))
+    assert follower.reply == AppendEntriesReply(Term(5), False, Index(1), NONE, NO_TERM, NONE)
+
+
+def test_entries_are_sent_ahead_up_to_the_bound():
+    """Thesis §10.2.3"""
+    lone = Lone(settings=RaftSettings(inflight_appends_max=3))
+    lone.lead()
+    lone.acknowledge("b")
+    lone.forget()
+    for _ in range(5):
+        lone.raft.propose([b"x"])
+        lone.turn()
+    sent = lone.requests(AppendEntries, "b")
+    assert [(one.prev_index, len(one.frames)) for one in sent] == [(1, 1), (2, 1), (3, 1)]
+    lone.says("b", success(lone, 2))
+    assert lone.requests(AppendEntries, "b")[-1].prev_index == 4
+    assert len(lone.requests(AppendEntries, "b")[-1].frames) == 2, "what gathered goes together"
+
+
+def test_what_is_not_answered_for_a_timeout_is_sent_again():
+    """Paper §5.3: "retries AppendEntries indefinitely"."""
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b", "c")
+    lone.raft.propose([b"x"])
+    lone.turn()
+    lone.forget()
+    lone.elapse(E_US - 1)
+    lone.says("b", success(lone, 2))
+    assert lone.requests(AppendEntries, "c") == []
+    lone.elapse(1)
+    (again,) = lone.requests(AppendEntries, "c")
+    assert again.prev_index == 1
+
+
+def test_a_broken_link_is_tried_again_after_a_heartbeat():
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b")
+    lone.raft.propose([b"x"])
+    lone.turn()
+    lost = next(envelope for envelope in lone.sent(AppendEntries) if envelope.receiver == B)
+    lone.forget()
+    lone.raft.delivery_failed(lost)
+    lone.turn()
+    assert lone.requests(AppendEntries, "b") == []
+    lone.elapse(100_000)
+    (again,) = lone.requests(AppendEntries, "b")
+    assert again.prev_index == 1
+
+
+def test_entries_that_memory_no_longer_holds_are_read_for_the_follower():
+    frames = entries([1] * 6)
+    lone = Lone(log=[1] * 6, tail_first=5)
+    lone.lead()
+    lone.says("b", AppendEntriesReply(lone.raft.term, False, Index(6), NONE, NO_TERM, Index(2)))
+    (read,) = lone.effects.read_log
+    assert read == LogRead(Index(2), Index(4), 1024 * 1024, B)
+    assert lone.elapse(1000).read_log == [], "once"
+    lone.forget()
+    lone.raft.log_was_read(read, frames[1:4])
+    lone.turn()
+    (sent,) = lone.requests(AppendEntries, "b")
+    assert (sent.prev_index, sent.frames) == (1, frames[1:4])
+
+
+def test_entries_that_were_overwritten_while_they_were_read_are_not_sent():
+    """faults 14"""
+    lone = Lone(log=[1] * 6, tail_first=5)
+    lone.lead()
+    lone.says("b", AppendEntriesReply(lone.raft.term, False, Index(6), NONE, NO_TERM, Index(2)))
+    (read,) = lone.effects.read_log
+    lone.forget()
+    lone.raft.log_was_read(read, entries([2, 2, 2], first=2))
+    lone.turn()
+    assert lone.requests(AppendEntries, "b") == []
+    assert lone.effects.read_log == [read], "asked anew"
+
+
+def test_at_a_restart_committed_entries_are_read_from_disk_to_be_applied():
+    lone = Lone(log=[1] * 6, tail_first=5)
+    lone.says("b", append(1, 6, 1, commit=6))
+    (read,) = lone.effects.read_log
+    assert (read.first, read.last, read.follower) == (1, 4, None)
+    lone.raft.log_was_read(read, entries([1] * 2))
+    effects = lone.turn()
+    assert [committed.first for committed in effects.apply] == [1]
+    (rest,) = effects.read_log
+    assert (rest.first, rest.last) == (3, 4)
+    lone.raft.log_was_read(rest, entries([1] * 2, first=3))
+    lone.turn()
+    lone.turn()
+    assert lone.raft.applied_index == 6
+
+
+def test_a_proposal_needs_a_leader():
+    lone = Lone()
+    with pytest.raises(NotLeader):
+        lone.raft.propose([b"x"])
+    with pytest.raises(NotLeader):
+        lone.raft.transfer_leadership(None)
+
+
+# ----------------------------------------------------------------------------------- thesis §6.2, §3.10
+
+
+def test_a_leader_without_its_majority_stops_after_a_timeout():
+    """Thesis §6.2, faults 18"""
+    lone = Lone()
+    lone.lead()
+    lone.elapse(E_US - 1)
+    assert lone.role == "leader"
+    lone.acknowledge("b")
+    lone.elapse(E_US - 1)
+    assert lone.role == "leader"
+    lone.elapse(1)
+    assert (lone.role, lone.raft.term) == ("follower", 1)
+
+
+def test_stepping_down_names_the_term_that_was_led():
+    lone = Lone()
+    lone.lead()
+    lone.says("b", append(7, 0, 0))
+    assert "a: leader in term 1 → follower, b leads term 7" in [note.text for note in lone.effects.notes]
+
+
+def test_a_target_that_is_told_to_stand_says_that_it_does():
+    """Thesis §3.10, faults 20: in its new term, when its vote is stored; so the old leader follows at once."""
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.says("b", TimeoutNow(Term(1)))
+    assert lone.reply == TimeoutNowReply(Term(2), accepted=True)
+    assert lone.requests(RequestVote, "c") == [RequestVote(Term(2), NONE, NO_TERM, transfer=True)]
+
+
+@pytest.mark.parametrize("term", [0, 2])
+def test_only_the_present_leader_makes_a_node_stand(term):
+    """faults 20: a late or an early word is refused."""
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.says("b", TimeoutNow(Term(term)))
+    assert lone.reply == TimeoutNowReply(Term(1), accepted=False)
+    assert lone.role == "follower"
+
+
+def test_a_target_hears_of_the_transfer_once_it_holds_everything():
+    """Thesis §3.10, faults 20"""
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b")
+    lone.raft.propose([b"x"])
+    assert lone.raft.transfer_leadership(None) == "b"
+    lone.turn()
+    assert lone.requests(TimeoutNow) == []
+    assert not lone.raft.takes_proposals
+    lone.acknowledge("b")
+    assert lone.requests(TimeoutNow, "b") == [TimeoutNow(Term(1))]
+    lone.says("b", TimeoutNowReply(Term(1), accepted=False))
+    assert lone.raft.takes_proposals, "a target that will not stand ends it"
+
+
+@pytest.mark.parametrize(("target", "why"), [("x", "no other voter of"), ("a", "no other voter of"), (None, "heard")])
+def test_a_transfer_to_nobody_is_refused(target, why):
+    """faults 20"""
+    lone = Lone()
+    lone.lead()
+    lone.raft.state.office.progress[B].has_answered = False  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=why):
+        lone.raft.transfer_leadership(None if target is None else NodeId(target))
+
+
+# ----------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    ("how", "refused"),
+    [
+        ({"heartbeat_ms": 150, "election_timeout_ms": 300}, False),
+        ({"heartbeat_ms": 151, "election_timeout_ms": 300}, True),
+        ({"heartbeat_ms": 300, "election_timeout_ms": 300}, True),
+        ({"heartbeat_ms": 0}, True),
+        ({"inflight_appends_max": 0}, True),
+    ],
+)
+def test_a_heartbeat_that_is_not_twice_in_a_timeout_is_refused(how, refused):
+    """faults 21"""
+    if refused:
+        with pytest.raises(ConfigError):
+            RaftSettings(**how)
+    else:
+        RaftSettings(**how)
