@@ -1,0 +1,189 @@
+"""What clients feel when the leader dies, stops, or sleeps; and bytes that nobody should send. Three nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from random import Random
+
+import pytest
+
+from tests.live.client import now_ms, problem_of
+from tests.live.cluster import LiveCluster, LiveNode, until
+from tests.live.fuzz import fuzz
+from tests.live.leadership import kill_leader, next_write
+from tests.live.wire import Answer, Trouble, read_answer, request_bytes
+from tests.live.workload import target_of
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+
+IN_FLIGHT = 20
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
+    with LiveCluster(tmp_path_factory.mktemp("leaders"), nodes_count=3) as cluster:
+        cluster.start()
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(processes: LiveCluster) -> AsyncIterator[LiveCluster]:
+    """Serving before each test, and again after it; no node ended by itself, none logged an error."""
+    processes.resume_all()
+    processes.start()
+    await processes.until_serving()
+    yield processes
+    processes.connections.close()
+    await processes.until_serving()
+    assert [str(ending) for ending in processes.endings() if ending.by_itself] == []
+    assert [line for node in processes.nodes.values() for line in node.loud_lines()] == []
+
+
+async def ask(cluster: LiveCluster, node: LiveNode, method: str, key: bytes, body: bytes = b"") -> Answer:
+    return await cluster.connections.exchange(node.address, method, target_of(key), body=body, timeout_s=7.0)
+
+
+class Sent:
+    """A request whose bytes the node has, or at least its kernel; the answer is read later."""
+
+    def __init__(self, node: LiveNode, method: str, target: str, body: bytes = b"") -> None:
+        self._node, self._request = node, request_bytes(node.address, method, target, {}, body)
+
+    async def __aenter__(self) -> Sent:
+        self._reader, self._writer = await asyncio.open_connection(*self._node.address)
+        self._writer.write(self._request)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._writer.transport.abort()
+
+    async def answer(self) -> Answer:
+        async with asyncio.timeout(7.0):
+            return await read_answer(self._reader)
+
+
+async def test_after_a_leader_is_killed_writes_are_accepted_within_five_seconds(
+    cluster: LiveCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pause_ms = await kill_leader(cluster, Random(1))
+    with capsys.disabled():
+        print(f"\n  the leader was killed: {pause_ms:.0f} ms until a write was accepted")  # noqa: T201
+    assert pause_ms < 5_000
+
+
+async def test_a_leader_asked_to_stop_hands_over_and_ends_with_0(
+    cluster: LiveCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leader = await cluster.until_serving()
+    leader.ask_to_stop()
+    pause_ms = await next_write(cluster, Random(2))
+    with capsys.disabled():
+        print(f"\n  the leader was asked to stop: {pause_ms:.0f} ms until a write was accepted")  # noqa: T201
+    assert await leader.ended() == 0
+    assert "event=transfer_began" in leader.log_text()
+    assert pause_ms < 3_000
+
+
+async def test_writes_that_wait_at_a_leader_asked_to_stop_are_answered_by_what_became_of_them(
+    cluster: LiveCluster,
+) -> None:
+    """faults 69: the followers sleep while the writes arrive, so that they wait when the leader resigns."""
+    leader = await cluster.until_serving()
+    others = [node for node in cluster.nodes.values() if node is not leader]
+    for node in others:
+        node.pause()
+    sent = [Sent(leader, "PUT", target_of(b"waits/%d" % number), b"%d" % number) for number in range(IN_FLIGHT)]
+    for each in sent:
+        await each.__aenter__()
+    await _until_waiting(cluster, leader, IN_FLIGHT)
+    leader.ask_to_stop()
+    for node in others:
+        node.resume()
+    answers = await asyncio.gather(*(each.answer() for each in sent))
+    assert await leader.ended() == 0
+    now_leading = await cluster.until_leader()
+    for number, answer in enumerate(answers):
+        read = await ask(cluster, now_leading, "GET", b"waits/%d" % number)
+        found = read.body if read.status == 200 else None
+        if answer.status == 201:
+            assert found == b"%d" % number
+        elif answer.status == 503:
+            assert found is None and problem_of(answer)["code"] in ("superseded", "shutting_down")
+        else:
+            assert answer.status == 504, answer
+
+
+async def _until_waiting(cluster: LiveCluster, leader: LiveNode, count: int) -> None:
+    """The leader has taken so many writes that nobody has answered; soon, or the others were not asleep."""
+    began_at = now_ms()
+    while True:
+        text = (await cluster.connections.exchange(leader.address, "GET", "/metrics", timeout_s=2.0)).body.decode()
+        if f"raftkv_replica_writes_in_flight_count {count}.0" in text:
+            return
+        assert now_ms() - began_at < 250, "the leader does not hold the writes"
+        await asyncio.sleep(0.005)
+
+
+async def test_a_leader_that_slept_answers_nothing_from_the_past(cluster: LiveCluster) -> None:
+    """faults 23, 59: requests reach it while it sleeps; it wakes up long after another has led and written."""
+    sleeper = await cluster.until_serving()
+    assert (await ask(cluster, sleeper, "PUT", b"slept", b"old")).status in (200, 201)
+    sleeper.pause()
+    began_at = now_ms()
+    leader = await cluster.until_leader(other_than=sleeper)
+    assert (await ask(cluster, leader, "PUT", b"slept", b"new")).status == 200
+    reads = [Sent(sleeper, "GET", target_of(b"slept") + query) for query in ["", "?consistency=follower"] * 10]
+    writes = [Sent(sleeper, "PUT", target_of(b"slept/%d" % number), b"past") for number in range(10)]
+    for each in [*reads, *writes]:
+        await each.__aenter__()
+    await until(lambda: now_ms() - began_at > 2_000, within_s=3, what="two seconds of sleep to pass")
+    sleeper.resume()
+    answers = await asyncio.gather(*(each.answer() for each in reads))
+    assert {answer.body for answer in answers if answer.status == 200} <= {b"new"}
+    assert {answer.status for answer in answers} <= {200, 307, 503}
+    for number, answer in enumerate(await asyncio.gather(*(each.answer() for each in writes))):
+        found = await ask(cluster, await cluster.until_leader(), "GET", b"slept/%d" % number)
+        assert (answer.status in (307, 503)) == (found.status == 404), (answer, found)
+
+
+async def test_nodes_started_again_with_the_same_command_just_go_on(cluster: LiveCluster) -> None:
+    leader = await cluster.until_serving()
+    assert (await ask(cluster, leader, "PUT", b"stays", b"here")).status in (200, 201)
+    before = await cluster.until_equal()
+    for node in cluster.nodes.values():
+        node.ask_to_stop()
+    assert [await node.ended() for node in cluster.nodes.values()] == [0, 0, 0]
+    cluster.start()
+    leader = await cluster.until_serving()
+    assert (await ask(cluster, leader, "GET", b"stays")).body == b"here"
+    after = await cluster.until_equal()
+    for id, status in after.items():
+        assert all(status[name] == before[id][name] for name in ("cluster_id", "revision", "state_hash"))
+        assert status["term"] > before[id]["term"]
+
+
+async def test_bytes_that_nobody_should_send_change_nothing(cluster: LiveCluster) -> None:
+    """faults 19, 32, 57, 63, 64, 66: half of them to the leader, half to a follower."""
+    leader = await cluster.until_serving()
+    follower = next(node for node in cluster.nodes.values() if node is not leader)
+    before = await cluster.until_equal()
+    for node in (leader, follower):
+        found = await fuzz(node.address, inputs_count=500, seed=3)
+        assert found.findings == []
+        assert found.statuses.total() == 500
+        assert len(found.statuses) > 5, "the inputs did not reach far enough to be refused for many reasons"
+    after = await cluster.until_equal()
+    for id, status in after.items():
+        assert (status["revision"], status["state_hash"]) == (before[id]["revision"], before[id]["state_hash"])
+    assert (await ask(cluster, await cluster.until_leader(), "PUT", b"after fuzz", b"1")).status == 201
+
+
+async def test_a_killed_node_refuses_connections(cluster: LiveCluster) -> None:
+    """What the tests above rest on: nobody else answers at a dead node's port."""
+    node = cluster.nodes["n3"]
+    node.kill()
+    with pytest.raises(Trouble):
+        await ask(cluster, node, "GET", b"anything")
+    assert node.endings[-1].exit_code == -9
+    node.start()
