@@ -293,6 +293,10 @@ class Node:
             return
         if member.incarnation == said.incarnation:
             self._peers.moved(said.sender, said.url)
+        elif said.cluster_id not in (None, self._identity.identity.cluster_id):
+            self._complain(
+                f"the {said.sender} that says it is at {said.url} belongs to cluster {said.cluster_id.hex()}"
+            )
         else:
             self._complain(f"{said.sender}'s data is gone; run raftkv member replace {said.sender}")
 
