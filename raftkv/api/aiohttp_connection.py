@@ -3,13 +3,14 @@
 Told: bytes that the guard has vetted. Tells: requests to its handler, refusals to the client. May never know:
 what a request means.
 
-aiohttp leaves a body waiting for ever when its parser fails in the middle of it, takes a client that sends no
-more for one that wants no answer, and closes so soon after a refusal that a reset can overtake it.
+aiohttp takes a client that sends no more for one that wants no answer, and closes so soon after a refusal that
+a reset can overtake it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -17,7 +18,6 @@ from typing import Any, Final
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
 
 from raftkv.api.problems import Code, RequestRefused, bad_request, problem, refused_response
 from raftkv.api.responses import Response
@@ -79,6 +79,8 @@ class Connection(GuardedHandler):
         self._end: asyncio.Future[None] = self._loop.create_future()
         """Done when the client sends no more, or is gone."""
         self._sends_no_more = False
+        self._has_ended = False
+        """The last answer is out."""
         self._newest_body: StreamReader | None = None
         self._discarded_bytes = 0
 
@@ -89,20 +91,22 @@ class Connection(GuardedHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of heads and bodies; after a refusal of nothing any more."""
-        if self.refusal is not None:
+        if self._was_refused():
             self._discarded_bytes += len(data)
             if self._discarded_bytes > self._settings.discard_bytes_max:
                 self.force_close()
             return
         super().data_received(data)
-        self._note_newest()
+        if self._messages:
+            self._newest_body = self._messages[-1][1]
+        if self._was_refused():  # the guard cannot see the body of a request that aiohttp is just taking up
+            self._break_off("what came is refused")
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract, which aiohttp narrows
         """The client sends no more, but may wait for what it asked for: then we close once it has that."""
         self._sends_no_more = True
         self._note_end()
-        if self._newest_body is not None and not self._newest_body.is_eof():
-            self._newest_body.set_exception(web.RequestPayloadError("the client sends no more"))
+        self._break_off("the client sends no more")
         is_idle = self._waiter is not None and not self._waiter.done()
         return self.transport is not None and self.transport.can_write_eof() and not is_idle
 
@@ -111,30 +115,38 @@ class Connection(GuardedHandler):
         """The request being answered is the connection's last."""
         return self._sends_no_more and not self._messages
 
+    def _was_refused(self) -> bool:
+        return self.refusal is not None
+
     def _note_end(self) -> None:
         if not self._end.done():
             self._end.set_result(None)
 
-    def _note_newest(self) -> None:
-        """Knows the newest body; one that the parser gave up on is told so."""
-        for message, body in self._messages:
-            if isinstance(message, RawRequestMessage):
-                self._newest_body = body
-            elif self._newest_body is not None and not self._newest_body.is_eof():
-                self._newest_body.set_exception(web.RequestPayloadError("the parser gave up"))
-
-    def _write_last(self, transport: asyncio.WriteTransport, response: Response) -> None:
-        transport.write(self._encode(response, "close"))
+    def write_last(self, answer: bytes) -> None:
+        """The answer goes out, and the client sees at once that none follows; ConnectionError where it is gone."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        transport.write(answer)
+        self._has_ended = True
         if transport.can_write_eof():
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError as error:  # a socket that was reset has no sending side to close
+                raise ConnectionResetError("the client is gone") from error
+
+    def _break_off(self, why: str) -> None:
+        """Whoever waits for the rest of the newest body waits no longer."""
+        if self._newest_body is not None and not self._newest_body.is_eof():
+            self._newest_body.set_exception(web.RequestPayloadError(why))
 
     def _make_error_handler(self, err_info: Any) -> Handler:
         """The turn of what was refused: our answer, then a while for the client to read it."""
         refused = self._why_refused()
 
         async def handler(_: web.BaseRequest) -> web.StreamResponse:
-            if self.transport is not None:
-                self._write_last(self.transport, refused_response(refused))
+            with contextlib.suppress(ConnectionError):
+                self.write_last(self._encode(refused_response(refused), "close"))
                 await asyncio.wait([self._end], timeout=self._settings.discard_timeout_ms / 1000)
             return SENT_LAST
 
@@ -154,8 +166,9 @@ class Connection(GuardedHandler):
     ) -> web.StreamResponse:
         """An exception that nobody expected: our own bug, in the log with its traceback, to the client as 500."""
         _LOG.error("%s %r failed", request.method, request.raw_path, exc_info=exc)
-        if self.transport is not None and not self.transport.is_closing():
-            self._write_last(self.transport, problem(Code.INTERNAL, "see this node's log"))
+        if not self._has_ended:
+            with contextlib.suppress(ConnectionError):
+                self.write_last(self._encode(problem(Code.INTERNAL, "see this node's log"), "close"))
         return SENT_LAST
 
 

@@ -129,26 +129,23 @@ class AiohttpFront:
 
     async def _send(self, request: web.BaseRequest, response: Response) -> web.StreamResponse:
         """The answer is out, and what is left of a refused body thrown away."""
-        stays_open = self._stays_open(request)
-        connection = None if stays_open else "close"
-        if stays_open and request.version < (1, 1):
-            connection = "keep-alive"
-        transport = _transport_of(request)
-        transport.write(self._encode(response, connection))
-        if request.protocol.writing_paused:
-            await self._drained(request, transport)
-        if request.content.is_eof():
-            return SENT if stays_open else SENT_LAST
-        if not stays_open and transport.can_write_eof():
-            transport.write_eof()
-        await self._discard(request.content)
-        return SENT if stays_open and request.content.is_eof() else SENT_LAST
-
-    def _stays_open(self, request: web.BaseRequest) -> bool:
         connection = request.protocol
         assert isinstance(connection, Connection)
-        if self.stopping or connection.nothing_follows or request.method == "CONNECT":
-            return False  # what follows a CONNECT is no HTTP
+        stays_open = self._stays_open(request, connection)
+        if stays_open:
+            says = None if request.version >= (1, 1) else "keep-alive"
+            _transport_of(request).write(self._encode(response, says))
+        else:
+            connection.write_last(self._encode(response, "close"))
+        if connection.writing_paused:
+            await self._drained(request, connection)
+        if not request.content.is_eof():
+            await self._discard(request.content)
+        return SENT if stays_open and request.content.is_eof() else SENT_LAST
+
+    def _stays_open(self, request: web.BaseRequest, connection: Connection) -> bool:
+        if self.stopping or connection.nothing_follows:
+            return False
         return request.keep_alive and self._end_is_near(request)
 
     def _end_is_near(self, request: web.BaseRequest) -> bool:
@@ -161,13 +158,14 @@ class AiohttpFront:
         length = request.content_length
         return length is not None and length <= self._settings.discard_bytes_max and not _expects_continue(request)
 
-    async def _drained(self, request: web.BaseRequest, transport: asyncio.WriteTransport) -> None:
+    async def _drained(self, request: web.BaseRequest, connection: Connection) -> None:
         """The client has taken enough of its answers; one that takes none for too long is cut off."""
         try:
             async with asyncio.timeout(self._settings.send_timeout_ms / 1000):
                 await request.writer.drain()
         except TimeoutError:
-            transport.abort()
+            if connection.transport is not None:
+                connection.transport.abort()
             raise ConnectionResetError("the client does not read") from None
 
     async def _discard(self, stream: StreamReader) -> None:

@@ -225,6 +225,23 @@ def test_what_is_no_http_is_refused_in_our_words(
     assert caplog.records == []
 
 
+def test_a_client_that_sends_on_after_nonsense_sees_why_it_is_refused(wired: AiohttpClient) -> None:
+    """What still comes is read and thrown away: a reset would overtake the answer."""
+    wire = wired.wire()
+    wire.send(b"GET / HTTP/9.9\r\n\r\n" + b"x" * (5 * MIB))
+    assert wire.receive().status == 400
+
+
+def test_nonsense_without_end_is_cut_off(open_aiohttp: MakeClient) -> None:
+    """faults 63: by its size, however long it might go on."""
+    client = open_aiohttp(ApiSettings(discard_bytes_max=1_000, discard_timeout_ms=60_000))
+    wire = client.wire()
+    wire.send(b"GET / HTTP/9.9\r\n\r\n")
+    assert wire.receive().status == 400
+    wire.try_to_send(b"x" * 1_001)
+    wait_until(lambda: client.front.connections_count == 0, client)
+
+
 class TestHeads:
     def test_a_slow_head_is_cut_off(self, open_aiohttp: MakeClient) -> None:
         """faults 63: from its first byte on a head has a deadline."""
@@ -375,6 +392,64 @@ class TestConnections:
         assert (wire.receive().status, wire.receive().body) == (201, b"value")
         wire.close()
         wired.thread.call(listener.close)
+
+
+class Pipe(asyncio.Transport):
+    """A transport that keeps what is written, and whose other side may be gone."""
+
+    def __init__(self, *, was_reset: bool) -> None:
+        super().__init__()
+        self.written = b""
+        self._was_reset = was_reset
+        self.closed = asyncio.Event()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += bytes(data)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        if self._was_reset:
+            raise OSError("the endpoint is not connected")
+
+    def is_closing(self) -> bool:
+        return self.closed.is_set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def told_in_turns(client: AiohttpClient, pipe: Pipe, parts: list[bytes], turns: int) -> None:
+    """Tells a connection these parts, so many turns of the loop apart, and waits for its end."""
+    protocol = client.front.protocol_factory()
+    protocol.connection_made(pipe)
+    for part in parts:
+        protocol.data_received(part)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await pipe.closed.wait()
+    protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_body_may_break_at_any_turn_of_the_loop(wired: AiohttpClient, turns: int) -> None:
+    """faults 63: also while aiohttp is just taking the request up, and nobody waits for the body yet."""
+    pipe = Pipe(was_reset=False)
+    parts = [put_head("Transfer-Encoding: chunked") + b"2\r\nok\r\n", b"zz\r\n"]
+    wired.thread.run(told_in_turns(wired, pipe, parts, turns))
+    assert pipe.written.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_client_that_resets_under_its_answer_is_no_fault(
+    wired: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """faults 63: the socket may be gone between the answer and its end."""
+    pipe = Pipe(was_reset=True)
+    wired.thread.run(told_in_turns(wired, pipe, [put_head("Connection: close", length=5) + b"value"], 1))
+    assert pipe.written.startswith(b"HTTP/1.1 201 ")
+    assert caplog.records == []
 
 
 class TestStop:
