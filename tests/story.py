@@ -8,24 +8,28 @@ done: the notes of the nodes, outcomes of writes and reads, and what ``show`` pr
     term a 3 [b]         … and this term, and a vote for b
     start [a …]          processes begin (all, if none is named); restart is the same word
     stand a              a's election timer runs out now; 50 ms pass
+    calm a …             their election timers begin anew, and take ten seconds
     wait 300ms           virtual time passes
     propose a x y        x and y are written at a; 50 ms pass
     offer a x            the same, and no time passes
     read a [follower]    a linearizable read at a; 50 ms pass
     ask a [follower]     the same, and no time passes
-    isolate a | cut a b | cut a > b | heal      links
-    hold a > b [Type]    messages of that type from a to b wait …
-    release [n]          … until they are let go (the oldest n, or all), in order
+    isolate a | cut a b | cut a > b | heal | heal a b | heal a > b      links
+    hold a > b [Type]    messages of that type from a to b wait (also beside others that are held) …
+    release [n]          … until they are let go (the oldest n, or all), in order; 50 ms pass
+    release a > b        those from a to b are let go; what follows waits again
     double               what is held is delivered, and stays held
     drop                 … or thrown away
     crash a | pause a | resume a
     disk a hangs | disk a goes
-    transfer a [b]
+    transfer a [b]       a is asked to hand over; 50 ms pass
+    sent a > b Type      how many messages of that type a sent to b since this was last asked
     show [a …]           state in a line for each node
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -34,7 +38,7 @@ from raftkv import frames as framing
 from raftkv.core.messages import Envelope
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import NodeId, Term
-from raftkv.outcomes import Answered, Applied, Consistency, Refused
+from raftkv.outcomes import Answered, Applied, Consistency, Refused, Transferred, TransferRefused
 from raftkv.replica import ReplicaSettings, Work
 from raftkv.sim.cluster import Plan, VirtualCluster, Watcher
 from raftkv.sim.invariants import Invariants
@@ -92,8 +96,9 @@ class Story(Watcher):
     def __init__(self) -> None:
         self.cluster: VirtualCluster | None = None
         self.told: list[str] = []
-        self._hold: tuple[str, str, str | None] | None = None
-        self._held: list[Callable[[], None]] = []
+        self._holds: list[tuple[str, str, str | None]] = []
+        self._sent: Counter[tuple[str, str, str]] = Counter()
+        self._held: list[tuple[str, str, Callable[[], None]]] = []
 
     def run(self, commands: Sequence[str]) -> str:
         """Everything that is told from the first command to the last."""
@@ -107,8 +112,11 @@ class Story(Watcher):
     # -- what is watched
 
     def stepped(self, node: VirtualNode, work: Work) -> None:
-        """Notes are the story."""
+        """Notes are the story, and what is read back from disk."""
         self.told.extend(note.text for note in work.notes)
+        for read in work.read_log:
+            for_whom = "to apply them" if read.follower is None else f"for {read.follower}"
+            self.told.append(f"{node.id}: reads entries {read.first} to {read.last} from disk {for_whom}")
 
     def _tell_outcome(self, who: str, what: str) -> Callable[[Any], None]:
         def tell(outcome: Any) -> None:
@@ -117,6 +125,10 @@ class Story(Watcher):
                     self.told.append(f"{who}: {what} is written, entry {index}, place {place}")
                 case Answered(_, words, consistency):
                     self.told.append(f"{who}: {what} ({consistency.value}) finds {words}")
+                case Transferred(leader, _, term):
+                    self.told.append(f"{who}: {what} is done, {leader} leads in term {term}")
+                case TransferRefused(why):
+                    self.told.append(f"{who}: {what} is refused, {why.value}")
                 case Refused(why, leadership):
                     self.told.append(f"{who}: {what} is refused, {why.value} (leader: {leadership.leader_id})")
                 case _:
@@ -166,6 +178,10 @@ class Story(Watcher):
         self._world.poke(name)
         self._world.run_for(SETTLE_US)
 
+    def do_calm(self, *names: str) -> None:
+        for name in names:
+            self._node(name).raft.state.election_deadline_us = self._world.now_us + 10_000_000
+
     def do_wait(self, duration: str) -> None:
         self._world.run_for(int(duration.removesuffix("ms")) * 1000)
 
@@ -199,25 +215,35 @@ class Story(Watcher):
             self._world.network.cut(NodeId(one), NodeId(other))
             self._world.network.cut(NodeId(other), NodeId(one))
 
-    def do_heal(self) -> None:
-        self._world.network.heal_all()
+    def do_heal(self, *names: str) -> None:
+        match names:
+            case ():
+                self._world.network.heal_all()
+            case (one, ">", other):
+                self._world.network.heal(NodeId(one), NodeId(other))
+            case (one, other):
+                self._world.network.heal(NodeId(one), NodeId(other))
+                self._world.network.heal(NodeId(other), NodeId(one))
 
     def do_hold(self, sender: str, arrow: str, receiver: str, kind: str | None = None) -> None:
         assert arrow == ">"
-        self._hold = (sender, receiver, kind)
+        self._holds.append((sender, receiver, kind))
 
-    def do_release(self, count: str | None = None) -> None:
-        number = len(self._held) if count is None else int(count)
-        going, self._held = self._held[:number], self._held[number:]
-        if not self._held:
-            self._hold = None
+    def do_release(self, first: str | None = None, arrow: str = "", receiver: str = "") -> None:
+        if arrow:
+            going = [held for held in self._held if held[:2] == (first, receiver)]
+        else:
+            going = self._held[: len(self._held) if first is None else int(first)]
+        self._held = [held for held in self._held if held not in going]
+        if not self._held and not arrow:
+            self._holds = []
         self._deliver(going)
 
     def do_double(self) -> None:
         self._deliver(self._held)
 
     def do_drop(self) -> None:
-        self._held, self._hold = [], None
+        self._held, self._holds = [], []
 
     def do_crash(self, name: str) -> None:
         self._world.crash(name)
@@ -232,11 +258,15 @@ class Story(Watcher):
         (self._world.hang_disk if what == "hangs" else self._world.let_disk_go)(name)
 
     def do_transfer(self, name: str, target: str | None = None) -> None:
-        self._node(name).running.transfer_leadership(
-            None if target is None else NodeId(target), lambda outcome: self.told.append(f"{name}: {outcome}")
-        )
+        wanted = None if target is None else NodeId(target)
+        self._node(name).running.transfer_leadership(wanted, self._tell_outcome(name, "the transfer"))
         self._world.poke(name)
         self._world.run_for(SETTLE_US)
+
+    def do_sent(self, sender: str, arrow: str, receiver: str, kind: str) -> None:
+        assert arrow == ">"
+        count = self._sent.pop((sender, receiver, kind), 0)
+        self.told.append(f"{sender}: {count} {kind} to {receiver}")
 
     def do_show(self, *names: str) -> None:
         for name in names or self._world.nodes:
@@ -251,21 +281,18 @@ class Story(Watcher):
         terms = " ".join(str(raft.term_at(index)) for index in range(1, raft.last_index + 1)) or "empty"
         return f"{node.id}: {raft.role.value}, term {raft.term}, commit {raft.commit_index}, log {terms}"
 
-    def _deliver(self, going: Sequence[Callable[[], None]]) -> None:
-        for deliver in going:
+    def _deliver(self, going: Sequence[tuple[str, str, Callable[[], None]]]) -> None:
+        for _, _, deliver in going:
             deliver()
         self._world.run_for(SETTLE_US)
 
     def _intercept(self, envelope: Envelope, deliver: Callable[[], None]) -> bool:
-        if self._hold is None:
-            return False
-        sender, receiver, kind = self._hold
-        if (sender, receiver) != (envelope.sender, envelope.receiver):
-            return False
-        if kind is not None and kind != type(envelope.message).__name__:
-            return False
-        self._held.append(deliver)
-        return True
+        sender, receiver, kind = envelope.sender, envelope.receiver, type(envelope.message).__name__
+        self._sent[sender, receiver, kind] += 1
+        if any(hold in self._holds for hold in ((sender, receiver, kind), (sender, receiver, None))):
+            self._held.append((sender, receiver, deliver))
+            return True
+        return False
 
     @property
     def _world(self) -> VirtualCluster:
