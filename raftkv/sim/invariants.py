@@ -140,6 +140,8 @@ class Invariants(Watcher):
     def _commit_and_applied_never_fall(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         if raft.commit_index < seen.commit or raft.applied_index < seen.applied:
             raise Violated("commit and applied never fall", node.id)
+        if seen.led is not None and seen.commit < raft.commit_index and raft.term_at(raft.commit_index) != raft.term:
+            raise Violated("only the own term is committed by counting", f"{node.id}, entry {raft.commit_index}")
         if raft.applied_index > raft.commit_index or raft.commit_index > raft.last_index:
             raise Violated("applied ≤ commit ≤ last", node.id)
         seen.applied = raft.applied_index

@@ -1,0 +1,271 @@
+"""What breaks in a run, and when: a profile drawn from the seed, and whoever carries it out.
+
+Told: a cluster, an rng, when to stop. Tells: nothing; what it does shows in the cluster. Runs differ in kind:
+one only loses messages, another only crashes, some aim everything at one node. A majority may well be down: no
+safety rests on there being one. When the faults stop, everything works again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Final
+
+from raftkv.core.settings import RaftSettings
+from raftkv.core.types import NodeId
+from raftkv.replica import ReplicaSettings
+from raftkv.sim.cluster import DiskFaults, Plan, VirtualCluster
+from raftkv.sim.network import NetworkFaults
+from raftkv.sim.node import Clock, VirtualNode
+
+CALM: Final = NetworkFaults()
+LOSSY: Final = NetworkFaults(loss_per_mille=80, doubling_per_mille=30, failure_told_per_mille=500)
+LATE: Final = NetworkFaults(
+    delay_us_max=5_000, late_per_mille=50, late_us_max=900_000, doubling_per_mille=60, loss_per_mille=10
+)
+SLOW: Final = NetworkFaults(delay_us_min=5_000, delay_us_max=60_000, loss_per_mille=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One run's kind of bad luck."""
+
+    voters: int
+    weather: NetworkFaults
+    kinds: tuple[str, ...]
+    """Names in ``KINDS``; what happens is drawn from them, each as likely as it is often there."""
+    pause_us_max: int
+    """At most this long passes between one fault and the next."""
+    aim: str | None
+    """The node that everything happens to; None: anybody."""
+    raft: RaftSettings
+    disk: DiskFaults
+    gathering_us_max: int
+    clocks_differ: bool
+
+    def plan(self) -> Plan:
+        """What the cluster is made of."""
+        return Plan(
+            voters=names_of(self.voters),
+            raft=self.raft,
+            replica=ReplicaSettings(request_timeout_ms=2_000),
+            network=self.weather,
+            disk=self.disk,
+            gathering_us_max=self.gathering_us_max,
+        )
+
+
+def names_of(count: int) -> tuple[str, ...]:
+    """The first so many names."""
+    return tuple("abcdefg"[:count])
+
+
+def draw_profile(rng: Random) -> Profile:
+    """A kind of run."""
+    voters = rng.choice((1, 3, 3, 3, 3, 3, 5, 5))
+    kinds = rng.sample(sorted(KINDS), rng.randrange(1, 5))
+    raft = RaftSettings(election_timeout_ms=300, heartbeat_ms=rng.choice((50, 100, 150)))
+    if rng.randrange(2):
+        raft = replace(
+            raft,
+            append_bytes_max=rng.choice((1, 200, 2_000)),
+            inflight_appends_max=rng.choice((1, 2, 4)),
+            inflight_rounds_max=rng.choice((1, 2)),
+            log_memory_bytes=rng.choice((1, 500, 5_000)),
+            apply_entries_max=rng.choice((1, 5, 100)),
+        )
+    return Profile(
+        voters=voters,
+        weather=rng.choice((CALM, CALM, LOSSY, LATE, SLOW)),
+        kinds=() if rng.randrange(12) == 0 else tuple(kinds),
+        pause_us_max=rng.choice((200_000, 800_000, 2_000_000)),
+        aim=rng.choice(names_of(voters)) if rng.randrange(4) == 0 else None,
+        raft=raft,
+        disk=rng.choice((DiskFaults(), DiskFaults(sync_us_min=500, sync_us_max=30_000, read_us=5_000))),
+        gathering_us_max=rng.choice((0, 300, 3_000)),
+        clocks_differ=rng.randrange(2) == 0,
+    )
+
+
+class Faults:
+    """Breaks things in a cluster, one after the other, until it is told to stop."""
+
+    def __init__(self, cluster: VirtualCluster, profile: Profile, rng: Random) -> None:
+        self.cluster, self.profile, self.rng = cluster, profile, rng
+        self.stopped = False
+        self.count = 0
+        self._partitions = 0
+        if profile.clocks_differ:
+            for node in cluster.nodes.values():
+                node.clock = Clock(offset_us=rng.randrange(10**9), per_mille=rng.choice((900, 1000, 1000, 1100)))
+
+    def start(self) -> None:
+        """The first fault will come."""
+        if self.profile.kinds:
+            self._later()
+
+    def stop(self) -> None:
+        """Everything works again: links, weather, disks, processes."""
+        self.stopped = True
+        cluster = self.cluster
+        cluster.network.heal_all()
+        cluster.network.faults = CALM
+        cluster.plan.disk = DiskFaults()
+        for name in cluster.nodes:
+            cluster.let_disk_go(name)
+            cluster.resume(name)
+        cluster.start_all()
+
+    def _later(self) -> None:
+        self.cluster.after(self.rng.randrange(1_000, self.profile.pause_us_max), self._break_something)
+
+    def _break_something(self) -> None:
+        if self.stopped:
+            return
+        self.count += 1
+        KINDS[self.rng.choice(self.profile.kinds)](self)
+        self._later()
+
+    def _for_a_while(self, undo: Callable[[], None], *, at_most_us: int = 2_500_000) -> None:
+        def until() -> None:
+            if not self.stopped:
+                undo()
+
+        self.cluster.after(self.rng.randrange(5_000, at_most_us), until)
+
+    def _victim(self) -> VirtualNode:
+        """Whom this run aims at, else the leader as often as anybody."""
+        leader = self.cluster.leader()
+        if self.profile.aim is not None:
+            return self.cluster.nodes[NodeId(self.profile.aim)]
+        if leader is not None and self.rng.randrange(2):
+            return leader
+        return self.cluster.nodes[self.rng.choice(list(self.cluster.nodes))]
+
+    # ---------------------------------------------------------------------------------------- links
+
+    def isolate(self) -> None:
+        """Nobody hears one node, and it hears nobody."""
+        self._cut_between([self._victim().id])
+
+    def split(self) -> None:
+        """Two sides; everybody hears their own."""
+        names = list(self.cluster.nodes)
+        self._cut_between(self.rng.sample(names, self.rng.randrange(1, len(names) + 1)))
+
+    def cut_one_way(self) -> None:
+        """One node is heard and hears nothing, or the other way round, by all or by one."""
+        self._new_partition()
+        victim, deaf = self._victim().id, self.rng.randrange(2)
+        others = [name for name in self.cluster.nodes if name != victim]
+        for other in others[: self.rng.randrange(1, len(others) + 1) if others else 0]:
+            self._cut(other, victim) if deaf else self._cut(victim, other)
+        self._heal_later()
+
+    def ring(self) -> None:
+        """Everybody reaches only their two neighbours."""
+        self._new_partition()
+        names = list(self.cluster.nodes)
+        for place, name in enumerate(names):
+            for distance in range(2, len(names) - 1):
+                self._cut(name, names[(place + distance) % len(names)])
+        self._heal_later()
+
+    def bridge(self) -> None:
+        """Two sides that reach each other only through one node, which both reach."""
+        self._new_partition()
+        middle = self._victim().id
+        others = [name for name in self.cluster.nodes if name != middle]
+        half = len(others) // 2
+        for one in others[:half]:
+            for other in others[half:]:
+                self._cut(one, other)
+                self._cut(other, one)
+        self._heal_later()
+
+    def heal(self) -> None:
+        """Sooner than was meant."""
+        self.cluster.network.heal_all()
+
+    def _new_partition(self) -> None:
+        """One at a time; it lasts until its own end, or until the next."""
+        self._partitions += 1
+        self.cluster.network.heal_all()
+
+    def _heal_later(self) -> None:
+        number = self._partitions
+        self._for_a_while(lambda: self.cluster.network.heal_all() if number == self._partitions else None)
+
+    def _cut_between(self, side: list[NodeId]) -> None:
+        self._new_partition()
+        for one in side:
+            for other in self.cluster.nodes:
+                if other not in side:
+                    self._cut(one, other)
+                    self._cut(other, one)
+        self._heal_later()
+
+    def _cut(self, sender: NodeId, receiver: NodeId) -> None:
+        self.cluster.network.cut(sender, receiver)
+
+    # ------------------------------------------------------------------------------------ processes
+
+    def crash_one(self) -> None:
+        """It starts again some time later, or at once."""
+        self._crash(self._victim())
+
+    def crash_all(self) -> None:
+        """Power fails."""
+        for node in self.cluster.nodes.values():
+            self._crash(node)
+
+    def _crash(self, node: VirtualNode) -> None:
+        if not node.is_up:
+            return
+        self.cluster.crash(node.id)
+        self._for_a_while(lambda: None if node.is_up else self.cluster.start(node.id), at_most_us=1_500_000)
+
+    def pause(self) -> None:
+        """The process stands still, and its clock goes on."""
+        victim = self._victim()
+        self.cluster.pause(victim.id)
+        self._for_a_while(lambda: self.cluster.resume(victim.id))
+
+    def hang_disk(self) -> None:
+        """It takes writes and finishes none."""
+        victim = self._victim()
+        self.cluster.hang_disk(victim.id)
+        self._for_a_while(lambda: self.cluster.let_disk_go(victim.id))
+
+    def transfer(self) -> None:
+        """The leader is asked to hand over, to anybody."""
+        leader = self.cluster.leader()
+        if leader is not None and not leader.paused:
+            target = self.rng.choice([*self.cluster.nodes, None])
+            leader.running.transfer_leadership(target, lambda _: None)
+            self.cluster.poke(leader.id)
+
+    def change_weather(self) -> None:
+        """The network gets better or worse."""
+        self.cluster.network.faults = self.rng.choice((CALM, LOSSY, LATE, SLOW))
+
+
+KINDS: Final[dict[str, Callable[[Faults], None]]] = {
+    act.__name__: act
+    for act in (
+        Faults.isolate,
+        Faults.split,
+        Faults.cut_one_way,
+        Faults.ring,
+        Faults.bridge,
+        Faults.heal,
+        Faults.crash_one,
+        Faults.crash_all,
+        Faults.pause,
+        Faults.hang_disk,
+        Faults.transfer,
+        Faults.change_weather,
+    )
+}
+"""Everything that can happen, by name."""

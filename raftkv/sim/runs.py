@@ -1,0 +1,251 @@
+"""One whole run of a virtual cluster from a seed: faults, clients, every checker; then calm, and what must follow.
+
+Told: a seed. Tells: what came about, or RunFailed with the seed, the cause, the last that the nodes said, and how
+to run it again. The same seed gives the same run, whatever PYTHONHASHSEED is.
+
+    python -m raftkv.sim.runs 17            that run, told
+    python -m raftkv.sim.runs 0 5000        all of these, failures told
+    python -m raftkv.sim.runs --short 0 5000
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from raftkv.kv.commands import Put, encode
+from raftkv.outcomes import Applied
+from raftkv.replica import Work
+from raftkv.sim.cluster import VirtualCluster, Watcher
+from raftkv.sim.faults import Faults, Profile, draw_profile
+from raftkv.sim.invariants import Invariants, Violated
+from raftkv.sim.linearizability import Linearizable, check
+from raftkv.sim.node import VirtualNode
+from raftkv.sim.oracle import Oracle, WatchedMachine
+from raftkv.sim.short_runs import ShortRun
+from raftkv.sim.workload import Workload, WorkloadPlan
+
+STORM_US: Final = 6_000_000
+"""How long faults and clients go on."""
+CALM_ELECTION_TIMEOUTS_MAX: Final = 20
+"""Upper election timeouts within which a cluster that works again has elected, written and converged."""
+UNANSWERED_US_MAX: Final = 1_000_000
+_TOLD_MAX: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to. Equal runs have equal outcomes."""
+
+    seed: int
+    steps: int
+    virtual_us: int
+    faults: int
+    operations: int
+    answers: int
+    executions: int
+    terms: int
+    trace: int
+    """A checksum over everything that the nodes did, in order."""
+
+
+class RunFailed(AssertionError):
+    """Something that must hold did not; ``cause`` says what."""
+
+    def __init__(self, seed: int, *, command: str, cause: Exception, told: Sequence[str]) -> None:
+        self.seed, self.cause = seed, cause
+        lines = (
+            f"seed {seed}: {type(cause).__name__}: {cause}",
+            f"run it again: {command} {seed}",
+            "the last that was told:",
+            *(f"  {line}" for line in told),
+        )
+        super().__init__("\n".join(lines))
+
+
+class _Teller(Watcher):
+    """Keeps the newest notes, and a checksum over all that is done."""
+
+    def __init__(self, cluster: VirtualCluster, *, keep: int) -> None:
+        self.cluster = cluster
+        self.trace = 0
+        self.told: deque[str] = deque(maxlen=keep)
+
+    def stepped(self, node: VirtualNode, work: Work) -> None:
+        """Everything that a turn wants done goes into the trace."""
+        self._add(f"{node.id} {work}")
+        for note in work.notes:
+            self._tell(note.text)
+
+    def crashed(self, node: VirtualNode) -> None:
+        """Told."""
+        self._tell(f"{node.id} crashes")
+
+    def started(self, node: VirtualNode) -> None:
+        """Told."""
+        self._tell(f"{node.id} starts")
+
+    def _tell(self, text: str) -> None:
+        self._add(text)
+        self.told.append(f"{self.cluster.now_us / 1_000_000:.3f} {text}")
+
+    def _add(self, text: str) -> None:
+        self.trace = zlib.crc32(f"{self.cluster.now_us} {text}".encode(), self.trace)
+
+
+class Run:
+    """A run that is being made."""
+
+    def __init__(self, seed: int, profile: Profile | None = None, *, keep: int = _TOLD_MAX) -> None:
+        rng = Random(seed)
+        self.seed = seed
+        self.profile = profile or draw_profile(rng)
+        self.oracle = Oracle()
+        self.cluster = VirtualCluster(
+            self.profile.plan(), Random(rng.randrange(2**32)), lambda: WatchedMachine(self.oracle)
+        )
+        self.teller = _Teller(self.cluster, keep=keep)
+        self.cluster.watchers += [self.teller, Invariants(self.cluster)]
+        self.faults = Faults(self.cluster, self.profile, Random(rng.randrange(2**32)))
+        self.workload = Workload(self.cluster, self.oracle, _draw_workload(rng), Random(rng.randrange(2**32)))
+
+    def whole(self) -> Outcome:
+        """Storm, calm, and the proof of what clients were told."""
+        self.cluster.start_all()
+        self.workload.start()
+        self.faults.start()
+        self.cluster.run_for(STORM_US)
+        self._calm()
+        self._every_request_was_answered()
+        verdict = check(self.workload.complete_history())
+        if not isinstance(verdict, Linearizable):
+            raise Violated("linearizability", str(getattr(verdict, "explanation", verdict)))
+        return self._outcome()
+
+    def _calm(self) -> None:
+        """Everything works: a leader is elected, takes a write, and all nodes come to the same state."""
+        self.faults.stop()
+        at_most_us = 2 * self.profile.raft.election_timeout_us * CALM_ELECTION_TIMEOUTS_MAX
+        written: list[int] = []
+        self._keep_writing(written)
+        if not self.cluster.run_while(lambda: not written, at_most_us=at_most_us):
+            raise Violated("writes go on", f"no write for {at_most_us} us in a cluster that works")
+        self.workload.stop()
+        if not self.cluster.run_while(lambda: self.workload.in_flight > 0, at_most_us=10_000_000):
+            raise Violated("clients are answered", f"{self.workload.in_flight} requests have no end")
+        if not self.cluster.run_while(lambda: not self._has_converged(written[0]), at_most_us=at_most_us):
+            raise Violated("nodes converge", ", ".join(map(_shown, self.cluster.nodes.values())))
+
+    def _keep_writing(self, written: list[int]) -> None:
+        """Asks whoever leads until one write is done."""
+
+        def done(outcome: object) -> None:
+            if isinstance(outcome, Applied):
+                written.append(outcome.index)
+
+        def ask() -> None:
+            leader = self.cluster.leader()
+            if written:
+                return
+            if leader is not None:
+                leader.running.submit(encode(Put(b"calm", self.workload.new_value())), done)
+                self.cluster.poke(leader.id)
+            self.cluster.after(100_000, ask)
+
+        ask()
+
+    def _has_converged(self, at_least: int) -> bool:
+        nodes = list(self.cluster.nodes.values())
+        first = nodes[0].running
+        return all(
+            node.raft.applied_index >= at_least
+            and node.raft.applied_index == node.raft.last_index == first.raft.applied_index
+            and node.running.machine.state_hash() == first.machine.state_hash()
+            for node in nodes
+        )
+
+    def _every_request_was_answered(self) -> None:
+        """No exchange is held open for ever; a node that works answers within a second."""
+        self.cluster.run_for(2 * UNANSWERED_US_MAX)
+        unanswered = self.cluster.unanswered(since_us=self.cluster.now_us - UNANSWERED_US_MAX)
+        if unanswered:
+            raise Violated("every request gets a reply", str(unanswered[0]))
+
+    def _outcome(self) -> Outcome:
+        return Outcome(
+            seed=self.seed,
+            steps=self.cluster.steps,
+            virtual_us=self.cluster.now_us,
+            faults=self.faults.count,
+            operations=len(self.workload.history),
+            answers=self.workload.answers,
+            executions=self.oracle.executions,
+            terms=max(node.raft.term for node in self.cluster.nodes.values()),
+            trace=self.teller.trace,
+        )
+
+
+def _draw_workload(rng: Random) -> WorkloadPlan:
+    return WorkloadPlan(
+        clients=rng.choice((2, 4, 6)),
+        slots=rng.choice((1, 2, 4)),
+        keys=rng.choice((1, 3)),
+        think_us_max=rng.choice((30_000, 150_000)),
+        attempt_us_max=rng.choice((700_000, 2_000_000)),
+        answers_lost_per_mille=rng.choice((0, 20, 200)),
+        reads_per_mille=rng.choice((300, 600)),
+        session_ttl_ms=rng.choice((60_000, 1_000)),
+    )
+
+
+def _shown(node: VirtualNode) -> str:
+    raft = node.raft
+    return f"{node.id}: {raft.role.value} in term {raft.term}, applied {raft.applied_index} of {raft.last_index}"
+
+
+def run(seed: int) -> Outcome:
+    """The run of that seed; raises RunFailed."""
+    made = Run(seed)
+    try:
+        return made.whole()
+    except Exception as error:
+        raise RunFailed(seed, command="python -m raftkv.sim.runs", cause=error, told=made.teller.told) from error
+
+
+def short_run(seed: int) -> int:
+    """The short run of that seed; its turns. Raises RunFailed."""
+    made = ShortRun(Random(seed))
+    try:
+        made.run()
+    except Exception as error:
+        command = "python -m raftkv.sim.runs --short"
+        raise RunFailed(seed, command=command, cause=error, told=made.told) from error
+    return made.turns
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs what the command line names; how many failed."""
+    numbers = [int(argument) for argument in arguments if argument != "--short"]
+    one: Callable[[int], object] = short_run if "--short" in arguments else run
+    seeds = range(numbers[0], numbers[1] if len(numbers) > 1 else numbers[0] + 1)
+    failed = 0
+    for seed in seeds:
+        try:
+            outcome = one(seed)
+        except RunFailed as failure:
+            failed += 1
+            sys.stdout.write(f"{failure}\n\n")
+        else:
+            if len(seeds) == 1:
+                sys.stdout.write(f"{outcome}\n")
+    sys.stdout.write(f"{len(seeds)} runs, {failed} failed\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(sys.argv[1:])))

@@ -1,0 +1,405 @@
+"""Clients in virtual time: they write, read, lose answers, ask again elsewhere, and give up.
+
+Told: a cluster to ask, when to stop. Tells: the history of what was asked and answered, for the checker, and
+the oracle what each answer claims. A client knows no more than one behind HTTP would: what a node answers, that
+nothing came in time, that a connection was refused.
+
+One request is one operation, however often it is sent. It is sent again only where that is safe: a numbered
+write always, another only if what came of it is known to be nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final
+
+from raftkv.core.types import NodeId
+from raftkv.kv.answers import (
+    Answer,
+    ConditionFailed,
+    DeleteDone,
+    PutDone,
+    Repeated,
+    SessionExpired,
+    SessionOpened,
+)
+from raftkv.kv.commands import ABSENT, ANY, PRESENT, Delete, Expect, Numbered, OpenSession, Put, encode
+from raftkv.kv.queries import Found, Get
+from raftkv.outcomes import Answered, Applied, Consistency, Refused, Superseded
+from raftkv.sim import history
+from raftkv.sim.cluster import VirtualCluster
+from raftkv.sim.history import Operation, Request, Result
+from raftkv.sim.invariants import Violated
+from raftkv.sim.oracle import Oracle
+
+_PAUSED_LOOK_US: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadPlan:
+    """What clients do, and how patient they are."""
+
+    clients: int = 4
+    """Every other one has a session."""
+    slots: int = 2
+    """Requests that a client has in flight at a time."""
+    keys: int = 3
+    think_us_max: int = 60_000
+    attempt_us_max: int = 700_000
+    """How long a client waits for an answer before it asks again."""
+    patience_us: int = 4_000_000
+    """How long it goes on asking; then the outcome stays unknown."""
+    delay_us_max: int = 2_000
+    answers_lost_per_mille: int = 20
+    reads_per_mille: int = 450
+    session_ttl_ms: int = 60_000
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """One request on its way to an answer."""
+
+    client: str
+    request: Request
+    consistency: Consistency
+    numbered: Numbered | None
+    began_us: int
+    invoked_us: int
+    """A read that is asked again is a new one; a write is not."""
+    asked_at: int
+    """The oracle's acknowledged index at that moment."""
+    attempt: int = 0
+    may_have_happened: bool = False
+    """Some attempt was sent whose end is not known."""
+    is_settled: bool = False
+
+    @property
+    def command(self) -> bytes:
+        """What is submitted; a numbered write says the same at every attempt."""
+        assert not isinstance(self.request, Get)
+        return encode(self.request, self.numbered)
+
+
+class Workload:
+    """All clients of a run."""
+
+    def __init__(self, cluster: VirtualCluster, oracle: Oracle, plan: WorkloadPlan, rng: Random) -> None:
+        self.cluster, self.oracle, self.plan, self.rng = cluster, oracle, plan, rng
+        self.history: list[Operation] = []
+        self._unknown: list[_Task] = []
+        self.answers = 0
+        """Requests that came to a known end."""
+        self.stopped = False
+        self.in_flight = 0
+        self._values = 0
+        self._sessions = 0
+        self._clients = [_Client(self, f"c{number}", number % 2 == 0) for number in range(plan.clients)]
+
+    def start(self) -> None:
+        """Everybody begins."""
+        for client in self._clients:
+            client.start()
+
+    def stop(self) -> None:
+        """Nobody begins anything new; what is in flight comes to its end."""
+        self.stopped = True
+
+    def new_value(self) -> bytes:
+        """One that was never put before."""
+        self._values += 1
+        return b"v%d" % self._values
+
+    def new_session(self) -> bytes:
+        """An id that nobody has."""
+        self._sessions += 1
+        return b"session %8d" % self._sessions
+
+    def delay_us(self) -> int:
+        """Between a client and a node, one way."""
+        return self.rng.randrange(100, self.plan.delay_us_max)
+
+    def record(self, task: _Task, result: Result) -> None:
+        """The operation, as the checker wants it."""
+        self.answers += 1
+        self.history.append(Operation(task.client, task.request, result, task.invoked_us, self.cluster.now_us))
+
+    def record_unknown(self, task: _Task) -> None:
+        """Its client gave up."""
+        self._unknown.append(task)
+
+    def complete_history(self) -> list[Operation]:
+        """The history with what became of writes whose clients gave up, as far as the log tells.
+
+        They count as answered now. That is one of the completions that linearizability allows, and the one
+        that the cluster chose; a search that had to guess them all would not end.
+        """
+        completed = list(self.history)
+        for task in self._unknown:
+            answer = self.oracle.end_of(task.command)
+            if answer is not None:
+                result = _result(answer)
+                completed.append(Operation(task.client, task.request, result, task.invoked_us, self.cluster.now_us))
+            elif task.numbered is None and not isinstance(task.request, Put):
+                completed.append(Operation(task.client, task.request, None, task.invoked_us, None))
+        return completed
+
+
+def _result(answer: Answer) -> Result:
+    """As the checker's history has it."""
+    match answer:
+        case PutDone():
+            return history.Done(answer.revision)
+        case DeleteDone():
+            return history.Deleted(answer.deleted, answer.revision)
+        case ConditionFailed():
+            return history.Refused(answer.mod_revision, answer.revision)
+        case _:
+            raise Violated("answers that a client can expect", str(answer))
+
+
+class _Client:
+    """One client: its session, the leader that it believes in, what it has seen."""
+
+    def __init__(self, world: Workload, name: str, wants_session: bool) -> None:
+        self.world, self.name = world, name
+        self.rng = Random(world.rng.randrange(2**32))
+        self.wants_session = wants_session
+        self.session: bytes | None = None
+        self.sequence = 0
+        self.unsettled: dict[int, None] = {}
+        """Numbers whose answers are still wanted, in order."""
+        self.believed_leader: NodeId | None = None
+        self.seen_index = 0
+        self.revisions: dict[bytes, int] = {}
+        """The mod revision that each key had when last seen: what conditions are made of."""
+
+    def start(self) -> None:
+        if self.wants_session:
+            self._open_session()
+        for _ in range(self.world.plan.slots):
+            self._think()
+
+    def _think(self) -> None:
+        self._after(self.rng.randrange(1, self.world.plan.think_us_max), self._begin)
+
+    def _after(self, delay_us: int, act: Callable[[], None]) -> None:
+        self.world.cluster.after(delay_us, act)
+
+    # ------------------------------------------------------------------------------------- what is asked
+
+    def _begin(self) -> None:
+        if self.world.stopped:
+            return
+        key = b"k%d" % self.rng.randrange(self.world.plan.keys)
+        if self.rng.randrange(1000) < self.world.plan.reads_per_mille:
+            consistency = self.rng.choice((Consistency.LINEARIZABLE, Consistency.FOLLOWER, Consistency.STALE))
+            task = self._task(Get(key), consistency, None)
+        else:
+            task = self._task(self._some_write(key), Consistency.LINEARIZABLE, self._next_number())
+        self.world.in_flight += 1
+        self._attempt(task)
+
+    def _task(self, request: Request, consistency: Consistency, numbered: Numbered | None) -> _Task:
+        now_us = self.world.cluster.now_us
+        asked_at = self.world.oracle.acknowledged_index
+        return _Task(self.name, request, consistency, numbered, began_us=now_us, invoked_us=now_us, asked_at=asked_at)
+
+    def _some_write(self, key: bytes) -> Put | Delete:
+        expect = self.rng.choice((ANY, ANY, ANY, ABSENT, PRESENT, Expect(self.revisions.get(key, 1) or 1)))
+        if self.rng.randrange(5) == 0:
+            return Delete(key, expect)
+        return Put(key, self.world.new_value(), expect)
+
+    def _next_number(self) -> Numbered | None:
+        """Acknowledges what is settled below the oldest number that is not."""
+        if self.session is None:
+            return None
+        self.sequence += 1
+        acknowledged = min(self.unsettled, default=self.sequence) - 1
+        self.unsettled[self.sequence] = None
+        return Numbered(self.session, self.sequence, acknowledged)
+
+    def _open_session(self) -> None:
+        """Asked until it is answered: opening is the same however often it is done."""
+        self.session, id = None, self.world.new_session()
+
+        def ask() -> None:
+            node = self.world.cluster.nodes[self._whom(anybody=False)]
+            if self.session is not None or self.world.stopped:
+                return
+            if node.is_up and not node.paused:
+                node.running.submit(encode(OpenSession(id, self.world.plan.session_ttl_ms)), opened)
+                self.world.cluster.poke(node.id)
+            self._after(self.world.plan.attempt_us_max, ask)
+
+        def opened(outcome: Any) -> None:
+            self._hear_of_leader(outcome)
+            if isinstance(outcome, Applied) and isinstance(outcome.answer, SessionOpened) and self.session is None:
+                self.session, self.sequence, self.unsettled = id, 0, {}
+
+        self._after(self.world.delay_us(), ask)
+
+    # ------------------------------------------------------------------------------------ one attempt
+
+    def _whom(self, *, anybody: bool) -> NodeId:
+        if self.believed_leader is not None and not anybody:
+            return self.believed_leader
+        return self.rng.choice(list(self.world.cluster.nodes))
+
+    def _attempt(self, task: _Task) -> None:
+        if self.world.cluster.now_us - task.began_us > self.world.plan.patience_us:
+            return self._give_up(task)
+        task.attempt += 1
+        if isinstance(task.request, Get):
+            task.invoked_us, task.asked_at = self.world.cluster.now_us, self.world.oracle.acknowledged_index
+        attempt, target = task.attempt, self._whom(anybody=task.consistency is not Consistency.LINEARIZABLE)
+        self._after(self.world.delay_us(), lambda: self._arrives(task, attempt, target))
+        patience_us = self.rng.randrange(self.world.plan.attempt_us_max // 4, self.world.plan.attempt_us_max)
+        return self._after(patience_us, lambda: self._no_answer(task, attempt))
+
+    def _arrives(self, task: _Task, attempt: int, target: NodeId) -> None:
+        node = self.world.cluster.nodes[target]
+        if not node.is_up:
+            return self._after(
+                self.world.delay_us(), lambda: self._retry_unless_over(task, attempt, believed_leader=None)
+            )
+        if node.paused:
+            return self._after(_PAUSED_LOOK_US, lambda: self._arrives(task, attempt, target))
+        done = self._answering(task, attempt)
+        if isinstance(task.request, Get):
+            min_index = self.seen_index if task.consistency is Consistency.STALE else 0
+            checked = self._checked_read(task, min_index, done)
+            node.running.read(task.request, task.consistency, checked, min_index=min_index)
+        else:
+            node.running.submit(task.command, self._checked_write(task, done))
+        return self.world.cluster.poke(target)
+
+    def _answering(self, task: _Task, attempt: int) -> Callable[[Any], None]:
+        """The way back; some answers are lost on it."""
+
+        def done(outcome: Any) -> None:
+            if self.rng.randrange(1000) >= self.world.plan.answers_lost_per_mille:
+                self._after(self.world.delay_us(), lambda: self._answer(task, attempt, outcome))
+
+        return done
+
+    def _checked_write(self, task: _Task, done: Callable[[Any], None]) -> Callable[[Any], None]:
+        """What a node says is held against the log, also where nobody hears it any more."""
+        command = task.command
+
+        def checked(outcome: Any) -> None:
+            if isinstance(outcome, Applied):
+                self.world.oracle.write_answered(command, outcome.index, outcome.answer, asked_at=task.asked_at)
+            done(outcome)
+
+        return checked
+
+    def _checked_read(self, task: _Task, min_index: int, done: Callable[[Any], None]) -> Callable[[Any], None]:
+        key = task.request.key
+        asked_at = None if task.consistency is Consistency.STALE else task.asked_at
+
+        def checked(outcome: Any) -> None:
+            if isinstance(outcome, Answered):
+                self.world.oracle.read_answered(key, outcome.index, outcome.answer, asked_at=asked_at)
+                if outcome.index < min_index:
+                    raise Violated("stale reads are monotonic", f"{outcome.index} was served, asked for {min_index}")
+            done(outcome)
+
+        return checked
+
+    # ------------------------------------------------------------------------------- what came of it
+
+    def _answer(self, task: _Task, attempt: int, outcome: Any) -> None:
+        """An answer to an attempt that was given up says nothing any more: its connection is closed."""
+        if task.is_settled or task.attempt != attempt:
+            return
+        self._hear_of_leader(outcome)
+        match outcome:
+            case Applied(index, answer):
+                self.seen_index = max(self.seen_index, index)
+                self._hear_answer(task, answer)
+            case Answered(index, found):
+                self.seen_index = max(self.seen_index, index)
+                self._hear_found(task, found)
+            case Refused() | Superseded():
+                self._try_again(task)
+            case _ if isinstance(task.request, Get):
+                self._try_again(task)
+            case _:
+                self._uncertain(task)
+
+    def _hear_of_leader(self, outcome: Any) -> None:
+        if isinstance(outcome, Refused):
+            named = outcome.leadership.leader_id
+            self.believed_leader = None if named is None else NodeId(named)
+
+    def _no_answer(self, task: _Task, attempt: int) -> None:
+        if task.is_settled or task.attempt != attempt:
+            return
+        self.believed_leader = None
+        self._uncertain(task)
+
+    def _retry_unless_over(self, task: _Task, attempt: int, *, believed_leader: NodeId | None) -> None:
+        """The connection was refused: nothing came of this attempt."""
+        if not task.is_settled and task.attempt == attempt:
+            self.believed_leader = believed_leader
+            self._try_again(task)
+
+    def _uncertain(self, task: _Task) -> None:
+        task.may_have_happened = True
+        if task.numbered is None and not isinstance(task.request, Get):
+            self._give_up(task)
+        else:
+            self._try_again(task)
+
+    def _try_again(self, task: _Task) -> None:
+        task.attempt += 1
+        attempt = task.attempt
+
+        def again() -> None:
+            if task.attempt == attempt:
+                self._attempt(task)
+
+        self._after(self.rng.randrange(1_000, 80_000), again)
+
+    def _give_up(self, task: _Task) -> None:
+        if task.may_have_happened and not isinstance(task.request, Get):
+            self.world.record_unknown(task)
+        self._settle(task)
+
+    def _settle(self, task: _Task) -> None:
+        task.is_settled = True
+        if task.numbered is not None and task.numbered.session == self.session:
+            self.unsettled.pop(task.numbered.sequence, None)
+        self.world.in_flight -= 1
+        self._think()
+
+    def _hear_answer(self, task: _Task, answer: Answer) -> None:
+        if isinstance(answer, Repeated):
+            answer = answer.answer
+        if isinstance(answer, SessionExpired):
+            return self._session_expired(task)
+        self.world.record(task, _result(answer))
+        match answer:
+            case PutDone():
+                self.revisions[task.request.key] = answer.revision
+            case ConditionFailed():
+                self.revisions[task.request.key] = answer.mod_revision
+        return self._settle(task)
+
+    def _session_expired(self, task: _Task) -> None:
+        """This attempt did nothing; what an earlier one did, nobody can say any more."""
+        assert task.numbered is not None
+        if task.numbered.session == self.session:
+            self._open_session()
+        self._give_up(task)
+
+    def _hear_found(self, task: _Task, found: Found) -> None:
+        record = found.record
+        self.revisions[task.request.key] = 0 if record is None else record.mod_revision
+        if task.consistency is not Consistency.STALE:
+            result = history.Absent() if record is None else history.Seen(record.value, record.mod_revision)
+            self.world.record(task, result)
+        self._settle(task)
