@@ -79,8 +79,6 @@ class Connection(GuardedHandler):
         self._end: asyncio.Future[None] = self._loop.create_future()
         """Done when the client sends no more, or is gone."""
         self._sends_no_more = False
-        self._has_ended = False
-        """The last answer is out."""
         self._newest_body: StreamReader | None = None
         self._discarded_bytes = 0
 
@@ -128,7 +126,6 @@ class Connection(GuardedHandler):
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         transport.write(answer)
-        self._has_ended = True
         if transport.can_write_eof():
             try:
                 transport.write_eof()
@@ -166,9 +163,8 @@ class Connection(GuardedHandler):
     ) -> web.StreamResponse:
         """An exception that nobody expected: our own bug, in the log with its traceback, to the client as 500."""
         _LOG.error("%s %r failed", request.method, request.raw_path, exc_info=exc)
-        if not self._has_ended:
-            with contextlib.suppress(ConnectionError):
-                self.write_last(self._encode(problem(Code.INTERNAL, "see this node's log"), "close"))
+        with contextlib.suppress(ConnectionError):
+            self.write_last(self._encode(problem(Code.INTERNAL, "see this node's log"), "close"))
         return SENT_LAST
 
 
