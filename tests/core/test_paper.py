@@ -437,6 +437,25 @@ def test_entries_of_old_terms_are_committed_by_one_of_the_own_term():
     assert lone.raft.commit_index == 4
 
 
+@pytest.mark.parametrize(
+    ("conflict_term", "conflict_index", "prev"),
+    [
+        (4, 3, 5),  # the leader has that term too: they can agree up to its last entry of it
+        (3, 3, 2),  # it has not: not before that term began there
+        (0, 5, 4),  # the follower's log ends before
+    ],
+)
+def test_a_refusal_moves_the_probe_by_a_whole_term(conflict_term, conflict_index, prev):
+    """Paper §5.3 (the end), faults 13"""
+    lone = Lone(log=[1, 1, 4, 4, 4, 6, 6])
+    lone.lead()
+    lone.forget()
+    refusal = AppendEntriesReply(lone.raft.term, False, Index(7), NONE, Term(conflict_term), Index(conflict_index))
+    lone.says("b", refusal)
+    (probe,) = lone.requests(AppendEntries, "b")
+    assert probe.prev_index == prev
+
+
 def test_a_late_refusal_of_a_probe_that_was_answered_changes_nothing():
     """faults 10, 13"""
     lone = Lone(log=[1, 1, 1])
