@@ -5,6 +5,7 @@ from __future__ import annotations
 from raftkv.core import election, replication, rules
 from raftkv.core.effects import Exchange
 from raftkv.core.messages import Envelope, TimeoutNow, TimeoutNowReply
+from raftkv.core.quorum import has_majority
 from raftkv.core.state import Office, State, Transfer
 from raftkv.core.types import NodeId
 
@@ -80,7 +81,7 @@ def disk_has_stalled(state: State) -> bool:
 
 
 def hand_over_if_disk_stalls(state: State) -> None:
-    """To a voter whose match index still advances; where there is none, stays and says so."""
+    """To a voter whose match index still advances; where none could be elected, stays and says so."""
     office = state.office
     assert office is not None
     if office.transfer is not None or not disk_has_stalled(state):
@@ -95,7 +96,8 @@ def hand_over_if_disk_stalls(state: State) -> None:
 
 
 def _voter_that_advances(state: State, office: Office) -> NodeId | None:
+    """None unless a majority stores what this node does not: hung disks store no votes either."""
+    durable = state.durability.durable_index
+    advancing = [peer for peer, progress in office.progress.items() if progress.match_index > durable]
     best = best_target(state)
-    if best is None:
-        return None
-    return best if office.progress[best].match_index > state.durability.durable_index else None
+    return best if best in advancing and has_majority(state.voter_sets, advancing) else None

@@ -649,6 +649,29 @@ def test_a_transfer_to_nobody_is_refused(target, why):
         lone.raft.transfer_leadership(None if target is None else NodeId(target))
 
 
+def test_a_leader_whose_disk_hangs_hands_over_when_a_majority_still_stores():
+    """faults 22: with fewer, nobody could be elected, and the reads that this leader still serves would be lost too."""
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b", "c")
+    lone.disk_answers = False
+    lone.raft.propose([b"x"])
+    lone.turn()
+    lone.acknowledge("b")
+    lone.elapse(E_US - 1)
+    lone.acknowledge("b")
+    lone.says("c", success(lone, 1))
+    lone.elapse(1)
+    assert lone.raft.takes_proposals
+    lone.elapse(1)
+    assert not lone.raft.takes_proposals
+    assert lone.requests(TimeoutNow) == []
+    assert [note.event for note in lone.effects.notes] == ["disk_stalled"]
+    lone.acknowledge("c")
+    lone.elapse(1)
+    assert len(lone.requests(TimeoutNow)) == 1
+
+
 # ----------------------------------------------------------------------------------------- settings
 
 
