@@ -57,6 +57,14 @@ def test_a_run_that_goes_on_after_the_base():
 
 
 @pytest.mark.parametrize("terms", [(2, 1), (1, 2, 1)])
+def test_a_run_that_is_cut_at_its_beginning_is_gone():
+    """Paper §5.4.1: else this log would still claim its last term in an election."""
+    log = log_of(1, 1, 2, 5)
+    log.truncate_from(3)
+    assert (log.last_index, log.last_term) == (2, 1)
+    assert log.last_index_of_term(2) is None
+
+
 def test_a_falling_term_is_our_own_bug(terms):
     with pytest.raises(AssertionError, match="falls"):
         log_of(*terms)
@@ -154,8 +162,10 @@ def test_it_says_what_a_list_of_terms_would_say(story):
             log.evict(bytes_max=number * FRAME_BYTES, through=min(count, len(terms)))
     assert [log.term_at(index) for index in range(1, len(terms) + 2)] == [*terms, None]
     assert log.last_index == len(terms)
-    for term in set(terms):
-        assert log.last_index_of_term(term) == len(terms) - terms[::-1].index(term)
+    assert log.last_term == (terms[-1] if terms else 0)
+    for sought in range(1, term + 2):
+        last = len(terms) - terms[::-1].index(sought) if sought in terms else None
+        assert log.last_index_of_term(sought) == last
     held = log.frames_between(log.memory_first, log.last_index, bytes_max=10**9)
     assert held == entries(terms)[log.memory_first - 1 :]
     assert log.memory_bytes == sum(map(len, held))
