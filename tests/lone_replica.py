@@ -108,6 +108,11 @@ class LoneReplica:
 
     def lead(self) -> None:
         """Elected, its no-op committed, in contact with everybody."""
+        self.win()
+        self.acknowledge()
+
+    def win(self) -> None:
+        """Elected, its no-op not committed yet."""
         self.turn(2 * self.raft.state.settings.election_timeout_us)
         for voter in self.raft.state.other_voters():
             proposed = Term(self.raft.term + 1)
@@ -116,7 +121,6 @@ class LoneReplica:
         for voter in self.raft.state.other_voters():
             self.says(voter, RequestVoteReply(self.raft.term, granted=True))
         assert self.raft.role is Role.LEADER
-        self.acknowledge()
 
     def acknowledge(self, *names: str) -> None:
         """They (or all) hold the leader's log, and have echoed its newest round."""

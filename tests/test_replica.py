@@ -400,10 +400,14 @@ def test_before_the_no_op_is_applied_time_stands_still():
     """faults 68: what is before it may bear a later stamp."""
     lone = LoneReplica()
     lone.append("b", 1, [stamped(7_000, b"x"), stamped(9_000, b"y")], prev=0, commit=1)
-    lone.turn(2 * E_US)
-    lone.lead()
+    lone.win()
+    lone.turn(200_000)
+    assert lone.replica.cluster_time_ms() == 7_000
+    lone.acknowledge()
     assert lone.machine.entries[-1].stamp_ms == 9_000
     assert lone.replica.cluster_time_ms() == 9_000
+    lone.turn(50_000)
+    assert lone.replica.cluster_time_ms() == 9_050
 
 
 def test_a_stamp_that_falls_is_not_seen_by_the_machine():
