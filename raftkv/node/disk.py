@@ -137,6 +137,13 @@ class DiskThread:
 
     def _tell(self, listener: Callable[..., None], *what: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(listener, *what)
+            self._loop.call_soon_threadsafe(self._deliver, listener, *what)
         except RuntimeError:
             return  # the loop is closed: nobody is left to tell
+
+    def _deliver(self, listener: Callable[..., None], *what: object) -> None:
+        """On the loop, whose own handler would log what a listener raises and go on: a ticket would be lost."""
+        try:
+            listener(*what)
+        except Exception as error:  # noqa: BLE001 - the node ends with it
+            self._listener.failed(error)

@@ -1,0 +1,77 @@
+"""The disk thread, with a log on a simulated disk and an event loop that is real or only listens."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from raftkv.core.effects import DiskWrite, LogRead
+from raftkv.core.types import Index, Term, Ticket
+from raftkv.errors import DiskFailed
+from raftkv.node.disk import DiskListener, DiskThread
+from raftkv.sim.disk import SimulatedDirectory
+from raftkv.storage.wal import Wal
+from tests.storage.life import entry, open_log
+
+DEADLINE_S = 10.0
+
+
+class Told:
+    """What the disk thread said, as (name, …), in order; any condition of it can be waited for."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+        self._changed = asyncio.Event()
+
+    def listener(self) -> DiskListener:
+        return DiskListener(
+            persisted=lambda ticket: self._hear("persisted", ticket),
+            was_read=lambda read, frames: self._hear("was_read", read, frames),
+            room_is_short=lambda short: self._hear("room_is_short", short),
+            failed=lambda error: self._hear("failed", error),
+        )
+
+    def _hear(self, *what: Any) -> None:
+        self.said.append(what)
+        self._changed.set()
+
+    def named(self, name: str) -> list[Any]:
+        return [what[-1] for what in self.said if what[0] == name]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def first_write() -> DiskWrite:
+    return DiskWrite(Ticket(1), vote=(Term(1), None), frames=[entry(1, 1)])
+
+
+def append(index: int) -> DiskWrite:
+    return DiskWrite(Ticket(index), frames=[entry(index, 1)])
+
+
+async def test_a_listener_that_raises_ends_the_node():
+    """What nobody foresaw is not left to the loop's own handler, which logs it and goes on."""
+    wal, _ = open_log(SimulatedDirectory(Random(1)))
+    told = Told()
+    listener = told.listener()
+
+    def persisted(ticket: Ticket) -> None:
+        raise AssertionError(f"ticket {ticket}")
+
+    listener.persisted = persisted
+    disk = DiskThread(wal, asyncio.get_running_loop(), listener)
+    disk.start()
+    disk.submit([first_write()], [])
+    await told.until(lambda: bool(told.named("failed")))
+    await asyncio.to_thread(disk.stop)
+    assert isinstance(told.named("failed")[0], AssertionError)
