@@ -13,6 +13,7 @@ import contextlib
 import logging
 import secrets
 from asyncio import AbstractEventLoop
+from dataclasses import replace
 from random import Random
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from raftkv.core.formation import Formation
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import ID_BYTES, Incarnation, Member, NodeId, Ticket
-from raftkv.errors import Misdirected, RaftkvError
+from raftkv.errors import DataError, Misdirected, RaftkvError
 from raftkv.http.door import Door, DoorSettings
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node.disk import DiskListener, DiskThread
@@ -76,7 +77,7 @@ class Node:
         api = Api(self._service, node_id=config.id, settings=config.api, metrics=self._metrics.text)
         self._front = AiohttpFront(api, config.api)
         self._door = Door(loop, PeerRoutes(self), self._front, DoorSettings())
-        self._peers = Peers(config.transport, self._rng, self._formation.introduction, self)
+        self._peers = Peers(config.transport, self._rng, self._introduction, self)
         self._server: asyncio.Server | None = None
         self._replica: Replica | None = None
         self._disk: DiskThread | None = None
@@ -156,7 +157,7 @@ class Node:
 
     def _introduce_on(self) -> None:
         """While the cluster is not formed, everybody hears of this node once a second, and the operator once."""
-        if self._beginning is not None or self._service.stopping:
+        if self._beginning is not None or self._service.stopping or self._service.failure is not None:
             return
         why = self._why_not_formed()
         if why != self._said:
@@ -176,7 +177,19 @@ class Node:
         return "this node is starting"
 
     def _formation_moved(self) -> None:
-        """What is new is stored before anybody hears of it; then Raft may begin."""
+        """What is new is stored before anybody hears of it; then Raft may begin.
+
+        A store that failed is not tried again, and ends the node: callers are connections, whose own failures
+        end only them.
+        """
+        if self._service.failure is not None:
+            return
+        try:
+            self._store_formation()
+        except DataError as error:
+            self._fail(error)
+
+    def _store_formation(self) -> None:
         formation, identity = self._formation, self._identity
         if formation.cluster_id is not None and identity.identity.cluster_id is None:
             identity.store_cluster(formation.cluster_id, formation.configuration)
@@ -185,6 +198,11 @@ class Node:
             identity.store_formed()
             self._peers.introduce_again()
             self._beginning = self._loop.create_task(self._begin())
+
+    def _introduction(self) -> Introduction:
+        """What this node says of itself: only what is on stable storage."""
+        stored = self._identity.identity
+        return replace(self._formation.introduction(), cluster_id=stored.cluster_id, formed=stored.formed)
 
     async def _begin(self) -> None:
         """The log is read, and the node takes part."""
@@ -275,7 +293,7 @@ class Node:
     def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
         """Somebody says who it is."""
         self._hear(introduction)
-        exchange.introduce(self._formation.introduction())
+        exchange.introduce(self._introduction())
 
     def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
         """A peer answers our introduction with its own."""

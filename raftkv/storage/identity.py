@@ -21,7 +21,7 @@ from typing import Any, Final
 import google_crc32c
 
 from raftkv.core.types import ID_BYTES, ClusterId, Configuration, Incarnation, Member, Membership, NodeId
-from raftkv.errors import DataDamaged, UnknownFormat, WrongIdentity
+from raftkv.errors import DataDamaged, DiskFailed, UnknownFormat, WrongIdentity
 from raftkv.storage.directory import Directory, path_of
 from raftkv.storage.segments import segment_numbers
 
@@ -109,10 +109,11 @@ def _member_of(fields: dict[str, str]) -> Member:
 class IdentityFile:
     """The identity of an open directory, and the few ways in which it may change."""
 
-    __slots__ = ("_directory", "_identity")
+    __slots__ = ("_directory", "_failure", "_identity")
 
     def __init__(self, directory: Directory, identity: Identity) -> None:
         self._directory, self._identity = directory, identity
+        self._failure: DiskFailed | None = None
 
     @classmethod
     def open(cls, directory: Directory, *, node_id: NodeId, new_incarnation: Incarnation) -> IdentityFile:
@@ -166,18 +167,29 @@ class IdentityFile:
             self._store(replace(self._identity, log_begun=True))
 
     def _store(self, identity: Identity) -> None:
-        directory = self._directory
-        if directory.exists(TEMPORARY_NAME):
-            directory.delete(TEMPORARY_NAME)
-        file = directory.create(TEMPORARY_NAME)
+        """A store that failed is never tried again, as with the log: the next start tells what was stored."""
+        if self._failure is not None:
+            raise self._failure
         try:
-            file.pwrite(identity.encode(), offset=0)
-            file.sync()
-        finally:
-            file.close()
-        directory.rename(TEMPORARY_NAME, IDENTITY_NAME)
-        directory.sync()
+            _replace(self._directory, identity.encode())
+        except DiskFailed as failure:
+            self._failure = failure
+            raise
         self._identity = identity
+
+
+def _replace(directory: Directory, data: bytes) -> None:
+    """The identity's file holds this, in one step, on stable storage."""
+    if directory.exists(TEMPORARY_NAME):
+        directory.delete(TEMPORARY_NAME)
+    file = directory.create(TEMPORARY_NAME)
+    try:
+        file.pwrite(data, offset=0)
+        file.sync()
+    finally:
+        file.close()
+    directory.rename(TEMPORARY_NAME, IDENTITY_NAME)
+    directory.sync()
 
 
 def read_identity(directory: Directory) -> Identity:

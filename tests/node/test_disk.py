@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import threading
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
-import pytest
-
-from raftkv.core.effects import DiskWrite, LogRead
-from raftkv.core.types import Index, Term, Ticket
-from raftkv.errors import DiskFailed
+from raftkv.core.effects import DiskWrite
+from raftkv.core.types import Term, Ticket
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.sim.disk import SimulatedDirectory
-from raftkv.storage.wal import Wal
 from tests.storage.life import entry, open_log
 
 DEADLINE_S = 10.0

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from raftkv.core.types import ClusterId, Incarnation, NodeId
-from raftkv.errors import DataDamaged, UnknownFormat, WrongIdentity
+from raftkv.errors import DataDamaged, DiskFailed, UnknownFormat, WrongIdentity
 from raftkv.sim.disk import Crash, Moment, SimulatedDirectory
 from raftkv.storage.identity import (
     IDENTITY_NAME,
@@ -167,3 +167,18 @@ def test_the_log_begins_with_the_configuration_that_the_cluster_was_formed_with(
     _, recovered = open_log(disk)
     assert recovered.base.configuration == configuration_of("n1", "n2")
     assert (recovered.base.index, recovered.base.term, recovered.configurations) == (0, 0, [])
+
+
+def test_a_store_that_failed_is_not_tried_again():
+    """faults 55: the disk would take it now, but what the failed sync left there nobody knows."""
+    disk = SimulatedDirectory(Random(1))
+    identity = _open(disk)
+    disk.failing_syncs.add(disk.syncs + 1)
+    with pytest.raises(DiskFailed):
+        identity.store_cluster(CLUSTER, configuration_of("n1"))
+    operations = disk.operations
+    for again in (lambda: identity.store_cluster(CLUSTER, configuration_of("n1")), identity.store_log_begun):
+        with pytest.raises(DiskFailed):
+            again()
+    assert disk.operations == operations
+    assert identity.identity == STAGES[1]
