@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich import box
@@ -19,12 +19,10 @@ from rich.table import Table
 from raftkv.cli import local_cluster
 from raftkv.cli.admin import show_views
 from raftkv.cli.failures import CommandFailed
-from raftkv.cli.local_cluster import BASE_PORT_DEFAULT, NODES_DEFAULT, Ending, LocalCluster
+from raftkv.cli.local_cluster import BASE_PORT_DEFAULT, NODES_DEFAULT, STOPPING_SIGNALS, Ending, LocalCluster
 from raftkv.cli.options import Shared, data_dir_option, print_json, shared_options
 from raftkv.cli.overview import NodeView, console, leader_among, view_nodes
 from raftkv.cli.record import DATA_DIR_DEFAULT, LocalNode, read_record
-
-_STOPPING_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 @click.group()
@@ -148,9 +146,8 @@ def _signals_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    numbers = [getattr(signal, name) for name in _STOPPING_SIGNALS]
     # Under nohup the hang-up is ignored on purpose.
-    before = {number: signal.getsignal(number) for number in numbers if _is_wanted(number)}
+    before = {number: signal.getsignal(number) for number in STOPPING_SIGNALS if _is_wanted(number)}
     for number in before:
         signal.signal(number, interrupt)
     try:

@@ -34,6 +34,7 @@ STOP_GRACE_S: Final = 15.0
 """How long a node may take to hand over and finish before it is killed."""
 POLL_S: Final = 0.1
 LOG_TAIL_LINES: Final = 15
+STOPPING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Ending(Enum):
@@ -107,9 +108,25 @@ def start_missing(cluster: LocalCluster) -> None:
     _refuse_taken_ports(missing)
     members = ",".join(f"{node.id}={node.url}" for node in cluster.record.nodes)
     for node in missing:
-        child = _spawn(cluster, node, members)
-        cluster.children[node.id] = child
-        _note_process(cluster, node.id, Process(child.pid, started(child.pid) or "ended at once"))
+        # Interrupted between its start and its record, a node would run on with nobody knowing it.
+        with _undisturbed():
+            child = _spawn(cluster, node, members)
+            cluster.children[node.id] = child
+            _note_process(cluster, node.id, Process(child.pid, started(child.pid) or "ended at once"))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Signals that ask us to stop are kept until this is done. A mask would do, but a child would inherit it."""
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in STOPPING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])
 
 
 def _spawn(cluster: LocalCluster, node: LocalNode, members: str) -> subprocess.Popen[bytes]:

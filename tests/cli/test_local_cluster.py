@@ -166,6 +166,20 @@ def test_an_interrupted_start_leaves_nobody_running(run, tmp_path, monkeypatch, 
     assert all(node.process is not None for node in seen[0].nodes)
 
 
+def test_a_node_that_starts_as_the_interrupt_comes_is_stopped_too(run, tmp_path, monkeypatch, free_ports):
+    real, spawned = subprocess.Popen, []
+
+    def spawn_and_interrupt(_, **rest):
+        spawned.append(real([sys.executable, "-c", "import signal; signal.pause()"], **rest))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return spawned[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", spawn_and_interrupt)
+    assert run("cluster", "up", "--data-dir", str(tmp_path), "--base-port", str(free_ports)).code == 130
+    (only,) = spawned
+    assert only.poll() == -signal.SIGTERM
+
+
 def test_without_a_leader_in_time_the_log_is_shown(tmp_path, spawn):
     cluster = local(tmp_path, n1=identity(spawn(OBEDIENT)))
     cluster.log_path("n1").write_text("\n".join(f"line {number}" for number in range(100)))
