@@ -317,6 +317,7 @@ def test_a_followers_read_is_asked_anew_when_its_question_was_lost():
     (lost,) = lone.requests(ReadIndexRequest)
     lone.replica.delivery_failed(lost)
     lone.turn()
+    lone.turn()
     assert lone.requests(ReadIndexRequest) == [lost]
     assert lone.deadline_us is not None
     assert lone.now_us < lone.deadline_us <= lone.now_us + 100_000

@@ -180,6 +180,27 @@ def test_a_refused_candidate_does_not_reset_the_timer_though_its_term_is_adopted
     assert lone.raft.term == 5
 
 
+def test_an_answer_to_an_earlier_question_is_not_counted():
+    """Thesis §9.6, faults 11"""
+    lone = Lone(term=1)
+    lone.elapse(2 * E_US)
+    lone.says("b", PreVoteReply(Term(7), Term(2), granted=False))
+    lone.elapse(2 * E_US)
+    lone.says("c", PreVoteReply(Term(2), Term(2), granted=True))
+    assert lone.raft.term == 7
+    lone.says("c", PreVoteReply(Term(8), Term(8), granted=True))
+    assert lone.raft.term == 8
+
+
+@pytest.mark.parametrize(("proposed", "reply"), [(6, (6, 6, True)), (5, (5, 5, False)), (3, (5, 3, False))])
+def test_a_question_is_answered_with_its_own_term_or_with_a_higher_one(proposed, reply):
+    """Thesis §9.6: the asked term when granted, so that a yes never moves the asker's term; else the voter's own."""
+    lone = Lone(term=5)
+    lone.says("b", PreVoteRequest(Term(proposed), Index(9), Term(5)))
+    assert lone.reply == PreVoteReply(Term(reply[0]), Term(reply[1]), granted=reply[2])
+    assert lone.raft.term == 5
+
+
 def test_a_higher_term_in_a_refused_question_is_adopted():
     """faults 15, 16: else a node with the best log would ask for ever below the others' term."""
     lone = Lone(log=[1, 1])
@@ -634,7 +655,8 @@ def test_a_target_hears_of_the_transfer_once_it_holds_everything():
     assert lone.requests(TimeoutNow) == []
     assert not lone.raft.takes_proposals
     lone.acknowledge("b")
-    assert lone.requests(TimeoutNow, "b") == [TimeoutNow(Term(1))]
+    lone.elapse(1000)
+    assert lone.requests(TimeoutNow, "b") == [TimeoutNow(Term(1))], "once"
     lone.says("b", TimeoutNowReply(Term(1), accepted=False))
     assert lone.raft.takes_proposals, "a target that will not stand ends it"
 

@@ -175,6 +175,16 @@ def test_a_doubled_or_unasked_reply_readies_nothing():
     assert not lone.says("b", reply).reads_ready
 
 
+def test_a_higher_term_in_the_leaders_reply_is_adopted():
+    """Paper §5.1"""
+    lone = Lone()
+    lone.follow("b", 1)
+    lone.raft.request_read(4)
+    lone.turn()
+    assert lone.says("b", ReadIndexReply(Term(3), 4, confirmed=False, index=NONE)).reads_failed == [4]
+    assert lone.raft.term == 3
+
+
 def test_a_followers_read_fails_with_its_leader():
     """Without one, when it is gone, when the link breaks, when nothing comes for E."""
     lone = Lone()
