@@ -123,8 +123,9 @@ class ShortRun:
         for node in self.nodes.values():
             self._start(node)
         choices = [choose for choose, _ in _CHOICES]
-        weights = [weight * self.rng.choice((0, 1, 1, 1, 3)) for _, weight in _CHOICES]
-        weights[: len(_NEEDED)] = [weight for _, weight in _NEEDED]
+        weights = [weight * self.rng.choice((0, 1, 1, 1, 8)) for _, weight in _CHOICES]
+        if self.rng.randrange(2):
+            weights[: len(_NEEDED)] = [weight for _, weight in _NEEDED]
         self._campaign()
         for choose in self.rng.choices(choices, weights, k=self.rng.randrange(8, CHOICES_MAX)):
             self.now += 1
@@ -164,7 +165,7 @@ class ShortRun:
                 self._put_at(one)
             elif asked == 1:
                 self._ask(one, Consistency.LINEARIZABLE)
-            self._talk([one, other])
+            self._talk([one, other], slow=other if self.rng.randrange(2) else None)
         if self.rng.randrange(2):
             self._ask(old, Consistency.LINEARIZABLE)
         return None
@@ -307,11 +308,12 @@ class ShortRun:
         until: Callable[[], bool] = lambda: False,
         budget: int | None = None,
         in_order: bool | None = None,
+        slow: VirtualNode | None = None,
     ) -> None:
         """Messages among the group arrive, mostly in order, and its disks work, so many times."""
         budget = budget or self.rng.choice((3, 6, 10, 16, 24, 40))
         in_order = self.rng.randrange(3) > 0 if in_order is None else in_order
-        slow = self.rng.choice((*group, None, None))
+        slow = slow or self.rng.choice((*group, None, None))
         ids = {node.id: None for node in group}
         while budget > 0 and not until():
             budget -= 1

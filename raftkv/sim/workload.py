@@ -222,19 +222,23 @@ class _Client:
         return Numbered(self.session, self.sequence, acknowledged)
 
     def _open_session(self) -> None:
-        """Asked until it is answered: opening is the same however often it is done."""
-        self.session, id = None, self.world.new_session()
+        """Asked until it is answered, with a new id each time: an old request that comes after the session ran
+        out would open it again, and its numbers would be free.
+        """
+        self.session = None
 
         def ask() -> None:
             node = self.world.cluster.nodes[self._whom(anybody=False)]
             if self.session is not None or self.world.stopped:
                 return
             if node.is_up and not node.paused:
-                node.running.submit(encode(OpenSession(id, self.world.plan.session_ttl_ms)), opened)
+                id = self.world.new_session()
+                command = encode(OpenSession(id, self.world.plan.session_ttl_ms))
+                node.running.submit(command, lambda outcome: opened(id, outcome))
                 self.world.cluster.poke(node.id)
             self._after(self.world.plan.attempt_us_max, ask)
 
-        def opened(outcome: Any) -> None:
+        def opened(id: bytes, outcome: Any) -> None:
             self._hear_of_leader(outcome)
             if isinstance(outcome, Applied) and isinstance(outcome.answer, SessionOpened) and self.session is None:
                 self.session, self.sequence, self.unsettled = id, 0, {}
