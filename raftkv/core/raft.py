@@ -36,7 +36,7 @@ from raftkv.core.messages import (
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity, Saved, State
 from raftkv.core.types import Configuration, Index, NodeId, Role, Term, Ticket
-from raftkv.errors import Misdirected, NotLeader
+from raftkv.errors import MessageError, Misdirected, NotLeader
 
 _REQUEST_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any, Exchange], None]]] = {
     PreVoteRequest: election.handle_pre_vote,
@@ -54,6 +54,8 @@ _REPLY_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any], None]]] 
     ReadIndexReply: reads.handle_read_index_reply,
     TimeoutNowReply: transfer.handle_timeout_now_reply,
 }
+TERM_LEAP_MAX: Final = 2**40
+"""A term further ahead than this is no term (faults 57)."""
 
 
 class Raft:
@@ -88,6 +90,7 @@ class Raft:
         member he was; MessageError for one that no node of ours sends. Neither changes anything.
         """
         self._prove_address(envelope)
+        self._prove_term(envelope)
         message = envelope.message
         handle_request = _REQUEST_HANDLERS.get(type(message))
         if handle_request is not None:
@@ -263,6 +266,12 @@ class Raft:
         return self._state.log.term_at(index)
 
     # ------------------------------------------------------------------------------------------ walls
+
+    def _prove_term(self, envelope: Envelope) -> None:
+        """No cluster gets through so many elections while one of its nodes is away; adopted, terms would run out."""
+        theirs, ours = envelope.message.term, self._state.current_term
+        if theirs - ours > TERM_LEAP_MAX:
+            raise MessageError(f"{envelope.sender} speaks of term {theirs}, this is term {ours}")
 
     def _prove_address(self, envelope: Envelope) -> None:
         """Another cluster's message, or one to another incarnation of this id, is not for us (design: identity)."""

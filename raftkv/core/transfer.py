@@ -11,7 +11,7 @@ from raftkv.core.types import NodeId
 
 
 def begin(state: State, target: NodeId) -> None:
-    """From now on no proposals are taken, until the target leads or an election timeout has passed."""
+    """From now on no proposals are taken, until the target leads or the upper election timeout has passed."""
     office = state.office
     assert office is not None
     assert target != state.me.id

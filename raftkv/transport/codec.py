@@ -1,7 +1,7 @@
 """Messages as bytes: msgpack, with a format version and a type code. Pure.
 
 Told: envelopes, or bytes from outside. Tells: the other of the two, or MessageError. It never learns who is
-connected to whom, and judges no message by the state of a node; but what comes out of here has the types
+connected to whom, and judges no message by another or by the state of a node; what comes out has the types
 and ranges that the core relies on, and frames whose checksums are proved.
 
     [version, type, cluster_id, sender, sender_incarnation, receiver, receiver_incarnation, field, …]
@@ -181,8 +181,6 @@ def decode(packed: bytes) -> Envelope:
     if len(parts) != 7 + len(form.checks):
         raise MessageError(f"a message of type {form.code} with {len(parts)} parts")
     message = form.make(*[check(part) for check, part in zip(form.checks, parts[7:], strict=True)])
-    if isinstance(message, AppendEntries):
-        _check_entries(message)
     return Envelope(
         ClusterId(_identity(parts[2])),
         _node_id(parts[3]),
@@ -194,20 +192,6 @@ def decode(packed: bytes) -> Envelope:
 
 
 _APPEND_CODE: Final = _FORMS[AppendEntries].code
-
-
-def _check_entries(append: AppendEntries) -> None:
-    """Entries follow prev without a gap, and terms never fall nor pass the leader's (paper §5.3)."""
-    index, term = int(append.prev_index), int(append.prev_term)
-    for frame in append.frames:
-        entry_term, entry_index = frames.term_and_index(frame)
-        if entry_index != index + 1:
-            raise MessageError(f"entry {entry_index} follows entry {index}")
-        if entry_term < term:
-            raise MessageError(f"term {entry_term} follows term {term} in one log")
-        index, term = entry_index, entry_term
-    if term > append.term:
-        raise MessageError(f"the leader of term {append.term} sends an entry of term {term}")
 
 
 def encode_introduction(introduction: Introduction) -> bytes:

@@ -57,6 +57,23 @@ def test_what_is_not_for_this_node_moves_no_term(change, message):
     refuses(lone, replace(lone.envelope("b", message), **change), Misdirected)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [RequestVote(Term(2**62), NONE, NO_TERM, transfer=False), RequestVoteReply(Term(2**62), granted=False)],
+    ids=["request", "reply"],
+)
+def test_a_term_that_no_cluster_reaches_is_not_adopted(message):
+    """faults 57: with it the next election could not count any further."""
+    lone = Lone()
+    refuses(lone, lone.envelope("b", message), MessageError)
+
+
+def test_a_term_that_is_far_ahead_but_thinkable_is_adopted():
+    lone = Lone()
+    lone.raft.receive(lone.envelope("b", RequestVote(Term(2**40), NONE, NO_TERM, transfer=False)), "exchange")
+    assert lone.raft.term == 2**40
+
+
 def test_a_vote_of_an_emptied_disk_does_not_count():
     """faults 31: it bears the member's name, but it is another node."""
     lone = Lone()

@@ -94,20 +94,6 @@ def test_missing_additional_and_trailing_parts_are_refused(message):
             codec.decode(wrong_bytes)
 
 
-def test_frames_that_do_not_follow_each_other_are_refused():
-    """faults 57: an index or term out of place is noticed before anything is done with it."""
-    sound = append(b"a", b"b", b"c")
-    one, two, three = sound.frames
-    late = frames.encode(frames.EntryKind.COMMAND, term=2, index=9, body=b"")
-    for wrong in ([two, three], [one, three], [one, one], [two, one], [one, late]):
-        with pytest.raises(MessageError):
-            codec.decode(codec.encode(envelope(dataclasses.replace(sound, frames=wrong))))
-    with pytest.raises(MessageError, match="the leader of term 2"):
-        codec.decode(codec.encode(envelope(dataclasses.replace(sound, term=Term(2)))))
-    with pytest.raises(MessageError):
-        codec.decode(codec.encode(envelope(dataclasses.replace(sound, prev_index=Index(2**63 - 1)))))
-
-
 def test_every_flipped_bit_of_frames_is_noticed():
     """faults 58, on the wire."""
     packed = codec.encode(envelope(append(b"abc", b"d")))
