@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from raftkv import frames
 from raftkv.core.messages import REPLY_TYPES, REQUEST_TYPES, AppendEntries, Envelope, Introduction
-from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Term
+from raftkv.core.types import ClusterId, Incarnation, NodeId
 from raftkv.errors import MessageError
 from raftkv.transport import codec
 from tests.transport.samples import CLUSTER, ONE, REPLIES, REQUESTS, TWO, append, envelope, heartbeat, introduction
