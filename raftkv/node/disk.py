@@ -4,7 +4,8 @@ Told: disk work with its tickets, and reads. Tells the event loop: what is durab
 is short, or that the disk failed, which ends the node. It never learns what an entry means.
 
 While a sync is under way work gathers, so a batch is as large as the load makes it. After 100 ms without
-work the log gets its "synced through" mark. A second thread prepares the next segment ahead of need.
+work the log gets its "synced through" mark. A second thread prepares the next segment ahead of need; while
+the disk is full it tries once a second, however much is written.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class DiskThread:
                 self.syncs_count += 1
                 self.writes_count += len(writes)
                 self._tell(self._listener.persisted, writes[-1].ticket)
-                if self._wal.wants_spare:
+                if self._wal.wants_spare and not self._wal.room_is_short:
                     self._spare_wanted.set()
             for read in reads:
                 frames = self._wal.read(read.first, read.last, bytes_max=read.bytes_max)

@@ -48,21 +48,14 @@ class Spare:
     def prepare(self) -> bool:
         """There is a spare; False, with nothing left behind, if the disk is too full for one.
 
-        Slow. Raises DiskFailed if the disk fails in any other way.
+        A disk that says so itself is believed: tried again and again, it would each time be filled to its
+        last byte, at everybody's cost. Slow. Raises DiskFailed if the disk fails in any other way.
         """
         with self._lock:
-            if self._is_ready:
-                return True
-            try:
-                self._make()
-            except DiskFailed as error:
-                if not is_disk_full(error):
-                    raise
-                self._delete_unfinished()
-                self._room_is_short = True
-                return False
-            self._is_ready, self._room_is_short = True, False
-            return True
+            if not self._is_ready:
+                self._is_ready = self._directory.free_bytes() >= self._segment_bytes and self._made()
+                self._room_is_short = not self._is_ready
+            return self._is_ready
 
     @contextlib.contextmanager
     def taken(self, *, size_bytes: int) -> Iterator[File]:
@@ -97,6 +90,17 @@ class Spare:
         if not is_long_enough:
             self._directory.delete(SPARE_NAME)
         return is_long_enough
+
+    def _made(self) -> bool:
+        """Whether there was room. A disk may have less than it says: a quota, the file system's own needs."""
+        try:
+            self._make()
+        except DiskFailed as error:
+            if not is_disk_full(error):
+                raise
+            self._delete_unfinished()
+            return False
+        return True
 
     def _make(self) -> None:
         self._delete_unfinished()

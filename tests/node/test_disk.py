@@ -11,6 +11,7 @@ from raftkv.core.effects import DiskWrite
 from raftkv.core.types import Term, Ticket
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.sim.disk import SimulatedDirectory
+from raftkv.storage.wal import Wal
 from tests.storage.life import entry, open_log
 
 DEADLINE_S = 10.0
@@ -69,3 +70,31 @@ async def test_a_listener_that_raises_ends_the_node():
     await told.until(lambda: bool(told.named("failed")))
     await asyncio.to_thread(disk.stop)
     assert isinstance(told.named("failed")[0], AssertionError)
+
+
+async def test_a_full_disk_is_tried_now_and_then_however_much_is_written(monkeypatch):
+    """faults 56: puts are refused, deletes are written; the end of the shortage is told too."""
+    simulated = SimulatedDirectory(Random(1))
+    wal, _ = open_log(simulated)
+    simulated.capacity_bytes = 0
+    tried = []
+    prepare_spare = Wal.prepare_spare
+
+    def remember(self: Wal) -> bool:
+        tried.append(self.room_is_short)
+        return prepare_spare(self)
+
+    monkeypatch.setattr(Wal, "prepare_spare", remember)
+    told = Told()
+    disk = DiskThread(wal, asyncio.get_running_loop(), told.listener())
+    disk.start()
+    await told.until(lambda: told.named("room_is_short") == [True])
+    disk.submit([first_write()], [])
+    for index in range(2, 10):
+        disk.submit([append(index)], [])
+        await told.until(lambda index=index: told.named("persisted")[-1:] == [index])
+    assert len(tried) <= 2, "not once for each write"
+    simulated.capacity_bytes = None
+    await told.until(lambda: told.named("room_is_short") == [True, False])
+    await asyncio.to_thread(disk.stop)
+    assert told.named("failed") == []
