@@ -325,15 +325,25 @@ class PosixDirectory:
 
 
 def _make_directory(path: str) -> None:
-    """The directory is there, and so is, on stable storage, every name on the way that this call made."""
-    if os.path.isdir(path):
-        return
+    """The directory is there, and its name on stable storage, with every name on the way that this call made.
+
+    One that was there already is not trusted to have been synced: whoever made it may have died before.
+    """
     parent = os.path.dirname(path)
-    _make_directory(parent)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, _DIRECTORY_MODE)
-    parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not os.path.isdir(path):
+        _make_directory(parent)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, _DIRECTORY_MODE)
+    _sync_directory(parent)
+
+
+def _sync_directory(path: str) -> None:
+    """The names in it are on stable storage. One that may not be read is left to those who may."""
     try:
-        _sync_fully(parent_fd)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        _sync_fully(fd)
     finally:
-        os.close(parent_fd)
+        os.close(fd)
