@@ -128,6 +128,10 @@ class Segment:
                 return candidate
         return None
 
+    def read_anew(self) -> None:
+        """What was written since the last read is seen too."""
+        self._window = b""
+
     def leftovers(self, offset: int) -> Iterator[tuple[int, int]]:
         """Where from ``offset`` to the end something else than zeros stands: (offset, length) of each chunk."""
         while offset < self.end:

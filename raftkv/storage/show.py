@@ -54,10 +54,13 @@ def _identity(directory: Directory) -> Iterator[str]:
 def _segment(segment: Segment, *, is_newest: bool) -> Iterator[str]:
     yield f"{segment_name(segment.header.number)}: {_header(segment.header)}"
     offset, number = segment.batches_offset, segment.header.first_batch
-    for batch in segment.batches():
-        yield from _batch(batch)
-        offset, number = batch.offset + batch.header.total_bytes, batch.header.number + 1
-    yield f"  {offset:>10}  {_end(segment, offset, number, is_newest=is_newest)}"
+    end = None
+    while end is None:
+        for batch in segment.batches(offset):
+            yield from _batch(batch)
+            offset, number = batch.offset + batch.header.total_bytes, batch.header.number + 1
+        end = _end(segment, offset, number, is_newest=is_newest)
+    yield f"  {offset:>10}  {end}"
 
 
 def _header(header: SegmentHeader) -> str:
@@ -104,14 +107,16 @@ def _members(configuration: Configuration) -> str:
     return " ".join(ids) if ids else "none"
 
 
-def _end(segment: Segment, offset: int, number: int, *, is_newest: bool) -> str:
-    """Why the batches end there."""
+def _end(segment: Segment, offset: int, number: int, *, is_newest: bool) -> str | None:
+    """Why the batches end there; None if they do not any more: the node that owns the log may be writing it."""
+    proof = segment.proof_after(offset, number=number)
+    segment.read_anew()
     try:
         segment.batch_at(offset)
-        why = "the next batch is of another number"
     except BadBytes as error:
         why = str(error)
-    proof = segment.proof_after(offset, number=number)
+    else:
+        return None
     if proof is not None:
         return f"DAMAGED: batch {number} was synced (byte {proof} says so), but {why}"
     if not is_newest or next(segment.leftovers(offset), None) is None:
