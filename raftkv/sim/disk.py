@@ -5,7 +5,8 @@ POSIX file system may tell, and after a power cut a disk as it may be found then
 apart from what is merely written:
 
 - a write is durable from the file's next sync on; until then each page of it is lost or kept by itself, so
-  a crash tears writes and keeps later ones while it loses earlier ones;
+  a crash tears writes and keeps later ones while it loses earlier ones; a file's new length likewise, so it
+  may be kept without the data;
 - a created, renamed or deleted name is durable from the directory's next sync on, whatever was synced in
   the file; until then each of these changes is lost or kept by itself;
 - after a sync that failed, the pages it was to write are called clean: they still read back, no later sync
@@ -50,6 +51,16 @@ class _Page(NamedTuple):
     data: bytes
 
 
+class _Growth(NamedTuple):
+    """A file that became this long; its new length may be kept and what was written there lost."""
+
+    size_bytes: int
+
+
+_Change = _Page | _Growth | int
+"""The last is a length that the file was set to."""
+
+
 @dataclass(slots=True)
 class _Inode:
     """A file's content, apart from its names."""
@@ -58,9 +69,9 @@ class _Inode:
     """What reads see."""
     durable: bytearray = field(default_factory=bytearray)
     """What a power cut leaves at least."""
-    dirty: list[_Page | int] = field(default_factory=list)
-    """Changes since the last sync, in order: pages, or a new length."""
-    abandoned: list[_Page | int] = field(default_factory=list)
+    dirty: list[_Change] = field(default_factory=list)
+    """Changes since the last sync, in order."""
+    abandoned: list[_Change] = field(default_factory=list)
     """Changes that a failed sync called clean."""
 
     def survivor(self, keep: Callable[[], bool]) -> _Inode:
@@ -72,24 +83,27 @@ class _Inode:
         return _Inode(content=found, durable=bytearray(found))
 
 
-def _change(content: bytearray, change: _Page | int) -> None:
+def _change(content: bytearray, change: _Change) -> None:
     if isinstance(change, int):
         del content[change:]
         content.extend(bytes(change - len(content)))
+        return
+    if isinstance(change, _Growth):
+        content.extend(bytes(max(0, change.size_bytes - len(content))))
         return
     offset, data = change
     content.extend(bytes(max(0, offset - len(content))))
     content[offset : offset + len(data)] = data
 
 
-def _without(abandoned: list[_Page | int], change: _Page | int) -> list[_Page | int]:
+def _without(abandoned: list[_Change], change: _Change) -> list[_Change]:
     """The abandoned changes that a later durable one has not overwritten, each cut to what is left of it."""
-    if isinstance(change, int):
+    if not isinstance(change, _Page):
         return abandoned
     start, end = change.offset, change.offset + len(change.data)
-    left: list[_Page | int] = []
+    left: list[_Change] = []
     for page in abandoned:
-        if isinstance(page, int):
+        if not isinstance(page, _Page):
             left.append(page)
             continue
         before, after = page.data[: max(0, start - page.offset)], page.data[max(0, end - page.offset) :]
@@ -225,6 +239,9 @@ class SimulatedDirectory:
 
     def free_bytes(self) -> int:
         """See Directory."""
+        return self._room_bytes()
+
+    def _room_bytes(self) -> int:
         if self.capacity_bytes is None:
             return 1 << 40
         return max(0, self.capacity_bytes - sum(len(inode.content) for inode in self._names.values()))
@@ -313,7 +330,7 @@ class SimulatedFile:
     def pwrite(self, data: bytes, *, offset: int) -> None:
         """See File."""
         growth = max(0, offset + len(data) - len(self._inode.content))
-        room = self._directory.free_bytes()
+        room = self._directory._room_bytes()
         if growth > room:
             kept = data[: len(data) - growth + room]
             self._directory._operate("write", self._name, lambda: self._write(kept, offset))
@@ -363,13 +380,15 @@ class SimulatedFile:
 
     def _write(self, data: bytes, offset: int) -> None:
         page_bytes, end = self._directory.page_bytes, offset + len(data)
+        if end > len(self._inode.content):
+            self._changed(_Growth(end))
         at = offset
         while at < end:
             page_end = min(end, (at // page_bytes + 1) * page_bytes)
             self._changed(_Page(at, data[at - offset : page_end - offset]))
             at = page_end
 
-    def _changed(self, change: _Page | int) -> None:
+    def _changed(self, change: _Change) -> None:
         _change(self._inode.content, change)
         self._inode.dirty.append(change)
 
@@ -381,7 +400,7 @@ class SimulatedFile:
         self._inode.dirty.clear()
 
     def _make_some_durable(self) -> None:
-        kept: list[_Page | int] = []
+        kept: list[_Change] = []
         for change in self._inode.dirty:
             if self._directory._rng.random() < 0.5:
                 _change(self._inode.durable, change)
