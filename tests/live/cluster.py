@@ -171,6 +171,8 @@ class LiveCluster:
         urls = {f"n{place}": f"http://{HOST}:{port}" for place, port in enumerate(ports, 1)}
         self.nodes = {id: self.make_node(id, port, directory / id, urls) for port, id in zip(ports, urls, strict=True)}
         self.connections = Connections()
+        self.odd_answers: list[str] = []
+        """To questions for a node's status: every node answers those, unless it is stopping."""
 
     def make_node(self, id: str, port: int, directory: Path, members: Mapping[str, str]) -> LiveNode:
         """A node that nothing runs yet; not yet one of this cluster's."""
@@ -231,6 +233,11 @@ class LiveCluster:
                 node.address, "GET", "/v1/status", timeout_s=STATUS_TIMEOUT_S, kept=False
             )
         except Trouble:
+            return None
+        if b'"shutting_down"' in answer.body:
+            return None
+        if answer.status != 200:
+            self.odd_answers.append(f"{node.id} answered a question for its status {answer.status}: {answer.body!r}")
             return None
         found: Status = json.loads(answer.body)
         return found

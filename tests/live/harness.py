@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.live import verdicts
 from tests.live.client import Client, Members, now_ms
-from tests.live.cluster import Late, LiveCluster
+from tests.live.cluster import SERVING_WITHIN_S, Late, LiveCluster, until
 from tests.live.faults import Deeds, Faults, States
 from tests.live.verdicts import Verdict
 from tests.live.wire import Answer, Connections
@@ -58,10 +58,11 @@ class Report:
         return [verdict for verdict in self.verdicts if verdict.complaints]
 
     @property
-    def longest_pause_ms(self) -> float:
-        """Between two acknowledged writes, of whatever clients."""
+    def longest_pause(self) -> tuple[float, float]:
+        """Between two acknowledged writes, of whatever clients: milliseconds, and when it ended, as deeds tell time."""
         times = sorted(self.story.acknowledged_at)
-        return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
+        longest = max(((later - earlier, later) for earlier, later in pairwise(times)), default=None)
+        return (0.0, 0.0) if longest is None else (longest[0], longest[1] - self.deeds.began_at)
 
     def complaint(self) -> str:
         """What was broken, and what had been done; for an assertion's message."""
@@ -70,7 +71,9 @@ class Report:
     def keep(self, directory: Path) -> Path:
         """Everything that was asked and told, and done, written where one can look."""
         path = directory / "history.txt"
-        lines = [str(verdict) for verdict in self.verdicts] + ["", *self.deeds.told, ""]
+        pause_ms, ended_ms = self.longest_pause
+        pause = f"no write was acknowledged for {pause_ms:.0f} ms until {ended_ms / 1000:.2f} s"
+        lines = [str(verdict) for verdict in self.verdicts] + ["", *self.deeds.told, "", pause, ""]
         lines += [str(operation) for operation in sorted(self.story.operations, key=lambda each: each.invoked_at)]
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -87,7 +90,7 @@ async def run(cluster: LiveCluster, plan: Plan, *, tell: Callable[[Report], None
         if tell is not None:
             beside.append(group.create_task(_tell_on(report, tell)))
         workers = [group.create_task(worker.run()) for worker in _workers(plan, members, story)]
-        report.verdicts.append(await _torment(cluster, plan, deeds))
+        report.verdicts.append(await _torment(cluster, plan, story, deeds))
         members.settle_within(SETTLING_MS)
         await asyncio.gather(*workers)
         for task in beside:
@@ -97,7 +100,7 @@ async def run(cluster: LiveCluster, plan: Plan, *, tell: Callable[[Report], None
         verdicts.acknowledged_writes_stand(story.operations, last),
         await asyncio.to_thread(verdicts.linearizable, story.operations),
         verdicts.executed_once(story.tallies, last),
-        verdicts.answers_sound(story),
+        verdicts.answers_sound(story, cluster.odd_answers),
         await _agreement(cluster, states),
         verdicts.processes_sound(cluster.endings(), _loud(cluster)),
     ]
@@ -113,20 +116,29 @@ def _workers(plan: Plan, members: Members, story: Story) -> list[Worker]:
     ]
 
 
-async def _torment(cluster: LiveCluster, plan: Plan, deeds: Deeds) -> Verdict:
-    """Mixed faults, then power cuts; at the end all nodes run and follow one leader."""
+async def _torment(cluster: LiveCluster, plan: Plan, story: Story, deeds: Deeds) -> Verdict:
+    """Mixed faults, then power cuts, each while writes are accepted; at the end all nodes follow one leader."""
     rng = Random(f"faults {plan.seed}")
     faults = Faults(cluster, rng, deeds)
     promise = "the cluster serves again once its nodes run"
     try:
         await faults.run(now_ms() + plan.seconds * 1000)
         for _ in range(plan.power_cuts_count):
-            await asyncio.sleep(BETWEEN_POWER_CUTS_S * rng.uniform(0.5, 1.0))
+            await _until_written(story)
+            await asyncio.sleep(BETWEEN_POWER_CUTS_S * rng.uniform(0.2, 1.0))
             await faults.power_cut()
+        await _until_written(story)
         await cluster.until_serving()
     except Late as late:
         return Verdict(promise, [str(late)])
     return Verdict(promise, [])
+
+
+async def _until_written(story: Story) -> None:
+    """Some write was accepted from now on."""
+    before = len(story.acknowledged_at)
+    what = "a write to be accepted after a power cut"
+    await until(lambda: len(story.acknowledged_at) > before, within_s=SERVING_WITHIN_S, what=what)
 
 
 async def last_reads(story: Story, members: Members) -> dict[bytes, Answer]:

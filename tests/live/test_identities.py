@@ -21,9 +21,18 @@ WITHOUT_MAJORITY_MS = 1_500
 """Several election timeouts: long enough for a node that wrongly counts to make a majority."""
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
+    """Three nodes that every test leaves running, with all that they had."""
+    with LiveCluster(tmp_path_factory.mktemp("ours"), nodes_count=3) as cluster:
+        cluster.start()
+        yield cluster
+
+
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[LiveCluster]:
-    with LiveCluster(tmp_path / "ours", nodes_count=3) as cluster:
+def lossy_cluster(tmp_path: Path) -> Iterator[LiveCluster]:
+    """One for a test that leaves less behind."""
+    with LiveCluster(tmp_path, nodes_count=3) as cluster:
         cluster.start()
         yield cluster
 
@@ -41,8 +50,9 @@ async def until_said(node: LiveNode, text: str) -> None:
     await until(lambda: text in node.log_text(), within_s=10, what=f"{node.id} to say: {text}")
 
 
-async def test_an_emptied_node_neither_votes_nor_counts_and_says_so(cluster: LiveCluster) -> None:
+async def test_an_emptied_node_neither_votes_nor_counts_and_says_so(lossy_cluster: LiveCluster) -> None:
     """faults 31."""
+    cluster = lossy_cluster
     first, second, emptied = cluster.nodes.values()
     await cluster.until_serving()
     emptied.kill()
@@ -74,12 +84,14 @@ async def _leading(cluster: LiveCluster, node: LiveNode) -> Status | None:
         pytest.param("m9", "m9 answers at", id="another cluster's node of another id"),
     ],
 )
-async def test_a_stranger_at_a_members_address_moves_no_term(cluster: LiveCluster, id: str, complaint: str) -> None:
+async def test_a_stranger_at_a_members_address_moves_no_term(
+    cluster: LiveCluster, tmp_path: Path, id: str, complaint: str
+) -> None:
     """faults 19, 32."""
     first, second, third = cluster.nodes.values()
     await cluster.until_serving()
     second.kill()
-    stranger = cluster.make_node(id, second.port, cluster.directory.parent / "theirs", {id: second.url})
+    stranger = cluster.make_node(id, second.port, tmp_path / "theirs", {id: second.url})
     stranger.start()
     try:
         await asyncio.gather(until_said(first, complaint), until_said(third, complaint))
@@ -93,6 +105,7 @@ async def test_a_stranger_at_a_members_address_moves_no_term(cluster: LiveCluste
         assert (after[id]["term"], after[id]["revision"]) == (theirs["term"], 0)
     finally:
         stranger.kill()
+        cluster.connections.close()
     second.start()
     await cluster.until_serving()
     assert await writes_are_accepted_within(cluster, 5_000)

@@ -18,6 +18,7 @@ from tests.live.workload import target_of
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
 
 IN_FLIGHT = 20
+MISSED, MISSED_BYTES = 24, 512 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -44,23 +45,24 @@ async def ask(cluster: LiveCluster, node: LiveNode, method: str, key: bytes, bod
     return await cluster.connections.exchange(node.address, method, target_of(key), body=body, timeout_s=7.0)
 
 
-class Sent:
-    """A request whose bytes the node has, or at least its kernel; the answer is read later."""
+class Prepared:
+    """A request over a connection of its own: connected early, sent when told, its answer read later."""
 
     def __init__(self, node: LiveNode, method: str, target: str, body: bytes = b"") -> None:
         self._node, self._request = node, request_bytes(node.address, method, target, {}, body)
 
-    async def __aenter__(self) -> Sent:
+    async def connect(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(*self._node.address)
-        self._writer.write(self._request)
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
-        self._writer.transport.abort()
+    def send(self) -> None:
+        """The node has the bytes, or at least its kernel."""
+        self._writer.write(self._request)
 
     async def answer(self) -> Answer:
         async with asyncio.timeout(7.0):
-            return await read_answer(self._reader)
+            answer = await read_answer(self._reader)
+        self._writer.close()
+        return answer
 
 
 async def test_after_a_leader_is_killed_writes_are_accepted_within_five_seconds(
@@ -93,9 +95,10 @@ async def test_writes_that_wait_at_a_leader_asked_to_stop_are_answered_by_what_b
     others = [node for node in cluster.nodes.values() if node is not leader]
     for node in others:
         node.pause()
-    sent = [Sent(leader, "PUT", target_of(b"waits/%d" % number), b"%d" % number) for number in range(IN_FLIGHT)]
+    sent = [Prepared(leader, "PUT", target_of(b"waits/%d" % number), b"%d" % number) for number in range(IN_FLIGHT)]
     for each in sent:
-        await each.__aenter__()
+        await each.connect()
+        each.send()
     await _until_waiting(cluster, leader, IN_FLIGHT)
     leader.ask_to_stop()
     for node in others:
@@ -126,17 +129,26 @@ async def _until_waiting(cluster: LiveCluster, leader: LiveNode, count: int) -> 
 
 
 async def test_a_leader_that_slept_answers_nothing_from_the_past(cluster: LiveCluster) -> None:
-    """faults 23, 59: requests reach it while it sleeps; it wakes up long after another has led and written."""
+    """faults 23, 59: requests reach it while it sleeps; it wakes up long after another has led and written.
+
+    They come over connections that it has accepted, so that it sees them as early as what its peers say, and
+    it has missed so much that it stays behind for a while.
+    """
     sleeper = await cluster.until_serving()
     assert (await ask(cluster, sleeper, "PUT", b"slept", b"old")).status in (200, 201)
+    reads = [Prepared(sleeper, "GET", target_of(b"slept") + query) for query in ["", "?consistency=follower"] * 10]
+    writes = [Prepared(sleeper, "PUT", target_of(b"slept/%d" % number), b"past") for number in range(10)]
+    for each in [*reads, *writes]:
+        await each.connect()
+    assert (await ask(cluster, sleeper, "GET", b"slept")).body == b"old", "it leads, and has accepted all of them"
     sleeper.pause()
     began_at = now_ms()
     leader = await cluster.until_leader(other_than=sleeper)
+    for number in range(MISSED):
+        assert (await ask(cluster, leader, "PUT", b"missed/%d" % number, bytes(MISSED_BYTES))).status in (200, 201)
     assert (await ask(cluster, leader, "PUT", b"slept", b"new")).status == 200
-    reads = [Sent(sleeper, "GET", target_of(b"slept") + query) for query in ["", "?consistency=follower"] * 10]
-    writes = [Sent(sleeper, "PUT", target_of(b"slept/%d" % number), b"past") for number in range(10)]
     for each in [*reads, *writes]:
-        await each.__aenter__()
+        each.send()
     await until(lambda: now_ms() - began_at > 2_000, within_s=3, what="two seconds of sleep to pass")
     sleeper.resume()
     answers = await asyncio.gather(*(each.answer() for each in reads))

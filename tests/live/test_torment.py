@@ -23,10 +23,10 @@ async def tormented(directory: Path, plan: Plan, *, nodes_count: int) -> Report:
 
 async def test_a_minority_is_killed_paused_and_stopped_and_every_promise_is_kept(tmp_path: Path) -> None:
     """faults 1, 2, 14, 23, 46 to 48, 59, 61, 69."""
-    report = await tormented(tmp_path, Plan(seconds=14, seed=1), nodes_count=5)
+    report = await tormented(tmp_path, Plan(seconds=10, seed=1), nodes_count=5)
     assert not report.broken, report.complaint()
     assert len(report.story.acknowledged_at) > 100, "too little was written to judge"
-    assert report.deeds.counts.total() >= 3, report.deeds.told
+    assert report.deeds.counts.total() >= 2, report.deeds.told
 
 
 async def test_all_nodes_are_killed_at_once_under_load_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ _NODES: Final = (3, 5)
 @click.option("--leader-kills", type=click.IntRange(0, 1000), default=10, show_default=True, help="Each one timed.")
 @click.option("--fuzz", "inputs_count", type=click.IntRange(0, 10**6), default=0, help="Inputs at a node's port.")
 @click.option("--seed", type=int, help="Of faults and requests; timing is the machine's. Default: a new one.")
+@click.option("--keep", is_flag=True, help="Keep data and history even when all is well.")
 @click.option(
     "--package-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -52,6 +53,7 @@ def main(
     leader_kills: int,
     inputs_count: int,
     seed: int | None,
+    keep: bool,
     package_root: Path | None,
 ) -> None:
     """Torment a cluster of real processes, and judge whether it kept its promises.
@@ -71,7 +73,8 @@ def main(
         _CONSOLE.print(f"interrupted; the data stays in {directory}")
         sys.exit(130)
     if kept:
-        shutil.rmtree(directory)
+        if not keep:
+            shutil.rmtree(directory)
         return
     _CONSOLE.print(
         f"[red]Look at[/] {directory}/history.txt (verdicts, faults, every operation) and {directory}/n*.log; "
@@ -105,13 +108,14 @@ def figures(report: Report) -> Table:
     """What was done and told, up to now."""
     story, deeds = report.story, report.deeds
     table = Table.grid(padding=(0, 2))
+    pause_ms, ended_ms = report.longest_pause
     rows = [
         ("operations", len(story.operations)),
         ("writes acknowledged", len(story.acknowledged_at)),
         ("outcomes unknown", story.unknown_count),
         ("answers told again", f"{story.duplicates_count} after a retry, {story.repeats_count} on purpose"),
         *deeds.counts.items(),
-        ("longest pause of writes", f"{report.longest_pause_ms:.0f} ms"),
+        ("longest pause of writes", f"{pause_ms:.0f} ms, until {ended_ms / 1000:.1f} s"),
     ]
     if report.verdicts:
         rows += [("elections", report.elections_count), ("took", f"{report.seconds:.0f} s")]

@@ -104,9 +104,12 @@ def executed_once(tallies: Sequence[Tally], last: Mapping[bytes, Answer]) -> Ver
     return Verdict("each numbered write is executed once, each other at most once per arrival", complaints)
 
 
-def answers_sound(story: Story) -> Verdict:
+def answers_sound(story: Story, odd_answers: Sequence[str]) -> Verdict:
     """Nothing that a client should never be told; repeats got the first answer."""
-    return Verdict("repeats get the first answer, refusals change nothing, redirects lead to members", story.findings)
+    return Verdict(
+        "repeats get the first answer, refusals change nothing, redirects lead to members",
+        [*story.findings, *odd_answers],
+    )
 
 
 def nodes_agree(hashes: Mapping[str, str | None], contradictions: Sequence[str]) -> Verdict:
