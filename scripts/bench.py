@@ -77,7 +77,7 @@ MAKE = {
       '{"key":"' .. base64(key) .. '"}')""",
 }
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=max(110, Console().width))
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def measure(system: System, verb: str, clients: int, seconds: int) -> Measured:
     if failures or "Socket errors" in printed:
         sys.exit(f"{system.name} {verb} × {clients} did not answer everything well:\n{printed}")
     per_second = float(_found(r"Requests/sec:\s+([\d.]+)", printed))
-    return Measured(per_second, _ms(_found(r"50%\s+(\S+)", printed)), _ms(_found(r"99%\s+(\S+)", printed)))
+    return Measured(per_second, _ms(_found(r"\n +50% +(\S+)", printed)), _ms(_found(r"\n +99% +(\S+)", printed)))
 
 
 def show(systems: list[System], counts: list[int], sync_us: float, seconds: int, rounds: int) -> None:
