@@ -60,7 +60,8 @@ class FakeReplica:
 def made(
     monkeypatch: pytest.MonkeyPatch, deadlines_us: list[int | None]
 ) -> tuple[Pump, FakeLoop, FakeReplica, list[Any]]:
-    loop, replica, failures = FakeLoop(), FakeReplica(deadlines_us), []
+    loop, replica = FakeLoop(), FakeReplica(deadlines_us)
+    failures: list[Any] = []
     monkeypatch.setattr(pump_module, "now_us", lambda: loop.now_us)
     ignore = cast(Any, lambda *_: None)
     shell = PumpShell(ignore, ignore, ignore, ignore, failures.append)
