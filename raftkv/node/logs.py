@@ -20,9 +20,8 @@ class _TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         event = getattr(record, "event", record.name.removeprefix("raftkv."))
-        line = (
-            f"{_utc(record)} {record.levelname} node={self._node} event={event} msg={json.dumps(record.getMessage(), ensure_ascii=False)}"
-        )
+        message = json.dumps(record.getMessage(), ensure_ascii=False)
+        line = f"{_utc(record)} {record.levelname} node={self._node} event={event} msg={message}"
         return line if not record.exc_info else f"{line}\n{self.formatException(record.exc_info)}"
 
 
