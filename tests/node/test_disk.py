@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from raftkv.core.effects import DiskWrite
-from raftkv.core.types import Term, Ticket
+from raftkv.core.effects import DiskWrite, LogRead
+from raftkv.core.types import Index, Term, Ticket
+from raftkv.errors import DiskFailed
 from raftkv.node.disk import DiskListener, DiskThread
-from raftkv.sim.disk import SimulatedDirectory
+from raftkv.sim.disk import SimulatedDirectory, SimulatedFile
+from raftkv.storage.show import describe
 from raftkv.storage.wal import Wal
 from tests.storage.life import entry, open_log
 
@@ -98,3 +102,99 @@ async def test_a_full_disk_is_tried_now_and_then_however_much_is_written(monkeyp
     await told.until(lambda: told.named("room_is_short") == [True, False])
     await asyncio.to_thread(disk.stop)
     assert told.named("failed") == []
+
+
+def _running(simulated: SimulatedDirectory) -> tuple[DiskThread, Told]:
+    wal, _ = open_log(simulated)
+    told = Told()
+    return DiskThread(wal, asyncio.get_running_loop(), told.listener()), told
+
+
+async def test_nothing_is_told_to_be_durable_before_its_sync_returned(monkeypatch):
+    """faults 1."""
+    simulated = SimulatedDirectory(Random(1))
+    disk, told = _running(simulated)
+    in_sync, may_return = threading.Event(), threading.Event()
+    sync_data = SimulatedFile.sync_data
+
+    def held(file: SimulatedFile) -> None:
+        in_sync.set()
+        may_return.wait(DEADLINE_S)
+        sync_data(file)
+
+    monkeypatch.setattr(SimulatedFile, "sync_data", held)
+    disk.start()
+    disk.submit([first_write()], [])
+    assert await asyncio.to_thread(in_sync.wait, DEADLINE_S)
+    await asyncio.sleep(0)
+    assert told.named("persisted") == []
+    may_return.set()
+    await told.until(lambda: told.named("persisted") == [1])
+    await asyncio.to_thread(disk.stop)
+
+
+async def test_what_gathers_during_a_sync_is_one_batch_and_the_last_ticket_speaks_for_it(monkeypatch):
+    simulated = SimulatedDirectory(Random(1))
+    disk, told = _running(simulated)
+    disk.submit([first_write()], [])
+    disk.submit([append(2), append(3)], [])
+    disk.start()
+    await told.until(lambda: told.named("persisted") == [3])
+    assert (disk.syncs_count, disk.writes_count) == (1, 3)
+    await asyncio.to_thread(disk.stop)
+
+
+async def test_a_stop_writes_what_waits_and_marks_it():
+    """A clean stop leaves nothing that damage could be taken for a torn write."""
+    simulated = SimulatedDirectory(Random(1))
+    disk, told = _running(simulated)
+    disk.submit([first_write(), append(2)], [])
+    disk.start()
+    await asyncio.to_thread(disk.stop)
+    await told.until(lambda: told.named("persisted") == [2])
+    wal, recovered = open_log(simulated.survivor(Random(1)))
+    assert recovered.last_index == 2
+    assert not wal.is_unmarked
+    wal.close()
+    assert "mark 2" in "\n".join(describe(simulated))
+
+
+async def test_idleness_is_marked():
+    """faults 53: after 100 ms without work the last batch can be told from a torn one."""
+    simulated = SimulatedDirectory(Random(1))
+    disk, told = _running(simulated)
+    disk.start()
+    disk.submit([first_write()], [])
+    await told.until(lambda: told.named("persisted") == [1])
+    async with asyncio.timeout(DEADLINE_S):
+        while "mark 2" not in "\n".join(describe(simulated)):
+            await asyncio.to_thread(threading.Event().wait, 0.02)
+    await asyncio.to_thread(disk.stop)
+
+
+async def test_entries_are_read_back_though_nothing_is_written():
+    simulated = SimulatedDirectory(Random(1))
+    disk, told = _running(simulated)
+    disk.start()
+    disk.submit([first_write(), append(2)], [])
+    await told.until(lambda: told.named("persisted") == [2])
+    disk.submit([], [LogRead(Index(1), Index(2), 1000, None)])
+    await told.until(lambda: told.named("was_read") == [[entry(1, 1), entry(2, 1)]])
+    await asyncio.to_thread(disk.stop)
+
+
+async def test_a_failed_sync_is_told_once_and_nothing_is_durable_after_it():
+    """faults 55: writes that waited, and those that come later, are not acknowledged; the stop still ends."""
+    simulated = SimulatedDirectory(Random(1))
+    disk, told = _running(simulated)
+    simulated.failing_syncs.update(range(simulated.syncs + 1, simulated.syncs + 9))
+    disk.submit([first_write()], [])
+    disk.start()
+    disk.submit([append(2)], [])
+    await told.until(lambda: bool(told.named("failed")))
+    disk.submit([append(3)], [])
+    await asyncio.to_thread(disk.stop)
+    await asyncio.sleep(0)
+    assert told.named("persisted") == []
+    assert all(isinstance(error, DiskFailed) for error in told.named("failed"))
+    assert told.named("failed")[0].cause.errno == errno.EIO
