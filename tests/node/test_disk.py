@@ -159,6 +159,12 @@ async def test_a_stop_writes_what_waits_and_marks_it():
     assert "mark 2" in "\n".join(describe(simulated))
 
 
+async def _is_marked(simulated: SimulatedDirectory) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while "mark 2" not in "\n".join(describe(simulated)):
+            await asyncio.to_thread(threading.Event().wait, 0.02)
+
+
 async def test_idleness_is_marked():
     """faults 53: after 100 ms without work the last batch can be told from a torn one."""
     simulated = SimulatedDirectory(Random(1))
@@ -166,18 +172,17 @@ async def test_idleness_is_marked():
     disk.start()
     disk.submit([first_write()], [])
     await told.until(lambda: told.named("persisted") == [1])
-    async with asyncio.timeout(DEADLINE_S):
-        while "mark 2" not in "\n".join(describe(simulated)):
-            await asyncio.to_thread(threading.Event().wait, 0.02)
+    await _is_marked(simulated)
     await asyncio.to_thread(disk.stop)
 
 
 async def test_entries_are_read_back_though_nothing_is_written():
+    """A read alone wakes the thread, also out of an idleness that is already marked."""
     simulated = SimulatedDirectory(Random(1))
     disk, told = _running(simulated)
     disk.start()
     disk.submit([first_write(), append(2)], [])
-    await told.until(lambda: told.named("persisted") == [2])
+    await _is_marked(simulated)
     disk.submit([], [LogRead(Index(1), Index(2), 1000, None)])
     await told.until(lambda: told.named("was_read") == [[entry(1, 1), entry(2, 1)]])
     await asyncio.to_thread(disk.stop)
