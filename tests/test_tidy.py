@@ -29,6 +29,7 @@ MAY_IMPORT: Final = {
     "errors": (),
     "frames": (),
     "outcomes": (),
+    "problems": (),
     "state_machine": (),
     "values": ("core.types",),
     "core": ("frames",),
@@ -36,9 +37,9 @@ MAY_IMPORT: Final = {
     "waiting": ("outcomes",),
     "replica": ("core", "frames", "state_machine", "outcomes", "waiting"),
     "storage": ("frames", "core.types", "core.effects"),
-    "http": (),
+    "http": ("problems",),
     "transport": ("http", "frames", "core.messages", "core.types"),
-    "api": ("replica", "kv", "http", "outcomes"),
+    "api": ("replica", "kv", "http", "outcomes", "problems"),
     "config": ("values", "core.types", "core.settings", "replica", "api.settings", "transport.settings", "storage.wal"),
     "client": ("kv", "values"),
     "sim": (
@@ -57,7 +58,7 @@ MAY_IMPORT: Final = {
 """Imports run one way only. A module's own row stands beside its room's."""
 
 PURE: Final = (
-    *("core", "kv", "sim", "replica", "waiting", "outcomes", "frames", "state_machine", "values"),
+    *("core", "kv", "sim", "replica", "waiting", "outcomes", "problems", "frames", "state_machine", "values"),
     *("transport.codec", "api"),
 )
 NOT_PURE: Final = ("api.aiohttp_connection", "api.aiohttp_front")

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from raftkv.api.bodies import body_type, fields_of
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, to_leader
-from raftkv.api.problems import Code, bad_request, problem
+from raftkv.api.problems import bad_request, problem
 from raftkv.api.requests import Request, refuse_large_body, refuse_numbering
 from raftkv.api.responses import Respond, Response, json_response
 from raftkv.outcomes import TransferOutcome, Transferred, TransferWhy
+from raftkv.problems import Code
 
 _TRANSFER_FIELDS: Final = frozenset({"id"})
 _REFUSALS: Final = {

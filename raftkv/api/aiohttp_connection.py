@@ -19,11 +19,12 @@ from typing import Any, Final
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
-from raftkv.api.problems import Code, RequestRefused, bad_request, problem, refused_response
+from raftkv.api.problems import RequestRefused, bad_request, problem, refused_response
 from raftkv.api.responses import Response
 from raftkv.api.settings import ApiSettings
 from raftkv.http.guard import GuardedHandler
 from raftkv.http.handling import ServerSettings
+from raftkv.problems import Code
 
 _LOG: Final = logging.getLogger("raftkv.api")
 _CODES: Final = {code.text: code for code in Code}

@@ -17,11 +17,12 @@ from aiohttp import StreamReader, web
 
 from raftkv.api.aiohttp_connection import SENT, SENT_LAST, Connection, ConnectionServer
 from raftkv.api.exchange import Pending
-from raftkv.api.problems import Code, RequestRefused, bad_request, problem, refused_response
+from raftkv.api.problems import RequestRefused, bad_request, problem, refused_response
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
+from raftkv.problems import Code
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STOP_SECONDS: Final = 0.05

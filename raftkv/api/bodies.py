@@ -16,8 +16,9 @@ from typing import Any, Final, NoReturn
 
 import msgpack
 
-from raftkv.api.problems import Code, RequestRefused, bad_request
+from raftkv.api.problems import RequestRefused, bad_request
 from raftkv.api.requests import CONTENT_TYPE, Request, body_bytes
+from raftkv.problems import Code
 
 DEPTH_MAX: Final = 16
 """Objects and lists within each other."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from raftkv.api.problems import Code, RequestRefused, problem, refused_response
+from raftkv.api.problems import RequestRefused, problem, refused_response
 from raftkv.api.requests import Request, too_large
 from raftkv.api.responses import Headers, Respond, Response, with_headers, without_body
 from raftkv.api.service import Service
@@ -28,6 +28,7 @@ from raftkv.kv.answers import (
     TooManyUnacknowledged,
 )
 from raftkv.outcomes import Applied, Leadership, Refused, Superseded, Unknown, Why, WriteOutcome
+from raftkv.problems import Code
 
 
 @dataclass(frozen=True, slots=True)

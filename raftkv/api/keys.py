@@ -10,12 +10,13 @@ from base64 import b64encode
 from typing import Any
 
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, etag, written
-from raftkv.api.problems import Code, problem
+from raftkv.api.problems import problem
 from raftkv.api.requests import Request, key_of, numbering, refuse_large_body, write_condition
 from raftkv.api.responses import Respond, Response, json_response
 from raftkv.kv.answers import ConditionFailed, DeleteDone, PutDone
 from raftkv.kv.commands import Delete, Put, encode
 from raftkv.outcomes import WriteOutcome
+from raftkv.problems import Code
 
 
 def put(context: Context, request: Request, raw_key: bytes) -> Decision:

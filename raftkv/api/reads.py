@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from raftkv.api.exchange import Context, Decision, Pending, applied_index, away_from_leader, etag, refused
-from raftkv.api.problems import Code, bad_request, problem
+from raftkv.api.problems import bad_request, problem
 from raftkv.api.requests import Request, key_of, number, read_condition
 from raftkv.api.responses import OCTETS, Headers, Respond, Response, with_headers
 from raftkv.kv.queries import Found, Get
 from raftkv.outcomes import Answered, Consistency, ReadOutcome, ReadTimedOut, Refused, TooStale
+from raftkv.problems import Code
 
 CONSISTENCY: Final = b"consistency"
 MIN_INDEX: Final = b"min_index"

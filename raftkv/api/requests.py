@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from raftkv.api.problems import Code, RequestRefused, bad_request
+from raftkv.api.problems import RequestRefused, bad_request
 from raftkv.http.heads import HEAD_BYTES_MAX, TARGET_BYTES_MAX
 from raftkv.kv.commands import ABSENT, ANY, KEY_BYTES_MAX, NUMBER_MAX, PRESENT, SESSION_BYTES, Expect, Numbered
+from raftkv.problems import Code
 
 CONTENT_LENGTH: Final = b"content-length"
 CONTENT_TYPE: Final = b"content-type"

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from raftkv.api import admin, keys, reads, sessions, status
 from raftkv.api.exchange import Context, Decision, pending_without_body
-from raftkv.api.problems import Code, RequestRefused, refused_response
+from raftkv.api.problems import RequestRefused, refused_response
 from raftkv.api.requests import (
     Head,
     Request,
@@ -28,6 +28,7 @@ from raftkv.api.requests import (
 from raftkv.api.responses import Response, common_header_bytes, encode, without_body
 from raftkv.api.service import Service
 from raftkv.api.settings import ApiSettings
+from raftkv.problems import Code
 
 _NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from raftkv.api.exchange import Context, Decision, retry_after
-from raftkv.api.problems import Code, problem
+from raftkv.api.problems import problem
 from raftkv.api.requests import Request
 from raftkv.api.responses import Response, json_response
 from raftkv.api.service import MemberStatus, Unready
+from raftkv.problems import Code
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus' text format."""

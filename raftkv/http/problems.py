@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from typing import Final
 
 from raftkv.errors import UnsoundRequest
+from raftkv.problems import TYPE_PREFIX, Code
 
 CONTENT_TYPE: Final = b"application/problem+json"
-TYPE_PREFIX: Final = "urn:raftkv:problem:"
 
-_TITLES: Final = {
-    "bad_request": "The request is not one that is understood",
-    "not_found": "There is no such route",
-    "method_not_allowed": "The route has no such method",
-    "request_timeout": "The request came too slowly",
-    "wrong_cluster": "The node belongs to another cluster",
-    "too_large": "The request is too large",
-    "uri_too_long": "The request's target is too long",
-    "unsupported_media_type": "The body's type or encoding is not taken here",
-    "overloaded": "Too much is waiting already",
-    "head_too_large": "The request's head is too large",
-}
-"""Of the codes that this room and the peers' routes use, in the words that the API has for them."""
+_TITLES: Final = {code.text: code.title for code in Code}
 
 
 def problem(*, status: int, code: str, detail: str) -> bytes:
     """The JSON body of a refusal; ``code`` is of the closed list in http-api.md."""
-    title = _TITLES.get(code) or HTTPStatus(status).phrase
+    title = _TITLES[code]
     return json.dumps(
         {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": detail, "code": code}
     ).encode()

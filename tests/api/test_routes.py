@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from raftkv.api.problems import Code
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response
 from raftkv.api.routes import ROUTES, Api
 from raftkv.api.settings import VALUE_BYTES_MAX, ApiSettings
 from raftkv.errors import ConfigError
+from raftkv.problems import Code
 from tests.api.conftest import api_of
 from tests.api.fronts import Client
 from tests.api.service import FakeService

@@ -49,6 +49,9 @@ class Told:
                 self._changed.clear()
                 await self._changed.wait()
 
+    async def until_last(self, name: str, value: Any) -> None:
+        await self.until(lambda: self.named(name)[-1:] == [value])
+
 
 def first_write() -> DiskWrite:
     return DiskWrite(Ticket(1), vote=(Term(1), None), frames=[entry(1, 1)])
@@ -96,7 +99,7 @@ async def test_a_full_disk_is_tried_now_and_then_however_much_is_written(monkeyp
     disk.submit([first_write()], [])
     for index in range(2, 10):
         disk.submit([append(index)], [])
-        await told.until(lambda index=index: told.named("persisted")[-1:] == [index])
+        await told.until_last("persisted", index)
     assert len(tried) <= 2, "not once for each write"
     simulated.capacity_bytes = None
     await told.until(lambda: told.named("room_is_short") == [True, False])
