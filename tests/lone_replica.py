@@ -81,6 +81,7 @@ class LoneReplica:
         self.told: list[tuple[str, Any]] = []
         self.disk_answers = True
         self.now_us = 0
+        self.round = 0
         self.works: list[Work] = []
         self.deadline_us: int | None = None
         self._unsynced: list[Any] = []
@@ -136,8 +137,13 @@ class LoneReplica:
             self.says(name, HeartbeatReply(self.raft.term, office.last_round, NONE, b""))
 
     def follow(self, leader: str, term: int, *, age_ms: int = 0) -> None:
-        """That node leads in that term; its heartbeat says how old its newest confirmed round is."""
-        self.says(leader, Heartbeat(Term(term), NONE, self.raft.commit_index, Round(1), age_ms))
+        """That node leads in that term; then so much time passes since the newest round that it has confirmed."""
+        self.round += 1
+        confirmed = Round(self.round)
+        self.says(leader, Heartbeat(Term(term), NONE, self.raft.commit_index, confirmed, Round(0), 0))
+        self.turn(age_ms * 1000)
+        self.round += 1
+        self.says(leader, Heartbeat(Term(term), NONE, self.raft.commit_index, Round(self.round), confirmed, 0))
 
     def append(self, leader: str, term: int, bodies: Sequence[bytes | None], *, prev: int, commit: int) -> None:
         """That leader's entries arrive: commands with these bodies, a no-op for None."""

@@ -548,7 +548,7 @@ def test_a_leader_that_is_elected_again_has_handed_nothing_over():
 
 def test_a_misdirected_request_is_refused_and_told():
     lone = LoneReplica()
-    envelope = lone.lone.envelope("b", Heartbeat(Term(9), NONE, NONE, Round(1), 0))
+    envelope = lone.lone.envelope("b", Heartbeat(Term(9), NONE, NONE, Round(1), Round(0), 0))
     envelope.receiver = envelope.sender
     exchange = object()
     lone.replica.receive(envelope, exchange)

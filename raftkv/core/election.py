@@ -28,6 +28,7 @@ def follow(state: State, term: Term, leader: NodeId | None, why: str) -> None:
     if rules.term_is_news(theirs=term, ours=state.current_term):
         state.set_term_and_vote(term, None)
         state.leader_id = None
+        state.heard_rounds.clear()
     if state.campaign is not None:
         state.campaign = None
     if leader is not None and state.leader_id != leader:

@@ -89,9 +89,12 @@ class Heartbeat:
     """The leader's commit, or where its term begins, if that is later. Proves nothing here; who has applied
     it knows how fresh that is."""
     round: Round
-    confirmed_age_ms: int
-    """How long ago the newest round that a majority has confirmed was sent: the bound of staleness. Before
-    the first is confirmed, longer than this node has run."""
+    dated_by: Round
+    """The newest round that this follower had echoed when the newest confirmed round was sent (0: none) …"""
+    dated_after_ms: int
+    """… and how long after that echo had come the confirmed round was sent. So a follower dates the leader's
+    word by its own clock, and the time that a heartbeat is under way, or lies in a stopped process's
+    buffer, makes nothing look fresher than it is."""
 
 
 @dataclass(slots=True)

@@ -44,7 +44,9 @@ class Progress:
     has_answered: bool = False
     """It has answered at all in this term."""
     echoed_round: Round = Round(0)
-    """The newest read round that it echoed."""
+    """The newest read round that it echoed …"""
+    echoed_at_us: int = 0
+    """… and when that echo came first."""
     state_hash: tuple[Index, bytes] = (Index(0), b"")
     """What it last said of its state."""
 
@@ -76,6 +78,11 @@ class Progress:
         self.phase = Phase.PROBE
         self.inflight.clear()
         self.next_index = next_index
+
+    def echoed(self, round: Round, *, now_us: int) -> None:
+        """The peer has echoed this round; one that is late or doubled changes nothing."""
+        if round > self.echoed_round:
+            self.echoed_round, self.echoed_at_us = round, now_us
 
     def oldest_send_us(self) -> int | None:
         """When the oldest unanswered AppendEntries went out."""

@@ -87,7 +87,11 @@ def _send_round(state: State, office: Office) -> None:
     joining: list[WaitingRead] = []
     if replication.may_serve(state, office):
         joining, office.unregistered_reads = office.unregistered_reads, joining
-    office.rounds.append(OpenRound(office.last_round, state.now_us, _commit_at_least(state, office), joining))
+    dates = {
+        peer: (progress.echoed_round, state.now_us - progress.echoed_at_us)
+        for peer, progress in office.progress.items()
+    }
+    office.rounds.append(OpenRound(office.last_round, state.now_us, _commit_at_least(state, office), joining, dates))
     _forget_oldest_idle_round(state, office)
     for peer, progress in office.progress.items():
         message = Heartbeat(
@@ -95,7 +99,7 @@ def _send_round(state: State, office: Office) -> None:
             rules.heartbeat_commit_index(leaders=state.commit_index, match=progress.match_index),
             _commit_at_least(state, office),
             office.last_round,
-            confirmed_age_ms(state, office),
+            *_date_for(office, peer),
         )
         state.outbox.send_at_once(state.request(peer, message))
 
@@ -116,14 +120,12 @@ def _commit_at_least(state: State, office: Office) -> Index:
     return max(state.commit_index, office.term_start)
 
 
-def confirmed_age_ms(state: State, office: Office) -> int:
-    """How long ago the newest confirmed round was sent; before the first, all the time that this clock has counted.
-
-    The beginning of the term would claim too much: a vote that comes late can make a leader of whom another
-    has long taken over.
-    """
-    since_us = 0 if office.newest_confirmed_us is None else office.newest_confirmed_us
-    return -((since_us - state.now_us) // 1000)
+def _date_for(office: Office, peer: NodeId) -> tuple[Round, int]:
+    """By what the follower may date this leader's newest confirmed round, and how many milliseconds after that."""
+    if office.newest_confirmed is None:
+        return Round(0), 0
+    dated_by, after_us = office.newest_confirmed.dates.get(peer, (Round(0), 0))
+    return dated_by, after_us // 1000
 
 
 def handle_heartbeat_reply(state: State, envelope: Envelope, reply: HeartbeatReply) -> None:
@@ -131,7 +133,7 @@ def handle_heartbeat_reply(state: State, envelope: Envelope, reply: HeartbeatRep
     progress = replication.contact(state, envelope, reply)
     if progress is None:
         return
-    progress.echoed_round = max(progress.echoed_round, reply.round)
+    progress.echoed(reply.round, now_us=state.now_us)
     if reply.hash_index > 0:
         progress.state_hash = (reply.hash_index, reply.state_hash)
         _note_disagreement(state, envelope.sender, reply)
@@ -147,7 +149,7 @@ def confirm_rounds(state: State) -> None:
     confirmed = rules.confirmed_round(state.voter_sets, state.with_own(echoed, office.last_round))
     while office.rounds and office.rounds[0].round <= confirmed:
         done = office.rounds.pop(0)
-        office.newest_confirmed_us = done.sent_us
+        office.newest_confirmed = done
         state.note_freshness(done.read_index, as_of_us=done.sent_us)
         for read in done.reads:
             _release(state, read, done.read_index)
@@ -175,6 +177,17 @@ def _note_disagreement(state: State, sender: NodeId, reply: HeartbeatReply) -> N
 # --------------------------------------------------------------------------------- at a follower
 
 
+def _note_freshness(state: State, request: Heartbeat) -> None:
+    """Dates the leader's word by when this node heard the round that the leader names (design: reading).
+
+    The confirmed round was sent so long after the leader had our echo, which came after we heard the round.
+    """
+    heard_us = state.heard_rounds.get(request.dated_by)
+    state.note_round(request.round)
+    if heard_us is not None:
+        state.note_freshness(request.leader_commit, as_of_us=heard_us + request.dated_after_ms * 1000)
+
+
 def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, exchange: Exchange) -> None:
     """The leader is there. Its commit is within what this log is known to match; the round is echoed.
 
@@ -184,7 +197,7 @@ def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, excha
     if not rules.term_is_stale(theirs=request.term, ours=state.current_term):
         echoed = request.round
         election.heard_leader(state, envelope.sender, request.term)
-        state.note_freshness(request.leader_commit, as_of_us=state.now_us - request.confirmed_age_ms * 1000)
+        _note_freshness(state, request)
         state.commit_index = rules.follower_commit_index(
             ours=state.commit_index, leaders=request.commit, last_checked=state.log.last_index
         )

@@ -25,6 +25,8 @@ from raftkv.core.progress import Progress
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, NodeId, Role, Round, Term
 
+_ROUNDS_KEPT_MAX = 256
+"""A leader that dates its word by an older one dates it not at all."""
 _FRESHNESS_KEPT_MAX = 64
 """A node that applies nothing for long forgets steps between, which only makes it say "older"."""
 
@@ -82,6 +84,8 @@ class OpenRound:
     read_index: Index
     """Who has applied this knows all that was acknowledged before the round was sent."""
     reads: list[WaitingRead]
+    dates: dict[NodeId, tuple[Round, int]]
+    """For each follower: the newest round that it had echoed by then, and how long before, in microseconds."""
 
 
 @dataclass(slots=True)
@@ -108,8 +112,8 @@ class Office:
     """Reads that no round covers yet."""
     rounds: list[OpenRound] = field(default_factory=list)
     """Oldest first."""
-    newest_confirmed_us: int | None = None
-    """When the newest confirmed round was sent."""
+    newest_confirmed: OpenRound | None = None
+    """The newest round that a majority has echoed."""
     transfer: Transfer | None = None
     timeout_now_sent: bool = False
     """No lease may serve in the rest of the term."""
@@ -156,6 +160,8 @@ class State:
         self.role = Role.FOLLOWER
         self.leader_id: NodeId | None = None
         self.last_heard_leader_us: int | None = None
+        self.heard_rounds: dict[Round, int] = {}
+        """When each of the newest rounds of this term's leader was first heard."""
         self.freshness: deque[tuple[Index, int]] = deque()
         """(commit index, time as of which a confirmed leader had no later one), both rising."""
         self.election_deadline_us: int | None = None
@@ -208,6 +214,12 @@ class State:
     def note(self, event: str, text: str) -> None:
         """Tells people."""
         self.notes.append(Note(event, text))
+
+    def note_round(self, round: Round) -> None:
+        """The leader's round was heard, and is echoed, now."""
+        self.heard_rounds.setdefault(round, self.now_us)
+        if len(self.heard_rounds) > _ROUNDS_KEPT_MAX:
+            del self.heard_rounds[next(iter(self.heard_rounds))]
 
     def note_freshness(self, commit: Index, *, as_of_us: int) -> None:
         """Who has applied ``commit`` holds everything that was acknowledged before ``as_of_us``."""

@@ -135,7 +135,7 @@ _FORMS: Final[dict[type[Any], _Form]] = {
         "term success prev_index match conflict_term conflict_index",
         (_N, _T, _N, _N, _N, _N),
     ),
-    Heartbeat: _form(7, Heartbeat, "term commit leader_commit round confirmed_age_ms", (_N, _N, _N, _N, _N)),
+    Heartbeat: _form(7, Heartbeat, "term commit leader_commit round dated_by dated_after_ms", (_N,) * 6),
     HeartbeatReply: _form(8, HeartbeatReply, "term round hash_index state_hash", (_N, _N, _N, _state_hash)),
     ReadIndexRequest: _form(9, ReadIndexRequest, "term read_id", (_N, _N)),
     ReadIndexReply: _form(10, ReadIndexReply, "term read_id confirmed index", (_N, _N, _T, _N)),

@@ -74,7 +74,7 @@ def test_a_heartbeat_of_an_older_term_is_not_echoed():
     lone.follow("b", 1)
     lone.says("b", RequestVote(Term(2), NONE, NO_TERM, transfer=True))
     lone.forget()
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), 0))
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), Round(0), 0))
     assert lone.reply == HeartbeatReply(Term(2), Round(0), *NO_HASH)
 
 
@@ -82,7 +82,7 @@ def test_a_held_echo_that_became_void_echoes_nothing():
     """faults 34: the same, for a reply that waited for the disk while the term moved on."""
     lone = Lone()
     lone.disk_answers = False
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), 0))
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), Round(0), 0))
     lone.says("b", RequestVote(Term(2), NONE, NO_TERM, transfer=True))
     assert lone.replies == []
     lone.disk_answers = True
@@ -136,7 +136,7 @@ def test_losing_office_fails_every_read_once():
     lone.says("c", ReadIndexRequest(lone.raft.term, 5))
     lone.raft.request_read(2)
     lone.forget()
-    lone.says("b", Heartbeat(Term(9), NONE, NONE, Round(1), 0))
+    lone.says("b", Heartbeat(Term(9), NONE, NONE, Round(1), Round(0), 0))
     assert sorted(lone.effects.reads_failed) == [1, 2]
     assert ReadIndexReply(Term(9), 5, confirmed=False, index=NONE) in lone.replies
     assert lone.turn().reads_failed == []
@@ -244,12 +244,13 @@ def test_a_follower_of_a_new_leader_is_not_fresh_before_the_no_op_is_applied():
     follower.now_us = 5_000_000
     follower.elapse(0)
     follower.says("a", AppendEntries(Term(2), Index(2), Term(1), Index(2), []))
+    follower.says("a", Heartbeat(Term(2), NONE, Index(3), heartbeat.dated_by, Round(0), 0))
     follower.says("a", heartbeat)
     assert follower.raft.applied_index == 2
     assert follower.raft.state.staleness_us is None
     follower.says("a", AppendEntries(Term(2), Index(2), Term(1), Index(3), entries([2], first=3)))
     assert follower.raft.applied_index == 3
-    assert follower.raft.state.staleness_us == heartbeat.confirmed_age_ms * 1000
+    assert follower.raft.state.staleness_us == 0
 
 
 def test_before_a_round_is_confirmed_a_heartbeat_claims_no_freshness():
@@ -258,24 +259,65 @@ def test_before_a_round_is_confirmed_a_heartbeat_claims_no_freshness():
     lone.elapse(50_000_000)
     lone.lead()
     lone.elapse(0)
-    assert lone.requests(Heartbeat, B)[-1].confirmed_age_ms >= 50_000
+    assert lone.requests(Heartbeat, B)[-1].dated_by == 0
+
+
+def test_a_heartbeat_is_dated_by_the_echo_that_came_before_the_confirmed_round():
+    lone = Lone()
+    lone.lead()
+    lone.elapse(1000)
+    first = lone.office.last_round
+    lone.elapse(7_000)
+    lone.says("b", echo(lone, first))
+    lone.elapse(93_000)
+    second = lone.office.last_round
+    assert second == first + 1
+    lone.says("b", echo(lone, second))
+    lone.forget()
+    lone.elapse(100_000)
+    (to_b,) = lone.requests(Heartbeat, "b")
+    (to_c,) = lone.requests(Heartbeat, "c")
+    assert (to_b.dated_by, to_b.dated_after_ms) == (first, 93)
+    assert to_c.dated_by == 0, "it has echoed nothing, so it cannot date anything"
+
+
+def followed(*rounds_us: int) -> Lone:
+    """A follower that has heard these rounds of term 1, numbered from 1, with so much time after each."""
+    lone = Lone()
+    for number, passed_us in enumerate(rounds_us, 1):
+        lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(number), Round(0), 0))
+        lone.elapse(passed_us)
+    return lone
 
 
 def test_staleness_grows_with_time_and_shrinks_with_news():
-    lone = Lone()
-    lone.follow("b", 1)
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(1), 20))
+    lone = followed(20_000)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), Round(1), 0))
     assert lone.raft.state.staleness_us == 20_000
     lone.elapse(30_000)
     assert lone.raft.state.staleness_us == 50_000
-    lone.says("b", Heartbeat(Term(1), NONE, Index(9), Round(2), 0))
-    assert lone.raft.state.staleness_us == 50_000, "what would be fresher is not applied here"
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(3), Round(1), 40))
+    assert lone.raft.state.staleness_us == 10_000
+    lone.says("b", Heartbeat(Term(1), NONE, Index(9), Round(4), Round(3), 0))
+    assert lone.raft.state.staleness_us == 10_000, "what would be fresher is not applied here"
+
+
+def test_a_heartbeat_that_lay_in_a_buffer_makes_nothing_fresh():
+    """A process is stopped and continued; the leader's word of long ago is the first that it hears."""
+    lone = followed(100_000)
+    lone.elapse(30_000_000)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), Round(1), 50))
+    assert lone.raft.state.staleness_us == 30_050_000
+
+
+def test_a_round_of_another_term_dates_nothing():
+    lone = followed(10_000)
+    lone.says("c", Heartbeat(Term(2), NONE, NONE, Round(2), Round(1), 0))
+    assert lone.raft.state.staleness_us is None
 
 
 def test_late_news_takes_no_freshness_back():
-    lone = Lone()
-    lone.follow("b", 1)
-    lone.elapse(100_000)
-    lone.says("b", Heartbeat(Term(1), NONE, Index(0), Round(5), 10))
-    lone.says("b", Heartbeat(Term(1), NONE, Index(0), Round(1), 90))
+    lone = followed(40_000, 50_000, 10_000)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(5), Round(3), 0))
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(4), Round(2), 0))
     assert lone.raft.state.staleness_us == 10_000

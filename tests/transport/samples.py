@@ -43,7 +43,7 @@ def append(*bodies: bytes, term: int = 3, prev: int = 7) -> AppendEntries:
 
 
 def heartbeat(round: int = 1) -> Heartbeat:
-    return Heartbeat(Term(3), Index(5), Index(6), Round(round), 40)
+    return Heartbeat(Term(3), Index(5), Index(6), Round(round), Round(4), 40)
 
 
 def introduction(formed: bool = True) -> Introduction:
