@@ -281,7 +281,7 @@ def _maybe_forgotten(rng: random.Random, result: Result | None, share: float) ->
     return forget_revisions(result) if rng.random() < share else result
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=1_000)
 @given(st.integers(0, 2**32), st.integers(0, 3))
 def test_the_checker_agrees_with_trying_everything(seed, spoilings):
     history = small_history(random.Random(seed), spoilings)
@@ -293,7 +293,7 @@ def test_the_checker_agrees_with_trying_everything(seed, spoilings):
 def test_the_oracle_gives_both_verdicts_often():
     """And so does the checker: the comparison is not one of accepting everything."""
     verdicts = []
-    for seed in range(300):
+    for seed in range(1_500):
         history = small_history(random.Random(seed), spoilings=seed % 6)
         verdicts.append(oracle_says_linearizable(history))
         assert isinstance(check(history), Linearizable) == verdicts[-1]
