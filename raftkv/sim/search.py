@@ -141,7 +141,7 @@ class Search:
             assert operation.returned_at is not None, "answered"
             first_return = min(first_return, operation.returned_at)
             found.append(place)
-        return [place for place in found if self._answered[place].invoked_at <= first_return], first_return
+        return found, first_return
 
     def _children(self, node: Node) -> Iterator[_Child]:
         places, first_return = self._next_places(node)

@@ -13,6 +13,7 @@ from raftkv.kv.commands import ABSENT, PRESENT, Delete, Expect, Put
 from raftkv.kv.queries import Get
 from raftkv.sim.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
 from raftkv.sim.linearizability import Linearizable, Undecided, Violation, check
+from raftkv.sim.register import State, after
 from tests.sim.histories import forget_revisions, oracle_says_linearizable, spoilt, true_history
 
 K, L = b"k", b"l"
@@ -84,6 +85,18 @@ FINE: dict[str, list[Operation]] = {
         unknown("a", Put(K, b"1"), 0),
         told("b", Put(K, b"2", ABSENT), Refused(4, 6), 1, 2),
         told("b", Get(K), Seen(b"1", 4), 3, 4),
+    ],
+    "two lost answers seen the other way round": [
+        unknown("a", Put(K, b"1"), 0),
+        unknown("a", Put(K, b"2"), 1),
+        told("b", Get(K), Seen(b"1", 2), 2, 9),
+        told("c", Get(K), Seen(b"2", 1), 3, 8),
+    ],
+    "a refusal could mean the write before, but a read says otherwise": [
+        told("a", Put(K, b"1"), Done(), 0, 1),
+        unknown("a", Put(K, b"2"), 2),
+        told("b", Put(K, b"3", ABSENT), Refused(5), 3, 4),
+        told("b", Get(K), Seen(b"2", 5), 5, 6),
     ],
     "other keys raise the revision": [
         told("a", Put(K, b"1"), Done(1), 0, 1),
@@ -258,6 +271,55 @@ def test_an_outcome_is_known_exactly_from_when_it_returned():
         Operation("a", Get(K), Absent(), 0, None)
     with pytest.raises(AssertionError):
         Operation("a", Get(K), Absent(), 1, 0)
+
+
+SEEN = State(b"1", 5, 7)
+UNSEEN = State(b"1", None, 5)
+GONE = State(None, 0, 5)
+AFTER: list[tuple[State, Request, Result | None, State | None]] = [
+    (SEEN, Get(K), Seen(b"1", 5), SEEN),
+    (SEEN, Get(K), Seen(b"1"), SEEN),
+    (SEEN, Get(K), Seen(b"1", 4), None),
+    (SEEN, Get(K), Seen(b"2", 5), None),
+    (SEEN, Get(K), Absent(), None),
+    (UNSEEN, Get(K), Seen(b"1"), UNSEEN),
+    (UNSEEN, Get(K), Seen(b"1", 9), State(b"1", 9, 9)),
+    (UNSEEN, Get(K), Seen(b"1", 4), None),
+    (GONE, Get(K), Absent(), GONE),
+    (GONE, Get(K), Seen(b"1"), None),
+    (SEEN, Put(K, b"2"), Done(8), State(b"2", 8, 8)),
+    (SEEN, Put(K, b"2"), Done(7), None),
+    (SEEN, Put(K, b"2"), None, State(b"2", None, 8)),
+    (SEEN, Put(K, b"2", Expect(5)), Done(), State(b"2", None, 8)),
+    (SEEN, Put(K, b"2", Expect(4)), Done(), None),
+    (UNSEEN, Put(K, b"2", Expect(5)), Done(6), State(b"2", 6, 6)),
+    (UNSEEN, Put(K, b"2", Expect(4)), Done(6), None),
+    (UNSEEN, Put(K, b"2", Expect(6)), Done(6), None),
+    (GONE, Put(K, b"2", PRESENT), None, None),
+    (SEEN, Put(K, b"2", ABSENT), Done(8), None),
+    (SEEN, Put(K, b"2", ABSENT), Refused(5, 8), State(b"1", 5, 8)),
+    (SEEN, Put(K, b"2", ABSENT), Refused(5, 6), None),
+    (SEEN, Put(K, b"2", ABSENT), Refused(4, 8), None),
+    (SEEN, Put(K, b"2", Expect(5)), Refused(5, 8), None),
+    (SEEN, Put(K, b"2", PRESENT), Refused(5, 8), None),
+    (UNSEEN, Put(K, b"2", ABSENT), Refused(6, 8), State(b"1", 6, 8)),
+    (GONE, Put(K, b"2", PRESENT), Refused(0, 5), GONE),
+    (GONE, Put(K, b"2", ABSENT), Refused(0, 5), None),
+    (SEEN, Delete(K), Deleted(1, 8), State(None, 0, 8)),
+    (SEEN, Delete(K), Deleted(1, 7), None),
+    (SEEN, Delete(K), Deleted(0, 8), None),
+    (SEEN, Delete(K), None, State(None, 0, 8)),
+    (GONE, Delete(K), Deleted(0, 6), State(None, 0, 6)),
+    (GONE, Delete(K), Deleted(0, 4), None),
+    (GONE, Delete(K), Deleted(1, 6), None),
+    (GONE, Delete(K), None, None),
+]
+
+
+@pytest.mark.parametrize(("state", "request_", "result", "expected"), AFTER)
+def test_what_one_key_allows(state, request_, result, expected):
+    returned_at = None if result is None else 1.0
+    assert after(Operation("a", request_, result, 0, returned_at), state) == expected
 
 
 def small_history(rng: random.Random, spoilings: int) -> list[Operation]:
