@@ -108,10 +108,10 @@ class Node:
         if self._server is not None:
             self._server.close()
         await self._front.stop(STOP_GRACE_S)
+        await self._door.close(STOP_GRACE_S)
         if self._pump is not None:
             self._pump.stop()
         await self._peers.close()
-        await self._door.close(STOP_GRACE_S)
         if self._disk is not None:
             await asyncio.to_thread(self._disk.stop)
         self._directory.close()

@@ -1,0 +1,121 @@
+"""The README's session, pasted line by line: nothing in it fails, and what it shows is what comes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.live.test_cluster_command import environment, is_free
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+SESSIONS = ("First session", "Exactly once")
+README_PORT = 7401
+
+
+class Step(NamedTuple):
+    """A command of the README, and what it says that comes; empty: it says nothing."""
+
+    command: str
+    shown: str
+
+
+def steps(text: str) -> list[Step]:
+    """The commands of the sections that are sessions, in order."""
+    found: list[Step] = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        if section.split("\n")[0] not in SESSIONS:
+            continue
+        for block in re.findall(r"```console\n(.*?)```", section, flags=re.DOTALL):
+            for piece in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, _, shown = piece.partition("\n")
+                found.append(Step(command, shown))
+    return found
+
+
+class Shell:
+    """One bash that takes a command after the other, as a terminal does."""
+
+    def __init__(self, directory: Path) -> None:
+        path = f"{directory / 'bin'}:{os.environ['PATH']}"
+        self._bash = subprocess.Popen(
+            ["bash", "--norc"],
+            cwd=directory,
+            env=environment() | {"PATH": path},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(self, command: str) -> tuple[int, str]:
+        """The exit code and what was printed."""
+        assert self._bash.stdin is not None
+        assert self._bash.stdout is not None
+        self._bash.stdin.write(f"{command}\nprintf '\\n=== %s\\n' $?\n")
+        self._bash.stdin.flush()
+        printed: list[str] = []
+        for line in self._bash.stdout:
+            if line.startswith("=== "):
+                return int(line[4:]), "".join(printed).removesuffix("\n")
+            printed.append(line)
+        raise AssertionError(f"the shell ended at {command}")
+
+    def close(self) -> None:
+        """Whatever runs is stopped."""
+        self.run("raftkv cluster down")
+        self._bash.communicate("exit\n")
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    (tmp_path / "bin").mkdir()
+    raftkv = tmp_path / "bin" / "raftkv"
+    raftkv.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m raftkv "$@"\n')
+    raftkv.chmod(0o755)
+    shell = Shell(tmp_path)
+    yield shell
+    shell.close()
+
+
+def test_the_readmes_sessions_do_what_they_show(shell: Shell) -> None:
+    base = next(base for base in range(26_000, 60_000, 7) if all(is_free(base + i) for i in range(3)))
+    assert shell.run(f"raftkv cluster up --detach --base-port {base}")[0] == 0
+    pasted = steps(README.read_text())
+    assert len(pasted) >= 12
+    for step in pasted:
+        if step.command.startswith((". .venv", "scripts/up")):
+            step = Step("raftkv cluster up --detach", "")
+        command = re.sub(r"740(\d)", lambda port: str(base + int(port[1]) - 1), step.command)
+        exit_code, printed = shell.run(command)
+        assert exit_code == 0, command
+        if step.shown:
+            assert printed.strip() == step.shown.strip(), command
+
+
+def test_a_repeat_in_the_readme_is_told_as_one(shell: Shell) -> None:
+    base = next(base for base in range(26_000, 60_000, 7) if all(is_free(base + i) for i in range(3)))
+    shell.run(f"raftkv cluster up --detach --base-port {base}")
+    answers = []
+    for step in steps(README.read_text()):
+        if "SESSION" in step.command:
+            command = re.sub(r"740(\d)", lambda port: str(base + int(port[1]) - 1), step.command)
+            answers.append(shell.run(command)[1])
+    first, second = answers[-2:]
+    assert "201 Created" in first
+    assert "Raftkv-Duplicate" not in first
+    assert "201 Created" in second
+    assert "Raftkv-Duplicate: true" in second
+
+
+def test_a_session_is_found_in_the_text() -> None:
+    text = "## First session\n\n```console\n$ one\nshown\n$ two\n```\n## Other\n```console\n$ three\n```\n"
+    assert steps(text) == [Step("one", "shown\n"), Step("two", "")]
