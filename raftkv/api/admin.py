@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from raftkv.api.bodies import body_type, fields_of
-from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, to_leader
+from raftkv.api.exchange import Context, Decision, to_leader
+from raftkv.api.posts import post
 from raftkv.api.problems import bad_request, problem
-from raftkv.api.requests import Request, refuse_large_body, refuse_numbering
+from raftkv.api.requests import Request
 from raftkv.api.responses import Respond, Response, json_response
 from raftkv.outcomes import TransferOutcome, Transferred, TransferWhy
 from raftkv.problems import Code
@@ -27,19 +27,12 @@ _REFUSALS: Final = {
 
 def transfer_leadership(context: Context, request: Request, _: bytes) -> Decision:
     """The node that the body names leads, or without a name the best placed."""
-    refuse_numbering(request)
-    written_in = body_type(request, empty_needs_none=False)
-    body_bytes_max = context.settings.structured_body_bytes_max
-    refuse_large_body(request, body_bytes_max=body_bytes_max)
-    away = away_from_leader(context, request)
-    if away is not None:
-        return away
 
-    def act(body: bytes, respond: Respond) -> None:
-        target = _target(fields_of(body, written_in, known=_TRANSFER_FIELDS))
+    def act(fields: dict[str, Any], respond: Respond) -> None:
+        target = _target(fields)
         context.service.transfer_leadership(target, lambda outcome: respond(_transferred(context, request, outcome)))
 
-    return Pending(body_bytes_max, act)
+    return post(context, request, known=_TRANSFER_FIELDS, empty_needs_no_type=False, act=act)
 
 
 def _target(fields: dict[str, Any]) -> str | None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from raftkv.api.bodies import body_type, fields_of
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, written
+from raftkv.api.posts import post
 from raftkv.api.problems import bad_request
-from raftkv.api.requests import Request, refuse_large_body, refuse_numbering, session_of
+from raftkv.api.requests import Request, refuse_numbering, session_of
 from raftkv.api.responses import Respond, Response, json_response
 from raftkv.kv.answers import SessionAlive, SessionClosed, SessionOpened
 from raftkv.kv.commands import (
@@ -63,18 +63,10 @@ def close_session(context: Context, request: Request, raw_session: bytes) -> Dec
 def _session_post(
     context: Context, request: Request, *, known: frozenset[str], command: Callable[[dict[str, Any]], Command]
 ) -> Decision:
-    refuse_numbering(request)
-    written_in = body_type(request, empty_needs_none=True)
-    body_bytes_max = context.settings.structured_body_bytes_max
-    refuse_large_body(request, body_bytes_max=body_bytes_max)
-    away = away_from_leader(context, request)
-    if away is not None:
-        return away
+    def act(fields: dict[str, Any], respond: Respond) -> None:
+        _submit(context, request, command(fields), respond)
 
-    def act(body: bytes, respond: Respond) -> None:
-        _submit(context, request, command(fields_of(body, written_in, known=known)), respond)
-
-    return Pending(body_bytes_max, act)
+    return post(context, request, known=known, empty_needs_no_type=True, act=act)
 
 
 def _submit(context: Context, request: Request, command: Command, respond: Respond) -> None:

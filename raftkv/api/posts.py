@@ -1,0 +1,34 @@
+"""POSTs to the leader whose body is one JSON or msgpack map.
+
+Told: a request, and which fields it may have. Tells: the fields, once the body is there. May never know: what
+they mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from raftkv.api.bodies import body_type, fields_of
+from raftkv.api.exchange import Context, Decision, Pending, away_from_leader
+from raftkv.api.requests import Request, refuse_large_body, refuse_numbering
+from raftkv.api.responses import Respond
+
+
+def post(
+    context: Context,
+    request: Request,
+    *,
+    known: frozenset[str],
+    empty_needs_no_type: bool,
+    act: Callable[[dict[str, Any], Respond], None],
+) -> Decision:
+    """Answered at once where the head settles it; otherwise ``act`` gets the fields, and answers."""
+    refuse_numbering(request)
+    written_in = body_type(request, empty_needs_none=empty_needs_no_type)
+    body_bytes_max = context.settings.structured_body_bytes_max
+    refuse_large_body(request, body_bytes_max=body_bytes_max)
+    away = away_from_leader(context, request)
+    if away is not None:
+        return away
+    return Pending(body_bytes_max, lambda body, respond: act(fields_of(body, written_in, known=known), respond))
