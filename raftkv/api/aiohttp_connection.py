@@ -96,10 +96,7 @@ class Connection(GuardedHandler):
                 self.force_close()
             return
         super().data_received(data)
-        if self._messages:
-            self._newest_body = self._messages[-1][1]
-        if self._was_refused():  # the guard cannot see the body of a request that aiohttp is just taking up
-            self._break_off("what came is refused")
+        self._look_at_newest()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract, which aiohttp narrows
         """The client sends no more, but may wait for what it asked for: then we close once it has that."""
@@ -108,6 +105,21 @@ class Connection(GuardedHandler):
         self._break_off("the client sends no more")
         is_idle = self._waiter is not None and not self._waiter.done()
         return self.transport is not None and self.transport.can_write_eof() and not is_idle
+
+    async def finish_response(self, request: web.BaseRequest, resp: web.StreamResponse, start_time: Any) -> Any:
+        """An answer is out. If it declined an upgrade, the guard has just let go what it held back."""
+        finished = await super().finish_response(request, resp, start_time)
+        self._look_at_newest()
+        return finished
+
+    def _look_at_newest(self) -> None:
+        """Knows the newest body; what can never come of it is not waited for."""
+        if self._messages:
+            self._newest_body = self._messages[-1][1]
+        if self._was_refused():  # the guard cannot see the body of a request that aiohttp is just taking up
+            self._break_off("what came is refused")
+        elif self._sends_no_more:
+            self._break_off("the client sends no more")
 
     @property
     def nothing_follows(self) -> bool:

@@ -420,14 +420,18 @@ class Pipe(asyncio.Transport):
         self.closed.set()
 
 
-async def told_in_turns(client: AiohttpClient, pipe: Pipe, parts: list[bytes], turns: int) -> None:
-    """Tells a connection these parts, so many turns of the loop apart, and waits for its end."""
+async def told_in_turns(
+    client: AiohttpClient, pipe: Pipe, parts: list[bytes], turns: int, *, then_ends: bool = False
+) -> None:
+    """Tells a connection these parts, so many turns of the loop apart, perhaps the end, and waits for it to close."""
     protocol = client.front.protocol_factory()
     protocol.connection_made(pipe)
     for part in parts:
         protocol.data_received(part)
         for _ in range(turns):
             await asyncio.sleep(0)
+    if then_ends and not protocol.eof_received():
+        pipe.close()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await pipe.closed.wait()
     protocol.connection_lost(None)
@@ -440,6 +444,15 @@ def test_a_body_may_break_at_any_turn_of_the_loop(wired: AiohttpClient, turns: i
     parts = [put_head("Transfer-Encoding: chunked") + b"2\r\nok\r\n", b"zz\r\n"]
     wired.thread.run(told_in_turns(wired, pipe, parts, turns))
     assert pipe.written.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("turns", range(16))
+def test_a_body_behind_a_request_to_upgrade_may_break_at_any_turn_of_the_loop(wired: AiohttpClient, turns: int) -> None:
+    """faults 63: what follows such a request is held back until it is declined; the end may come before or after."""
+    pipe = Pipe(was_reset=False)
+    upgrade = b"GET /metrics HTTP/1.1\r\nHost: n1.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    wired.thread.run(told_in_turns(wired, pipe, [upgrade + put_head(length=5) + b"val"], turns, then_ends=True))
+    assert pipe.written.startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_client_that_resets_under_its_answer_is_no_fault(
