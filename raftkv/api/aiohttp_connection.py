@@ -104,12 +104,16 @@ class Connection(GuardedHandler):
         self._note_end()
         self._break_off("the client sends no more")
         is_idle = self._waiter is not None and not self._waiter.done()
+        if not is_idle and not self._messages:
+            self.close()  # once what is being answered is: it may have promised already to wait for more
         return self.transport is not None and self.transport.can_write_eof() and not is_idle
 
     async def finish_response(self, request: web.BaseRequest, resp: web.StreamResponse, start_time: Any) -> Any:
         """An answer is out. If it declined an upgrade, the guard has just let go what it held back."""
         finished = await super().finish_response(request, resp, start_time)
         self._look_at_newest()
+        if self.nothing_follows:
+            self.close()
         return finished
 
     def _look_at_newest(self) -> None:

@@ -455,6 +455,15 @@ def test_a_body_behind_a_request_to_upgrade_may_break_at_any_turn_of_the_loop(wi
     assert pipe.written.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("turns", range(24))
+def test_the_end_may_be_heard_at_any_turn_of_the_loop(wired: AiohttpClient, turns: int) -> None:
+    """faults 63: also between the last answer and the wait for another request."""
+    pipe = Pipe(was_reset=False)
+    parts = [GET + put_head("Expect: 100-continue", length=5) + b"value"]
+    wired.thread.run(told_in_turns(wired, pipe, parts, turns, then_ends=True))
+    assert b"HTTP/1.1 201 " in pipe.written
+
+
 def test_a_client_that_resets_under_its_answer_is_no_fault(
     wired: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
