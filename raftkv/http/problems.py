@@ -17,7 +17,8 @@ def problem(*, status: int, code: str, detail: str) -> bytes:
     """The JSON body of a refusal; ``code`` is of the closed list in http-api.md."""
     title = _TITLES[code]
     return json.dumps(
-        {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": detail, "code": code}
+        {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": detail, "code": code},
+        separators=(",", ":"),
     ).encode()
 
 
