@@ -115,8 +115,6 @@ class Office:
     newest_confirmed: OpenRound | None = None
     """The newest round that a majority has echoed."""
     transfer: Transfer | None = None
-    timeout_now_sent: bool = False
-    """No lease may serve in the rest of the term."""
     stall_noted: bool = False
     disagreement_noted: bool = False
 

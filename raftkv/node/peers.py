@@ -85,11 +85,6 @@ class Peers:
             self._urls[peer] = url
             link.move(url)
 
-    @property
-    def disconnected(self) -> list[NodeId]:
-        """Peers to whom no link is up now."""
-        return [peer for peer, link in self._links.items() if not link.is_connected]
-
     async def close(self) -> None:
         """All links are down."""
         for link in self._links.values():

@@ -49,10 +49,6 @@ class Network:
         """Everybody reaches everybody."""
         self._cut.clear()
 
-    def is_cut(self, sender: NodeId, receiver: NodeId) -> bool:
-        """Whether this direction is cut."""
-        return (sender, receiver) in self._cut
-
     def arrivals_us(self, envelope: Envelope, *, now_us: int) -> list[int]:
         """When each copy of the message arrives; none: it is lost. In order, but for late ones and doubles."""
         direction = (envelope.sender, envelope.receiver)

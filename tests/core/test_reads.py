@@ -11,7 +11,7 @@ from raftkv.core.messages import (
     RequestVote,
 )
 from raftkv.core.settings import RaftSettings
-from raftkv.core.types import Index, Round, Term
+from raftkv.core.types import Index, NodeId, Round, Term
 from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, entries
 
 NO_HASH = (NONE, b"")
@@ -308,6 +308,33 @@ def test_a_heartbeat_that_lay_in_a_buffer_makes_nothing_fresh():
     lone.elapse(30_000_000)
     lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), Round(1), 50))
     assert lone.raft.state.staleness_us == 30_050_000
+
+
+def test_a_round_that_is_heard_twice_dates_by_the_first_time():
+    """The leader may have the echo of the first; so no later than that was its confirmed round sent."""
+    lone = followed(40_000)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(1), Round(0), 0))
+    lone.elapse(10_000)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), Round(1), 0))
+    assert lone.raft.state.staleness_us == 50_000
+
+
+def test_a_late_echo_takes_no_round_back():
+    """faults 34: neither the round itself nor when its echo came."""
+    lone = Lone()
+    lone.lead()
+    lone.elapse(1000)
+    first = lone.office.last_round
+    lone.elapse(100_000)
+    second = lone.office.last_round
+    assert second > first
+    lone.says("b", echo(lone, second))
+    progress = lone.office.progress[NodeId("b")]
+    came_us = progress.echoed_at_us
+    lone.elapse(1000)
+    lone.says("b", echo(lone, first))
+    lone.says("b", echo(lone, second))
+    assert (progress.echoed_round, progress.echoed_at_us) == (second, came_us)
 
 
 def test_a_round_of_another_term_dates_nothing():
