@@ -23,8 +23,48 @@ class ConfigError(RaftkvError):
         super().__init__("; ".join(self.problems))
 
 
-class NotLeader(RaftkvError):
-    """A proposal reached a node that does not lead (or is handing leadership over)."""
+class RequestError(RaftkvError):
+    """What a client's or an embedder's request ended with, when it did not end well: one of the four below."""
+
+
+class Rejected(RequestError):
+    """The answer was no, and the request changed nothing. ``code`` is of the closed list of the HTTP API."""
+
+    code = "bad_request"
+
+    def __init__(self, detail: str = "", *, code: str | None = None) -> None:
+        self.code = self.code if code is None else code
+        self.detail = detail
+        super().__init__(f"{self.code}: {detail}" if detail else self.code)
+
+
+class NotLeader(Rejected):
+    """The node does not lead, or is handing leadership over; who leads, as far as it knows."""
+
+    code = "not_leader"
+
+    def __init__(
+        self, detail: str = "", *, leader_id: str | None = None, leader_url: str | None = None, term: int = 0
+    ) -> None:
+        self.leader_id, self.leader_url, self.term = leader_id, leader_url, term
+        super().__init__(detail or (f"{leader_id} leads" if leader_id else "no leader is known"))
+
+
+class ConditionFailed(RequestError):
+    """The key was not as the request demanded; nothing was changed. ``mod_revision`` is 0 where it is absent."""
+
+    def __init__(self, *, mod_revision: int, revision: int) -> None:
+        self.mod_revision, self.revision = mod_revision, revision
+        found = f"its revision is {mod_revision}" if mod_revision else "it is absent"
+        super().__init__(f"the key is not as demanded: {found}")
+
+
+class OutcomeUnknown(RequestError):
+    """A write may have happened, or may happen yet. Nobody can say more; read before you write again."""
+
+
+class Unreachable(RequestError):
+    """Nobody who could decide was reached in time. Nothing was changed."""
 
 
 class WireError(RaftkvError):

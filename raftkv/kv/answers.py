@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from raftkv.errors import SnapshotError
+from raftkv.kv.record import Record
 
 
 class PutDone(NamedTuple):
@@ -33,6 +34,67 @@ class DeleteDone(NamedTuple):
     deleted: int
     """0: it was absent before, and no revision was made."""
     revision: int
+
+
+class DeleteRangeDone(NamedTuple):
+    """The first keys within the bounds are absent now."""
+
+    deleted: int
+    """0: no revision was made."""
+    more: bool
+    """Further keys are within the bounds."""
+    revision: int
+
+
+class PutResult(NamedTuple):
+    """Inside a transaction: the key has the value."""
+
+    revision: int
+    version: int
+
+
+class DeleteResult(NamedTuple):
+    """Inside a transaction: the key is absent."""
+
+    deleted: int
+
+
+class DeleteRangeResult(NamedTuple):
+    """Inside a transaction: the first keys within the bounds are absent."""
+
+    deleted: int
+    more: bool
+
+
+class ReadKeyResult(NamedTuple):
+    """Inside a transaction: what the key held at that point."""
+
+    key: bytes
+    record: Record | None
+    """None: it was absent."""
+
+
+class ReadRangeResult(NamedTuple):
+    """Inside a transaction: what the keys held at that point."""
+
+    items: tuple[tuple[bytes, Record], ...]
+    more: bool
+    keys_only: bool
+    """The records' values are empty, and say nothing."""
+
+
+Result = PutResult | DeleteResult | DeleteRangeResult | ReadKeyResult | ReadRangeResult
+
+
+class TxnDone(NamedTuple):
+    """One branch was executed, whole."""
+
+    succeeded: bool
+    """Every comparison held."""
+    results: tuple[Result, ...]
+    """One for each operation of the branch, in its order."""
+    revision: int
+    """The store's; that of everything that was put."""
 
 
 class ConditionFailed(NamedTuple):

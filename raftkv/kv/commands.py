@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final, NamedTuple, NewType
 
 import msgpack
@@ -24,6 +25,10 @@ from raftkv.errors import CommandError
 KEY_BYTES_MAX: Final = 4096
 COMMAND_BYTES_MAX: Final = 2 * 1024 * 1024
 """Keys and values that one command may touch, so that no apply stalls the cluster."""
+COMMAND_KEYS_MAX: Final = 10_000
+"""Keys that one command may touch, for the same reason."""
+OPERATIONS_MAX: Final = 128
+"""Compares and operations of one transaction, of both branches together."""
 SESSION_BYTES: Final = 16
 """128 random bits, drawn by whoever opens the session."""
 TTL_MS_MIN: Final = 1_000
@@ -57,6 +62,81 @@ class Delete:
 
     key: bytes
     expect: Expect = ANY
+
+
+@dataclass(slots=True)
+class DeleteRange:
+    """The first keys within the bounds are absent: ``limit`` of them, or as many as one command may touch."""
+
+    start: bytes
+    """Empty: from the first key."""
+    end: bytes | None
+    """Excluded; None: to the last key."""
+    limit: int = COMMAND_KEYS_MAX
+
+
+@dataclass(slots=True)
+class ReadKey:
+    """Inside a transaction: what does the key hold now?"""
+
+    key: bytes
+
+
+@dataclass(slots=True)
+class ReadRange:
+    """Inside a transaction: what do the first keys within the bounds hold now?"""
+
+    start: bytes
+    end: bytes | None
+    limit: int
+    reverse: bool = False
+    """From the last key within the bounds downwards."""
+    keys_only: bool = False
+
+
+class Target(Enum):
+    """What of a key a comparison looks at. Of an absent key version and revisions are 0, and it has no value."""
+
+    VALUE = "value"
+    VERSION = "version"
+    CREATE_REVISION = "create_revision"
+    MOD_REVISION = "mod_revision"
+
+
+class Op(Enum):
+    """How a comparison compares; values bytewise. A comparison of an absent key's value is false."""
+
+    EQUAL = "=="
+    UNEQUAL = "!="
+    LESS = "<"
+    GREATER = ">"
+
+
+@dataclass(slots=True)
+class Compare:
+    """A claim about one key."""
+
+    key: bytes
+    target: Target
+    op: Op
+    operand: bytes | int
+    """Bytes for a value, otherwise a number between 0 and NUMBER_MAX."""
+
+
+Operation = Put | Delete | DeleteRange | ReadKey | ReadRange
+"""What a transaction can do; its puts and deletes bear no condition of their own."""
+
+
+@dataclass(slots=True)
+class Txn:
+    """If every comparison holds, ``success`` is executed, else ``failure``: in order, at one revision, or not at all.
+
+    Each operation sees those before it. Within a branch a key is written at most once.
+    """
+
+    compares: tuple[Compare, ...]
+    success: tuple[Operation, ...]
+    failure: tuple[Operation, ...]
 
 
 @dataclass(slots=True)

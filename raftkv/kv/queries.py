@@ -20,6 +20,23 @@ class Get:
 
 
 @dataclass(slots=True)
+class Range:
+    """Which keys are within these bounds, and what do they hold? Answered by ``Page``."""
+
+    start: bytes
+    """Empty: from the first key."""
+    end: bytes | None
+    """Excluded; None: to the last key."""
+    limit: int
+    bytes_max: int
+    """Of keys and values; the page ends before the item that would exceed it, but has one item at least."""
+    reverse: bool = False
+    """From the last key within the bounds downwards."""
+    keys_only: bool = False
+    """The records come with empty values, which do not count."""
+
+
+@dataclass(slots=True)
 class Revision:
     """What is the store's revision? Answered by an ``int``."""
 
@@ -33,4 +50,15 @@ class Found(NamedTuple):
     """The store's."""
 
 
-Query = Get | Revision
+class Page(NamedTuple):
+    """Some keys as they are now."""
+
+    items: list[tuple[bytes, Record]]
+    """In the order asked for."""
+    more: bool
+    """Further keys are within the bounds."""
+    revision: int
+    """The store's."""
+
+
+Query = Get | Range | Revision
