@@ -85,6 +85,14 @@ class Peers:
             self._urls[peer] = url
             link.move(url)
 
+    def links(self) -> list[tuple[PeerLink, str]]:
+        """Every link and the URL that it goes to, in order of id; to be looked at."""
+        return [(self._links[peer], self._urls[peer]) for peer in sorted(self._links)]
+
+    def complaint_about(self, peer: NodeId) -> str | None:
+        """Who answers at the peer's address instead of it, or how it refuses us; None: nobody, and it does not."""
+        return self._complaints.get(peer)
+
     async def close(self) -> None:
         """All links are down."""
         for link in self._links.values():
@@ -103,6 +111,7 @@ class Peers:
     def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
         """Handed on, unless somebody else answers there."""
         if introduction.sender == peer:
+            self._complaints.pop(peer, None)
             self._listener.on_introduced(peer, introduction)
         else:
             self.on_wrong_cluster(peer, f"{introduction.sender} answers at {self._urls[peer]}, where {peer} should be")

@@ -8,6 +8,7 @@ repeats by itself what still matters, and what had waited in a queue would be ou
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -50,6 +51,10 @@ class Lane:
         self._url, self._limits, self._settings, self._rng, self._owner = url, limits, settings, rng, owner
         self._connection: ClientProtocol | None = None
         self._failed_attempts = 0
+        self.trouble = ""
+        """Why there is no connection, or was no answer; empty since the last answer."""
+        self.answered_at_s: float | None = None
+        """When the peer answered last, by the loop's clock; None: never."""
         self._lost = asyncio.Event()
         self._moved = asyncio.Event()
         self._task = self._loop.create_task(self._keep_connected())
@@ -116,7 +121,11 @@ class Lane:
                 _, connection = await self._loop.create_connection(
                     lambda: self._protocol(parts.netloc.encode()), parts.hostname, port
                 )
-        except (OSError, TimeoutError):
+        except TimeoutError:
+            self.trouble = f"no connection within {self._settings.connect_timeout_s:g} s"
+            return False
+        except OSError as error:
+            self.trouble = _in_words(error)
             return False
         if not connection.is_open:
             return False
@@ -142,6 +151,8 @@ class Lane:
     def on_answer(self, context: Any, status: int, body: bytes) -> None:
         """Passed on; and the peer is there."""
         self._failed_attempts = 0
+        self.trouble = ""
+        self.answered_at_s = self._loop.time()
         self._owner.on_answer(context, status, body)
 
     def on_failed(self, context: Any, why: str) -> None:
@@ -152,4 +163,10 @@ class Lane:
         """A new connection is made. (An attempt that was given up in the making is lost too, and is not ours.)"""
         if self._connection is not None and not self._connection.is_open:
             self._connection = None
+            self.trouble = why
             self._lost.set()
+
+
+def _in_words(error: OSError) -> str:
+    """The system's own words; a name that several addresses stand for fails with a list of them."""
+    return os.strerror(error.errno).lower() if error.errno is not None and error.errno > 0 else str(error)

@@ -7,6 +7,7 @@ learns a term, and repeats nothing: the core does.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Callable
@@ -85,6 +86,8 @@ class PeerLink:
     ) -> None:
         """``introduction`` tells what this node says of itself now; it goes first on every new connection."""
         self.peer = peer
+        self.refusal: tuple[float, str, str] | None = None
+        """When the peer refused us last, by the loop's clock, with which code, in which words; None: never."""
         self._introduction, self._listener = introduction, listener
         self._bulk = Lane(
             url=url,
@@ -115,6 +118,17 @@ class PeerLink:
     def is_connected(self) -> bool:
         """Both lanes are up, as far as is known here."""
         return self._bulk.is_connected and self._control.is_connected
+
+    @property
+    def trouble(self) -> str:
+        """Why a lane has no connection, or got no answer; empty: nothing is known to be wrong."""
+        return self._control.trouble or self._bulk.trouble
+
+    @property
+    def answered_at_s(self) -> float | None:
+        """When the peer last answered anything, by the loop's clock; None: never."""
+        told = [lane.answered_at_s for lane in (self._control, self._bulk) if lane.answered_at_s is not None]
+        return max(told, default=None)
 
     def send(self, request: Envelope) -> None:
         """It is on its way; or the listener has been told that it failed."""
@@ -176,6 +190,7 @@ class PeerLink:
 
     def _refused(self, context: Envelope | Introduction, status: int, body: bytes) -> None:
         code, detail = _problem(body)
+        self.refusal = asyncio.get_running_loop().time(), code, detail
         self.on_failed(context, f"refused: {status} {code}: {detail}")
         if code == "wrong_cluster":
             self._listener.on_wrong_cluster(self.peer, detail)
