@@ -165,7 +165,7 @@ class TooLarge(NamedTuple):
     command_bytes_max: int
 
 
-Executed = PutDone | DeleteDone | ConditionFailed
+Executed = PutDone | DeleteDone | DeleteRangeDone | TxnDone | ConditionFailed
 """What a write came to once it was executed: this is stored and repeated."""
 
 
@@ -194,21 +194,44 @@ Answer = (
     | TooLarge
 )
 
-_CODES: Final[dict[type[Executed], int]] = {PutDone: 1, DeleteDone: 2, ConditionFailed: 3}
+_CODES: Final[dict[type[Executed], int]] = {
+    PutDone: 1, DeleteDone: 2, ConditionFailed: 3, DeleteRangeDone: 4, TxnDone: 5,
+}  # fmt: skip
+_RESULT_CODES: Final[dict[type[Result], int]] = {
+    PutResult: 1, DeleteResult: 2, DeleteRangeResult: 3, ReadKeyResult: 8, ReadRangeResult: 9,
+}  # fmt: skip
+"""As the operations' codes in a command."""
 _TYPES: Final[dict[int, Any]] = {code: kind for kind, code in _CODES.items()}
+_RESULT_TYPES: Final[dict[int, Any]] = {code: kind for kind, code in _RESULT_CODES.items()}
 
 
 def pack(answer: Executed) -> bytes:
     """The bytes to store."""
-    packed: bytes = msgpack.packb((_CODES[type(answer)], *answer))
+    fields: tuple[Any, ...] = answer
+    if isinstance(answer, TxnDone):
+        results = [(_RESULT_CODES[type(result)], *result) for result in answer.results]
+        fields = answer.succeeded, results, answer.revision
+    packed: bytes = msgpack.packb((_CODES[type(answer)], *fields))
     return packed
 
 
 def unpack(packed: bytes) -> Executed:
     """The answer that ``pack`` stored; raises SnapshotError for anything else."""
     try:
-        code, *fields = msgpack.unpackb(packed)
+        code, *fields = msgpack.unpackb(packed, use_list=False)
         answer: Executed = _TYPES[code](*fields)
+        if isinstance(answer, TxnDone):
+            return answer._replace(results=tuple(map(_result, answer.results)))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise SnapshotError(f"not a stored answer: {error!r}") from error
     return answer
+
+
+def _result(packed: Any) -> Result:
+    code, *fields = packed
+    result: Result = _RESULT_TYPES[code](*fields)
+    if isinstance(result, ReadKeyResult) and result.record is not None:
+        return result._replace(record=Record(*result.record))
+    if isinstance(result, ReadRangeResult):
+        return result._replace(items=tuple((key, Record(*record)) for key, record in result.items))
+    return result

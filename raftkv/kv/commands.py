@@ -6,6 +6,16 @@ what index, or what the table holds.
     plain     msgpack [1, code, fields …]
     numbered  msgpack [1, 64, session, sequence, acknowledged, <the plain command as bytes>]
 
+    put           1, key, value, expect           open session  16, session, ttl_ms
+    delete        2, key, expect                  keep alive    17, session
+    delete range  3, start, end or nil, limit     close session 18, session
+    transaction   4, [compare …], [operation …],  tick          32
+                  [operation …]
+    a compare     [key, target, op, operand], target and op by their numbers
+    an operation  [code, fields …]: put, delete and delete range as above, their expect being ANY, and
+                  read key    8, key
+                  read range  9, start, end or nil, limit, reverse, keys only
+
 A numbered command carries the plain one untouched, so "the same request" is a question about bytes, and
 nodes of different versions answer it alike. Every bound on this page is part of the format: a node that
 judged a command differently would end up with another table.
@@ -13,16 +23,19 @@ judged a command differently would end up with another table.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple, NewType
+from typing import Any, Final, NamedTuple, NewType, TypeVar
 
 import msgpack
 
 from raftkv.errors import CommandError
+from raftkv.kv.ranges import Bounds, first_overlap, key_bounds
 
 KEY_BYTES_MAX: Final = 4096
+BOUND_BYTES_MAX: Final = KEY_BYTES_MAX + 1
+"""A range's bound may be one byte longer than a key: what follows right after the longest key has a name too."""
 COMMAND_BYTES_MAX: Final = 2 * 1024 * 1024
 """Keys and values that one command may touch, so that no apply stalls the cluster."""
 COMMAND_KEYS_MAX: Final = 10_000
@@ -166,9 +179,9 @@ class Tick:
     """Time passes; what has run out goes."""
 
 
-Write = Put | Delete
+Write = Put | Delete | DeleteRange | Txn
 """Commands on keys: only these can be numbered."""
-Command = Put | Delete | OpenSession | KeepAlive | CloseSession | Tick
+Command = Write | OpenSession | KeepAlive | CloseSession | Tick
 
 
 class Numbered(NamedTuple):
@@ -181,6 +194,24 @@ class Numbered(NamedTuple):
     """All answers up to this number may be forgotten; 0: none."""
 
 
+def key_written_twice(branch: Iterable[Operation]) -> bytes | None:
+    """A key that two operations of the branch would write; None: there is none.
+
+    A range that is deleted counts with all that is within its bounds, whatever its limit. Where two such
+    ranges meet, it is the lower bound of what they have in common (empty, if that is the first key of all).
+    """
+    return first_overlap(bounds for operation in branch if (bounds := _written(operation)) is not None)
+
+
+def _written(operation: Operation) -> Bounds | None:
+    match operation:
+        case Put() | Delete():
+            return key_bounds(operation.key)
+        case DeleteRange():
+            return Bounds(operation.start, operation.end)
+    return None
+
+
 class Decoded(NamedTuple):
     """A command as it stood in the log."""
 
@@ -190,19 +221,31 @@ class Decoded(NamedTuple):
     """The command without its numbering; empty where it had none."""
 
 
+_SHOWN_BYTES: Final = 64
+_Built = TypeVar("_Built")
+
 _FORMAT: Final = 1
 _PUT: Final = 1
 _DELETE: Final = 2
+_DELETE_RANGE: Final = 3
+_TXN: Final = 4
+_READ_KEY: Final = 8
+_READ_RANGE: Final = 9
 _OPEN_SESSION: Final = 16
 _KEEP_ALIVE: Final = 17
 _CLOSE_SESSION: Final = 18
 _TICK: Final = 32
 _NUMBERED: Final = 64
 
+_TARGETS: Final = {Target.VALUE: 1, Target.VERSION: 2, Target.CREATE_REVISION: 3, Target.MOD_REVISION: 4}
+_OPS: Final = {Op.EQUAL: 1, Op.UNEQUAL: 2, Op.LESS: 3, Op.GREATER: 4}
+_TARGET_OF: Final = {number: target for target, number in _TARGETS.items()}
+_OP_OF: Final = {number: op for op, number in _OPS.items()}
+
 
 def encode(command: Command, numbered: Numbered | None = None) -> bytes:
     """The bytes to propose. Bounds are not checked here: ``decode`` and the machine are total."""
-    plain: bytes = msgpack.packb(_fields(command))
+    plain: bytes = msgpack.packb((_FORMAT, *_fields(command)))
     if numbered is None:
         return plain
     assert isinstance(command, Write), "only writes to keys are numbered"
@@ -228,20 +271,29 @@ def decode(encoded: bytes) -> Decoded:
     return Decoded(command, numbered, plain)
 
 
-def _fields(command: Command) -> tuple[Any, ...]:
+def _fields(command: Command | ReadKey | ReadRange) -> tuple[Any, ...]:
     match command:
         case Put():
-            return _FORMAT, _PUT, command.key, command.value, command.expect
+            return _PUT, command.key, command.value, command.expect
         case Delete():
-            return _FORMAT, _DELETE, command.key, command.expect
+            return _DELETE, command.key, command.expect
+        case DeleteRange():
+            return _DELETE_RANGE, command.start, command.end, command.limit
+        case Txn():
+            compares = [(one.key, _TARGETS[one.target], _OPS[one.op], one.operand) for one in command.compares]
+            return _TXN, compares, [*map(_fields, command.success)], [*map(_fields, command.failure)]
+        case ReadKey():
+            return _READ_KEY, command.key
+        case ReadRange():
+            return _READ_RANGE, command.start, command.end, command.limit, command.reverse, command.keys_only
         case OpenSession():
-            return _FORMAT, _OPEN_SESSION, command.session, command.ttl_ms
+            return _OPEN_SESSION, command.session, command.ttl_ms
         case KeepAlive():
-            return _FORMAT, _KEEP_ALIVE, command.session
+            return _KEEP_ALIVE, command.session
         case CloseSession():
-            return _FORMAT, _CLOSE_SESSION, command.session
+            return _CLOSE_SESSION, command.session
         case Tick():
-            return _FORMAT, _TICK
+            return (_TICK,)
 
 
 def _unpack(encoded: bytes) -> tuple[Any, tuple[Any, ...]]:
@@ -260,6 +312,10 @@ def _parse(code: Any, fields: tuple[Any, ...]) -> Command:
     parser = _PARSERS.get(code) if type(code) is int else None
     if parser is None:
         raise CommandError("an unknown command code")
+    return _built(parser, code, fields)
+
+
+def _built(parser: tuple[int, Callable[..., _Built]], code: int, fields: tuple[Any, ...]) -> _Built:
     fields_count, build = parser
     if len(fields) != fields_count:
         raise CommandError(f"command {code} has {fields_count} fields, not {len(fields)}")
@@ -274,6 +330,61 @@ def _put(key: Any, value: Any, expect: Any) -> Put:
 
 def _delete(key: Any, expect: Any) -> Delete:
     return Delete(_key(key), _expect(expect))
+
+
+def _delete_range(start: Any, end: Any, limit: Any) -> DeleteRange:
+    return DeleteRange(_bound(start), None if end is None else _bound(end), _limit(limit))
+
+
+def _read_key(key: Any) -> ReadKey:
+    return ReadKey(_key(key))
+
+
+def _read_range(start: Any, end: Any, limit: Any, reverse: Any, keys_only: Any) -> ReadRange:
+    if type(reverse) is not bool or type(keys_only) is not bool:
+        raise CommandError("a switch of a range is not true or false")
+    return ReadRange(_bound(start), None if end is None else _bound(end), _limit(limit), reverse, keys_only)
+
+
+def _txn(compares: Any, success: Any, failure: Any) -> Txn:
+    if not type(compares) is type(success) is type(failure) is tuple:
+        raise CommandError("a transaction's parts are lists")
+    if len(compares) + len(success) + len(failure) > OPERATIONS_MAX:
+        raise CommandError(f"a transaction has at most {OPERATIONS_MAX} compares and operations")
+    txn = Txn(tuple(map(_compare, compares)), tuple(map(_operation, success)), tuple(map(_operation, failure)))
+    for branch in (txn.success, txn.failure):
+        key = key_written_twice(branch)
+        if key is not None:
+            raise CommandError(f"a branch writes {key[:_SHOWN_BYTES]!r} twice")
+    return txn
+
+
+def _compare(compare: Any) -> Compare:
+    if type(compare) is not tuple or len(compare) != 4:
+        raise CommandError("a compare is a list of 4")
+    key, target_number, op_number, operand = compare
+    target = _TARGET_OF.get(target_number) if type(target_number) is int else None
+    op = _OP_OF.get(op_number) if type(op_number) is int else None
+    if target is None or op is None:
+        raise CommandError("an unknown target or op of a compare")
+    if target is not Target.VALUE:
+        return Compare(_key(key), target, op, _number(operand, least=0))
+    if type(operand) is not bytes:
+        raise CommandError("a value is compared with what is not bytes")
+    return Compare(_key(key), target, op, operand)
+
+
+def _operation(operation: Any) -> Operation:
+    if type(operation) is not tuple or not operation:
+        raise CommandError("an operation is a list that begins with its code")
+    code = operation[0]
+    parser = _OPERATION_PARSERS.get(code) if type(code) is int else None
+    if parser is None:
+        raise CommandError("an unknown operation code")
+    built = _built(parser, code, operation[1:])
+    if isinstance(built, Put | Delete) and built.expect != ANY:
+        raise CommandError("an operation of a transaction has no condition of its own")
+    return built
 
 
 def _open_session(session: Any, ttl_ms: Any) -> OpenSession:
@@ -293,10 +404,20 @@ def _close_session(session: Any) -> CloseSession:
 _PARSERS: Final[dict[int, tuple[int, Callable[..., Command]]]] = {
     _PUT: (3, _put),
     _DELETE: (2, _delete),
+    _DELETE_RANGE: (3, _delete_range),
+    _TXN: (3, _txn),
     _OPEN_SESSION: (2, _open_session),
     _KEEP_ALIVE: (1, _keep_alive),
     _CLOSE_SESSION: (1, _close_session),
     _TICK: (0, Tick),
+}
+
+_OPERATION_PARSERS: Final[dict[int, tuple[int, Callable[..., Operation]]]] = {
+    _PUT: (3, _put),
+    _DELETE: (2, _delete),
+    _DELETE_RANGE: (3, _delete_range),
+    _READ_KEY: (1, _read_key),
+    _READ_RANGE: (5, _read_range),
 }
 
 
@@ -304,6 +425,18 @@ def _key(key: Any) -> bytes:
     if type(key) is not bytes or not 1 <= len(key) <= KEY_BYTES_MAX:
         raise CommandError(f"a key is 1 to {KEY_BYTES_MAX} bytes")
     return key
+
+
+def _bound(bound: Any) -> bytes:
+    if type(bound) is not bytes or len(bound) > BOUND_BYTES_MAX:
+        raise CommandError(f"a range's bound is at most {BOUND_BYTES_MAX} bytes")
+    return bound
+
+
+def _limit(limit: Any) -> int:
+    if type(limit) is not int or not 1 <= limit <= COMMAND_KEYS_MAX:
+        raise CommandError(f"a limit is within 1 and {COMMAND_KEYS_MAX}")
+    return limit
 
 
 def _session(session: Any) -> bytes:
@@ -320,5 +453,5 @@ def _expect(expect: Any) -> Expect:
 
 def _number(number: Any, *, least: int) -> int:
     if type(number) is not int or not least <= number <= NUMBER_MAX:
-        raise CommandError(f"a number of a session is within {least} and {NUMBER_MAX}")
+        raise CommandError(f"a number is within {least} and {NUMBER_MAX}")
     return number

@@ -17,25 +17,39 @@ from collections.abc import Sequence
 from typing import Any, Final, overload
 
 from raftkv.errors import CommandError, SnapshotError
-from raftkv.kv import snapshot
-from raftkv.kv.answers import Answer, ConditionFailed, Executed, Malformed, Ticked, TooLarge
+from raftkv.kv import snapshot, transactions
+from raftkv.kv.answers import (
+    Answer,
+    ConditionFailed,
+    DeleteDone,
+    DeleteRangeDone,
+    Executed,
+    Malformed,
+    PutDone,
+    Ticked,
+    TooLarge,
+)
 from raftkv.kv.commands import (
     ANY,
     COMMAND_BYTES_MAX,
     PRESENT,
     CloseSession,
+    Delete,
+    DeleteRange,
     Expect,
     KeepAlive,
     Numbered,
     OpenSession,
     Put,
     Tick,
+    Txn,
     Write,
     decode,
     encode,
 )
 from raftkv.kv.hashing import Room, item_hash, request_hash, total
-from raftkv.kv.queries import Found, Get, Query, Revision
+from raftkv.kv.queries import Found, Get, Page, Query, Range, Revision
+from raftkv.kv.ranges import Bounds
 from raftkv.kv.sessions import Sessions
 from raftkv.kv.snapshot import State
 from raftkv.kv.table import ABSENT_REVISION, Table
@@ -78,12 +92,16 @@ class KeyValueMachine:
     @overload
     def query(self, query: Get) -> Found: ...
     @overload
+    def query(self, query: Range) -> Page: ...
+    @overload
     def query(self, query: Revision) -> int: ...
     def query(self, query: Query) -> Any:
         """Answers from the state as it is now."""
         match query:
             case Get():
                 return Found(self._table.get(query.key), self._table.revision)
+            case Range():
+                return self._page(query)
             case Revision():
                 return self._table.revision
 
@@ -116,10 +134,19 @@ class KeyValueMachine:
         if due_ms is not None and due_ms <= self._time_ms:
             self._sessions.expire(self._time_ms)
 
+    def _page(self, query: Range) -> Page:
+        selection = self._table.select(
+            Bounds(query.start, query.end),
+            keys_max=query.limit,
+            bytes_max=query.bytes_max,
+            reverse=query.reverse,
+            keys_only=query.keys_only,
+        )
+        items = self._table.items(selection.keys, keys_only=query.keys_only)
+        return Page(items, selection.more, self._table.revision)
+
     def _apply_write(self, command: Write, numbered: Numbered | None, request: bytes, index: int) -> Answer:
-        touched_bytes = len(command.key) + (len(command.value) if isinstance(command, Put) else 0)
-        if touched_bytes > COMMAND_BYTES_MAX:
-            return TooLarge(touched_bytes, COMMAND_BYTES_MAX)
+        """What is too large is not executed, and so not remembered: its number is still free."""
         if numbered is None:
             return self._execute(command)
         hashed = request_hash(request)
@@ -127,17 +154,53 @@ class KeyValueMachine:
         if judgement is not None:
             return judgement
         answer = self._execute(command)
-        self._sessions.remember(numbered, hashed, self._time_ms, index=index, answer=answer)
+        if not isinstance(answer, TooLarge):
+            self._sessions.remember(numbered, hashed, self._time_ms, index=index, answer=answer)
         return answer
 
-    def _execute(self, command: Write) -> Executed:
-        if command.expect != ANY:
-            mod_revision = self._table.mod_revision(command.key)
-            if not _is_as_expected(command.expect, mod_revision):
-                return ConditionFailed(mod_revision, self._table.revision)
-        if isinstance(command, Put):
-            return self._table.put(command.key, command.value)
-        return self._table.delete(command.key)
+    def _execute(self, command: Write) -> Executed | TooLarge:
+        match command:
+            case Put():
+                return self._put(command)
+            case Delete():
+                return self._delete(command)
+            case DeleteRange():
+                return self._delete_range(command)
+            case Txn():
+                return transactions.execute(self._table, command)
+
+    def _put(self, command: Put) -> PutDone | ConditionFailed | TooLarge:
+        touched_bytes = len(command.key) + len(command.value)
+        if touched_bytes > COMMAND_BYTES_MAX:
+            return TooLarge(touched_bytes, COMMAND_BYTES_MAX)
+        failed = self._failed_condition(command.key, command.expect)
+        if failed is not None:
+            return failed
+        self._table.revision += 1
+        return self._table.put(command.key, command.value, self._table.revision)
+
+    def _delete(self, command: Delete) -> DeleteDone | ConditionFailed:
+        failed = self._failed_condition(command.key, command.expect)
+        if failed is not None:
+            return failed
+        deleted = int(self._table.remove(command.key))
+        self._table.revision += deleted
+        return DeleteDone(deleted, self._table.revision)
+
+    def _delete_range(self, command: DeleteRange) -> DeleteRangeDone:
+        """One revision for all; at least one key goes, if there is one: who repeats it comes to an end."""
+        bounds = Bounds(command.start, command.end)
+        selection = self._table.select(bounds, keys_max=command.limit, bytes_max=COMMAND_BYTES_MAX)
+        for key in selection.keys:
+            self._table.remove(key)
+        self._table.revision += bool(selection.keys)
+        return DeleteRangeDone(len(selection.keys), selection.more, self._table.revision)
+
+    def _failed_condition(self, key: bytes, expect: Expect) -> ConditionFailed | None:
+        if expect == ANY:
+            return None
+        mod_revision = self._table.mod_revision(key)
+        return None if _is_as_expected(expect, mod_revision) else ConditionFailed(mod_revision, self._table.revision)
 
     def _apply_to_sessions(self, command: OpenSession | KeepAlive | CloseSession | Tick) -> Answer:
         match command:

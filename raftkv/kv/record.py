@@ -42,3 +42,9 @@ def unpack(packed: bytes) -> Record:
     """The record in these bytes; at least HEADER_BYTES of them."""
     create_revision, mod_revision, version, lease = _HEADER.unpack_from(packed)
     return Record(create_revision, mod_revision, version, lease, packed[HEADER_BYTES:])
+
+
+def unpack_header(packed: bytes) -> Record:
+    """The record in these bytes with an empty value in place of its own."""
+    create_revision, mod_revision, version, lease = _HEADER.unpack_from(packed)
+    return Record(create_revision, mod_revision, version, lease, b"")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raftkv.kv.answers import Answer, ConditionFailed, DeleteDone, PutDone, Repeated
-from raftkv.kv.commands import Put, Write, decode
+from raftkv.kv.commands import Delete, Put, Write, decode
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Found
 from raftkv.sim.invariants import Violated
@@ -70,6 +70,7 @@ class Oracle:
                 raise Violated("at most once", f"{command.value!r} was put at {first} and {index}")
             self._changed(command.key, index, command.value, answer.revision)
         elif isinstance(answer, DeleteDone) and answer.deleted:
+            assert isinstance(command, Delete)
             self._changed(command.key, index, None, 0)
 
     def _changed(self, key: bytes, index: int, value: bytes | None, mod_revision: int) -> None:
