@@ -1,7 +1,8 @@
 """The disk thread: one thread writes the log, in order, everything that has gathered as one batch.
 
 Told: disk work with its tickets, and reads. Tells the event loop: what is durable, what was read, that room
-is short, or that the disk failed, which ends the node. It never learns what an entry means.
+is short, or that the disk failed, which ends the node. Whoever asks: how long all of it took. It never learns
+what an entry means.
 
 While a sync is under way work gathers, so a batch is as large as the load makes it. After 100 ms without
 work the log gets its "synced through" mark. A second thread prepares the next segment ahead of need; while
@@ -19,10 +20,15 @@ from typing import Final
 
 from raftkv.core.effects import DiskWrite, LogRead
 from raftkv.core.types import Ticket
+from raftkv.errors import DiskFailed
+from raftkv.node.figures import Histogram, Recent
+from raftkv.node.pump import now_us
 from raftkv.storage.wal import Wal
 
 IDLE_MARK_S: Final = 0.1
 SPARE_RETRY_S: Final = 1.0
+ROOM_LOOK_S: Final = 10.0
+"""How often the disk is asked how much room it has."""
 
 
 @dataclass(slots=True)
@@ -35,12 +41,48 @@ class DiskListener:
     failed: Callable[[BaseException], None]
 
 
+class DiskMeter:
+    """What the disk thread has measured; it writes, anybody reads."""
+
+    __slots__ = ("batch_entries", "busy_since_us", "free_bytes", "recent_syncs_us", "syncs_us")
+
+    def __init__(self) -> None:
+        self.syncs_us = Histogram()
+        """How long each batch took to be written and synced, since the start …"""
+        self.recent_syncs_us = Recent()
+        """… and in the last minute."""
+        self.batch_entries = Histogram()
+        """How many log entries each batch had; none where only a vote was stored."""
+        self.busy_since_us: int | None = None
+        """When the write, mark or read that is under way began; None: the disk is idle."""
+        self.free_bytes: int | None = None
+        """What the disk had room for when it was asked last."""
+
+    def synced(self, entries_count: int, *, began_us: int) -> None:
+        """A batch that began then is on stable storage."""
+        ended_us = now_us()
+        took_us = ended_us - began_us
+        self.syncs_us.add(took_us)
+        self.recent_syncs_us.add(took_us, now_us=ended_us)
+        self.batch_entries.add(entries_count)
+
+
 class DiskThread:
     """Owns the Wal from ``start`` to ``stop``."""
 
-    def __init__(self, wal: Wal, loop: AbstractEventLoop, listener: DiskListener) -> None:
+    def __init__(
+        self,
+        wal: Wal,
+        loop: AbstractEventLoop,
+        listener: DiskListener,
+        *,
+        free_bytes: Callable[[], int] | None = None,
+    ) -> None:
+        """``free_bytes`` asks the disk for its room; it may block, and is called from a thread."""
         self.syncs_count = 0
         self.writes_count = 0
+        self.meter = DiskMeter()
+        self._free_bytes = free_bytes
         self._wal, self._loop, self._listener = wal, loop, listener
         self._gathered: deque[DiskWrite] = deque()
         self._reads: deque[LogRead] = deque()
@@ -76,6 +118,16 @@ class DiskThread:
         self._wal.close()
 
     @property
+    def is_alive(self) -> bool:
+        """The thread that writes still runs; one that failed does not."""
+        return self._writer.is_alive() and not self._failed
+
+    @property
+    def room_is_short(self) -> bool:
+        """The disk has no room for another segment."""
+        return self._wal.room_is_short
+
+    @property
     def log_bytes(self) -> int:
         """What the log takes on disk."""
         return self._wal.log_bytes
@@ -93,8 +145,10 @@ class DiskThread:
     def _write_on(self) -> None:
         while True:
             writes, reads = self._next_work()
+            began_us = self.meter.busy_since_us = now_us()
             if writes:
                 self._wal.write(writes)
+                self.meter.synced(sum(len(write.frames) for write in writes), began_us=began_us)
                 self.syncs_count += 1
                 self.writes_count += len(writes)
                 self._tell(self._listener.persisted, writes[-1].ticket)
@@ -107,6 +161,7 @@ class DiskThread:
                 self._wal.mark()
                 if self._stopping:
                     return
+            self.meter.busy_since_us = None
 
     def _next_work(self) -> tuple[list[DiskWrite], list[LogRead]]:
         """What has gathered; nothing after 100 ms without any, and at the stop."""
@@ -128,13 +183,22 @@ class DiskThread:
         while not (self._stopping or self._failed):
             if self._wal.wants_spare and not self._wal.prepare_spare():
                 self._spare_wanted.clear()
+            self._look_for_room()
             short = self._wal.room_is_short
             if short != was_short:
                 was_short = short
                 self._tell(self._listener.room_is_short, short)
-            self._spare_wanted.wait(SPARE_RETRY_S if short else None)
+            self._spare_wanted.wait(SPARE_RETRY_S if short else ROOM_LOOK_S)
             if not short:
                 self._spare_wanted.clear()
+
+    def _look_for_room(self) -> None:
+        """A look that fails says nothing: what is written and synced tells whether the disk works."""
+        if self._free_bytes is not None:
+            try:
+                self.meter.free_bytes = self._free_bytes()
+            except DiskFailed:
+                self.meter.free_bytes = None
 
     def _tell(self, listener: Callable[..., None], *what: object) -> None:
         try:

@@ -13,6 +13,7 @@ from raftkv.core.effects import DiskWrite, LogRead
 from raftkv.core.types import Index, Term, Ticket
 from raftkv.errors import DiskFailed
 from raftkv.node.disk import DiskListener, DiskThread
+from raftkv.node.pump import now_us
 from raftkv.sim.disk import SimulatedDirectory, SimulatedFile
 from raftkv.storage.show import describe
 from raftkv.storage.wal import Wal
@@ -206,3 +207,47 @@ async def test_a_failed_sync_is_told_once_and_nothing_is_durable_after_it():
     assert told.named("persisted") == []
     assert all(isinstance(error, DiskFailed) for error in told.named("failed"))
     assert told.named("failed")[0].cause.errno == errno.EIO
+
+
+async def test_every_batch_is_measured_and_a_sync_that_hangs_can_be_seen(monkeypatch):
+    simulated = SimulatedDirectory(Random(1))
+    wal, _ = open_log(simulated)
+    told = Told()
+    disk = DiskThread(wal, asyncio.get_running_loop(), told.listener(), free_bytes=lambda: 12345)
+    in_sync, may_return = threading.Event(), threading.Event()
+    sync_data = SimulatedFile.sync_data
+
+    def held(file: SimulatedFile) -> None:
+        in_sync.set()
+        may_return.wait(DEADLINE_S)
+        sync_data(file)
+
+    disk.submit([first_write(), append(2)], [])
+    monkeypatch.setattr(SimulatedFile, "sync_data", held)
+    began_us = now_us()
+    disk.start()
+    assert await asyncio.to_thread(in_sync.wait, DEADLINE_S)
+    assert disk.meter.busy_since_us is not None and disk.meter.busy_since_us >= began_us
+    assert disk.is_alive
+    may_return.set()
+    await told.until_last("persisted", 2)
+    assert disk.meter.recent_syncs_us.summary(now_us=now_us()).count == disk.meter.syncs_us.count == 1
+    assert disk.meter.batch_entries.total == 2
+    await asyncio.to_thread(disk.stop)
+    assert disk.meter.free_bytes == 12345
+    assert not disk.is_alive
+
+
+async def test_a_disk_that_will_not_say_how_much_room_it_has_fails_nobody():
+    wal, _ = open_log(SimulatedDirectory(Random(1)))
+    told = Told()
+
+    def fails() -> int:
+        raise DiskFailed(path="data", operation="statvfs", cause=OSError(errno.EIO, "Input/output error"))
+
+    disk = DiskThread(wal, asyncio.get_running_loop(), told.listener(), free_bytes=fails)
+    disk.start()
+    disk.submit([first_write()], [])
+    await told.until_last("persisted", 1)
+    await asyncio.to_thread(disk.stop)
+    assert (disk.meter.free_bytes, told.named("failed")) == (None, [])
