@@ -67,6 +67,10 @@ class Unreachable(RequestError):
     """Nobody who could decide was reached in time. Nothing was changed."""
 
 
+class NodeFailed(RaftkvError):
+    """An embedded node has halted and serves nothing any more; ``__cause__`` is why. This call changed nothing."""
+
+
 class WireError(RaftkvError):
     """Bytes from outside that are not what our formats say; nothing was changed by them."""
 

@@ -303,8 +303,9 @@ class Replica:
         assert len(answers) == len(entries), "the state machine answered another number than it was given"
         last = Index(first + len(frames) - 1)
         self.raft.applied(last)
-        if last % HASH_INTERVAL == 0:
-            self.raft.machine_hash(last, self.machine.state_hash().to_bytes(STATE_HASH_BYTES, "little"))
+        state_hash = self.machine.state_hash() if last % HASH_INTERVAL == 0 else None
+        if state_hash is not None:
+            self.raft.machine_hash(last, state_hash.to_bytes(STATE_HASH_BYTES, "little"))
         if len(self._writes):
             for entry, term, answer in zip(entries, terms, answers, strict=True):
                 self._writes.applied(entry.log_index, term, answer)

@@ -60,7 +60,8 @@ class Status:
     snapshot_index: int
     """0: there is no snapshot."""
     log_bytes: int | None
-    revision: int
+    revision: int | None
+    """None: another machine than the key-value store is replicated."""
     state_hash: int | None
     version: str
     uptime_ms: int

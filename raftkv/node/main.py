@@ -10,12 +10,13 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
 from raftkv.config import NodeConfig
+from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import logs
 from raftkv.node.node import Node
 
 
 def serve(config: NodeConfig) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit code 0.
+    """Serves the key-value store until SIGTERM or SIGINT; returns the exit code 0.
 
     Raises what ended the node otherwise: a DataError (with the exit code that it stands for), OSError where
     the port cannot be bound, or a bug of ours.
@@ -39,20 +40,24 @@ def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
 
 
 async def _serve(config: NodeConfig) -> BaseException | None:
+    """What the node failed with; None: it was told to stop."""
+    node = Node(config, state_machine=KeyValueMachine())
     loop = asyncio.get_running_loop()
-    node = Node(config, loop)
+    told_to_stop: asyncio.Future[BaseException | None] = loop.create_future()
 
     def stop() -> None:
-        if not node.ended.done():
-            node.ended.set_result(None)
+        if not told_to_stop.done():
+            told_to_stop.set_result(None)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    await node.start()
     try:
-        await node.start()
         print(f"raftkv {config.id} serving on {config.url}", flush=True)  # noqa: T201 - the contract's one line
         gc.freeze()
-        return await node.ended
+        ended = node.ended
+        await asyncio.wait([ended, told_to_stop], return_when=asyncio.FIRST_COMPLETED)
+        return ended.result() if ended.done() else None
     finally:
         await node.stop()
         sys.stderr.flush()

@@ -1,386 +1,237 @@
-"""One node: brings the rooms together, starts them in order, stops them in order.
+"""A node in somebody's program: ``async with Node(config, state_machine=Mine()) as node: …``.
 
-    directory and identity → front door → introductions until the cluster is formed → log → replica, pump
-
-Everything here runs on the event loop; only the disk thread writes. Whatever breaks ends the node with the
-error that says why: it never goes on from a state that nobody foresaw.
+Told: a configuration, a state machine, commands and queries. Tells: the machine's own answers, and what became of
+whatever could not be answered. Several nodes may run in one process and on one event loop, asyncio's own or uvloop;
+when one has stopped, no task, thread, socket or open file of it is left.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import secrets
-from asyncio import AbstractEventLoop
-from dataclasses import replace
-from random import Random
-from typing import Any, Final
+from asyncio import Future
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Self
 
-from raftkv.api.aiohttp_front import AiohttpFront
-from raftkv.api.routes import Api
+from raftkv.api.service import Status
 from raftkv.config import NodeConfig
-from raftkv.core import state as core_state
-from raftkv.core.effects import Exchange, LogRead
-from raftkv.core.formation import Formation
-from raftkv.core.messages import Envelope, Introduction
-from raftkv.core.raft import Raft
-from raftkv.core.types import ID_BYTES, Incarnation, Member, NodeId, Ticket
-from raftkv.errors import DataError, Misdirected, RaftkvError
-from raftkv.http.door import Door, DoorSettings
-from raftkv.kv.machine import KeyValueMachine
-from raftkv.node.disk import DiskListener, DiskThread
-from raftkv.node.metrics import NodeMetrics, Reading
-from raftkv.node.peers import Peers
-from raftkv.node.pump import Pump, PumpShell
-from raftkv.node.service import NodeService
-from raftkv.outcomes import TransferOutcome
-from raftkv.replica import Replica, Work
-from raftkv.storage.directory import PosixDirectory
-from raftkv.storage.identity import IdentityFile
-from raftkv.storage.recovery import Recovered
-from raftkv.storage.wal import Wal
-from raftkv.transport.routes import PeerExchange, PeerRoutes
+from raftkv.errors import NodeFailed, OutcomeUnknown, RaftkvError, Rejected, Unreachable
+from raftkv.node.embedding import applied_answer, careful, read_answer, refuse_command, transferred
+from raftkv.node.running import Owner, RunningNode
+from raftkv.outcomes import Consistency, Leadership, Transferred
+from raftkv.state_machine import StateMachine
 
-_LOG: Final = logging.getLogger("raftkv.node")
-INTRODUCE_EVERY_S: Final = 1.0
-STOP_GRACE_S: Final = 2.0
-"""For answers that are on their way when everything else is done."""
+READY_WITHIN_S: Final = 30.0
 
 
 class Node:
-    """A node that serves from ``start`` until ``stop``; ``ended`` is done when it should stop, or had to."""
+    """One member of a cluster, which runs once: from ``async with`` (or ``start``) to its end (or ``stop``).
 
-    def __init__(self, config: NodeConfig, loop: AbstractEventLoop) -> None:
+    While it runs it serves its peers and its HTTP API, and takes part whether or not anybody calls it. If it fails
+    (its disk does, or its machine raises), it halts at once: a write that waits raises ``OutcomeUnknown``, every other
+    call, and every later one, ``NodeFailed``; ``ended`` is done, and the end of ``async with`` raises ``NodeFailed``
+    too, unless its body raised something else. A node that was told to stop refuses calls with ``Rejected``.
+
+    Call it from its own event loop only.
+    """
+
+    def __init__(self, config: NodeConfig, *, state_machine: StateMachine) -> None:
+        """``state_machine`` is empty, and this node's alone."""
         self.config = config
-        self.ended: asyncio.Future[BaseException | None] = loop.create_future()
-        self._loop = loop
-        self._rng = Random(secrets.randbits(64))
-        self._directory = PosixDirectory(config.data_dir)
-        try:
-            self._identity = IdentityFile.open(
-                self._directory, node_id=config.id, new_incarnation=Incarnation(secrets.token_bytes(ID_BYTES))
-            )
-        except BaseException:
-            self._directory.close()
-            raise
-        identity = self._identity.identity
-        self._formation = Formation(
-            Member(config.id, identity.incarnation, config.url),
-            config.initial_cluster,
-            cluster_id=identity.cluster_id,
-            configuration=identity.initial_configuration,
-            formed=identity.formed,
-        )
-        self._service = NodeService(config.id, has_work=self._has_work, why_not_formed=self._why_not_formed)
-        self._metrics = NodeMetrics(self._reading)
-        api = Api(self._service, node_id=config.id, settings=config.api, metrics=self._metrics.text)
-        self._front = AiohttpFront(api, config.api)
-        self._door = Door(loop, PeerRoutes(self), self._front, DoorSettings())
-        self._peers = Peers(config.transport, self._rng, self._introduction, self)
-        self._server: asyncio.Server | None = None
-        self._replica: Replica | None = None
-        self._disk: DiskThread | None = None
-        self._pump: Pump | None = None
-        self._beginning: asyncio.Task[None] | None = None
-        self._said = ""
+        self._machine = careful(state_machine)
+        self._running: RunningNode | None = None
+        self._ended: Future[BaseException | None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+        self._waiting: dict[Future[Any], bool] = {}
+        """Calls that wait, and of each whether it may happen although this node goes down."""
+        self._awaiting_ready: list[Future[None]] = []
 
-    # ------------------------------------------------------------------------------------ start, stop
+    # ------------------------------------------------------------------------------------------ its life
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+        if error is None and self._failure is not None:
+            raise self._failed()
 
     async def start(self) -> None:
-        """The port is bound; the cluster forms, or goes on, by itself."""
-        address = self.config.listen
-        self._server = await self._loop.create_server(self._door, address.host, address.port, backlog=1024)
-        self._reach_members()
-        self._formation_moved()
-        if self._beginning is None:
-            self._introduce_on()
+        """Its directory is locked and its port bound; the cluster forms, or goes on, by itself.
+
+        Raises DataError where the directory cannot be used, OSError where the port cannot be bound: then
+        nothing is left open.
+        """
+        if self._ended is not None:
+            raise RaftkvError("a node runs once: make another one, with a state machine that is empty")
+        loop = asyncio.get_running_loop()
+        owner = Owner(turned=self._look_if_ready, failed=self._fail)
+        self._running = RunningNode(self.config, self._machine, loop, owner)
+        self._ended = loop.create_future()
+        try:
+            await self._running.start()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
-        """Leadership is handed over, what is in flight answered, everything synced and closed."""
-        self._service.stopping = True
-        if self._beginning is not None:
-            await asyncio.gather(self._beginning, return_exceptions=True)
-        if self._replica is not None and self._service.failure is None:
-            self._replica.shutting_down = True
-            await self._hand_over()
-            await self._finish_writes()
-        if self._server is not None:
-            self._server.close()
-        await self._front.stop(STOP_GRACE_S)
-        await self._door.close(STOP_GRACE_S)
-        if self._pump is not None:
-            self._pump.stop()
-        await self._peers.close()
-        if self._disk is not None:
-            await asyncio.to_thread(self._disk.stop)
-        self._directory.close()
+        """It leads no more, what is in flight is answered, all is synced and closed. Asked again, it waits for that.
 
-    async def _hand_over(self) -> None:
-        """Ends by itself: a transfer that nobody answers is given up after two election timeouts."""
-        handed: asyncio.Future[TransferOutcome] = self._loop.create_future()
-        self._service.transfer_leadership(None, lambda outcome: _settle(handed, outcome))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(4 * self.config.raft.election_timeout_ms / 1000):
-                await handed
+        It goes on by itself if whoever asked is cancelled.
+        """
+        if self._running is None:
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(self._running), name=f"raftkv {self.config.id} stops")
+        await asyncio.shield(self._stopping)
 
-    async def _finish_writes(self) -> None:
-        """Clients that wait hear what became of their writes, or that it is not known."""
-        replica = self._replica
-        assert replica is not None
-        emptied: asyncio.Future[None] = self._loop.create_future()
-        replica.when_idle(lambda: _settle(emptied, None))
-        self._has_work()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.replica.request_timeout_ms / 1000 + 1):
-                await emptied
+    @property
+    def ended(self) -> Future[BaseException | None]:
+        """Done when the node has stopped (with None) or failed (with what). Yours to await, or to cancel."""
+        if self._ended is None:
+            raise RaftkvError("this node was not started")
+        return asyncio.shield(self._ended)
+
+    async def until_ready(self, *, timeout_s: float = READY_WITHIN_S) -> None:
+        """The cluster is formed, its leader known, and what that had committed is applied here.
+
+        Raises Unreachable, which says for whom this node waits, when that is not so in time.
+        """
+        running = self._served()
+        if not running.service.unready():
+            return
+        ready: Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[ready] = False
+        self._awaiting_ready.append(ready)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await ready
+        except TimeoutError:
+            why = "; ".join(text for _, text in running.service.unready())
+            raise Unreachable(f"{self.config.id} is not ready after {timeout_s:g} s: {why}") from None
+        finally:
+            self._awaiting_ready.remove(ready)
+            del self._waiting[ready]
+
+    # ---------------------------------------------------------------------------------- what it is asked
+
+    async def submit(self, command: bytes) -> Any:
+        """The command is committed and applied here; the machine's own answer to it. At the leader only.
+
+        Raises NotLeader, which says who leads, at any other node. It is not forwarded: if the way there broke, nobody
+        could say whether it was executed, unless commands have numbers of their own, which are the machine's to
+        understand. ``Rejected`` changed nothing and never will: ``overloaded`` (as much waits as the settings
+        allow), ``too_large``, ``disk_full``, ``superseded``, ``shutting_down``, ``replicas_disagree``.
+        ``OutcomeUnknown``: it may have happened, or may happen yet. So may one whose call is cancelled: that
+        takes nothing back.
+        """
+        service = self._served().service
+        refuse_command(command)
+        outcome = await self._outcome(lambda done: service.submit(command, done), may_happen=True)
+        return applied_answer(outcome, why_no_leader=self._why_no_leader)
+
+    async def query(
+        self,
+        query: Any,
+        *,
+        consistency: Consistency = Consistency.LINEARIZABLE,
+        min_index: int = 0,
+        max_staleness_ms: int | None = None,
+    ) -> Any:
+        """The machine's own answer to the query, as fresh as ``consistency`` demands; what it raises is raised.
+
+        ``LINEARIZABLE`` and ``LEASE`` are the leader's (NotLeader elsewhere), ``FOLLOWER`` promises the same on every
+        node, ``STALE`` answers at once from what is applied here, within the two bounds that only it has. Raises
+        ``Rejected`` (``overloaded``, ``too_stale``, ``shutting_down``, ``replicas_disagree``), or Unreachable where no
+        majority confirmed it in time.
+        """
+        service = self._served().service
+        if consistency is not Consistency.STALE and (min_index or max_staleness_ms is not None):
+            raise Rejected("min_index and max_staleness_ms go with Consistency.STALE")
+
+        def ask(done: Callable[[Any], None]) -> None:
+            service.read(query, consistency, done, min_index=min_index, max_staleness_ms=max_staleness_ms)
+
+        return read_answer(await self._outcome(ask, may_happen=False), why_no_leader=self._why_no_leader)
+
+    def leadership(self) -> Leadership:
+        """Who leads, as this node knows it now."""
+        return self._served().service.leadership()
+
+    def status(self) -> Status:
+        """This node as it is now, as ``/v1/status`` and ``/v1/cluster`` tell it."""
+        return self._served().service.status()
+
+    async def transfer_leadership(self, to: str | None = None) -> Transferred:
+        """That voter leads now; None: the best placed one. At the leader only.
+
+        Raises NotLeader; ``Rejected`` where that node cannot lead, or nobody else could; OutcomeUnknown if it did not
+        take over in time, and still may.
+        """
+        service = self._served().service
+        outcome = await self._outcome(lambda done: service.transfer_leadership(to, done), may_happen=True)
+        return transferred(outcome, service.leadership())
+
+    # ----------------------------------------------------------------------------------------- its owner
+
+    def _served(self) -> RunningNode:
+        """The node, as long as it serves."""
+        if self._running is None:
+            raise RaftkvError("this node was not started")
+        if self._failure is not None:
+            raise self._failed()
+        if self._stopping is not None:
+            raise _stopped()
+        return self._running
+
+    async def _outcome(self, ask: Callable[[Callable[[Any], None]], None], *, may_happen: bool) -> Any:
+        future: Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[future] = may_happen
+        try:
+            ask(lambda outcome: None if future.done() else future.set_result(outcome))
+            return await future
+        finally:
+            del self._waiting[future]
+
+    @property
+    def _why_no_leader(self) -> str:
+        assert self._running is not None
+        return "; ".join(why for _, why in self._running.service.unready())
+
+    def _look_if_ready(self) -> None:
+        """After each turn; whoever waits for it is told."""
+        if self._awaiting_ready and self._running is not None and not self._running.service.unready():
+            for ready in self._awaiting_ready:
+                if not ready.done():
+                    ready.set_result(None)
 
     def _fail(self, error: BaseException) -> None:
-        """The node halts: nothing more is written, sent or answered."""
-        if self._service.failure is None:
-            self._service.failure = str(error)
-            _LOG.critical("this node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
-        if self._pump is not None:
-            self._pump.stop()
-        if not self.ended.done():
-            self.ended.set_result(error)
+        self._failure = error
+        self._end(self._failed)
 
-    # ---------------------------------------------------------------------------------------- forming
-
-    def _reach_members(self) -> None:
-        configuration = self._formation.configuration
-        if configuration is None:
-            members = list(self.config.initial_cluster)
-        else:
-            members = [(member.id, member.url) for member in configuration.members().values()]
-        self._peers.reach([(id, url) for id, url in members if id != self.config.id])
-
-    def _introduce_on(self) -> None:
-        """While the cluster is not formed, everybody hears of this node once a second, and the operator once."""
-        if self._beginning is not None or self._service.stopping or self._service.failure is not None:
-            return
-        why = self._why_not_formed()
-        if why != self._said:
-            self._said = why
-            _LOG.warning("%s", why)
-        self._peers.introduce_again()
-        self._loop.call_later(INTRODUCE_EVERY_S, self._introduce_on)
-
-    def _why_not_formed(self) -> str:
-        formation = self._formation
-        if formation.problem is not None:
-            return formation.problem
-        if formation.waits_for:
-            return f"the cluster is not formed yet: waiting for {', '.join(formation.waits_for)}"
-        if not self.config.initial_cluster and formation.cluster_id is None:
-            return "the data directory is empty and no --initial-cluster says whom to form a cluster with"
-        return "this node is starting"
-
-    def _formation_moved(self) -> None:
-        """What is new is stored before anybody hears of it; then Raft may begin.
-
-        A store that failed is not tried again, and ends the node: callers are connections, whose own failures
-        end only them.
-        """
-        if self._service.failure is not None:
-            return
+    async def _stop(self, running: RunningNode) -> None:
         try:
-            self._store_formation()
-        except DataError as error:
-            self._fail(error)
+            await running.stop()
+        finally:
+            self._end(_stopped)
 
-    def _store_formation(self) -> None:
-        formation, identity = self._formation, self._identity
-        if formation.cluster_id is not None and identity.identity.cluster_id is None:
-            identity.store_cluster(formation.cluster_id, formation.configuration)
-            self._peers.introduce_again()
-        if formation.formed and self._beginning is None:
-            identity.store_formed()
-            self._peers.introduce_again()
-            self._beginning = self._loop.create_task(self._begin())
+    def _end(self, why: Callable[[], RaftkvError]) -> None:
+        """Nobody waits any more."""
+        for future, may_happen in self._waiting.items():
+            if not future.done():
+                future.set_exception(OutcomeUnknown(f"{why()}; it may happen yet") if may_happen else why())
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(self._failure)
 
-    def _introduction(self) -> Introduction:
-        """What this node says of itself: only what is on stable storage."""
-        stored = self._identity.identity
-        return replace(self._formation.introduction(), cluster_id=stored.cluster_id, formed=stored.formed)
-
-    async def _begin(self) -> None:
-        """The log is read, and the node takes part."""
-        try:
-            wal, recovered = await asyncio.to_thread(
-                Wal.open,
-                self._directory,
-                self._identity,
-                segment_bytes=self.config.segment_bytes,
-                tail_bytes_max=self.config.raft.log_memory_bytes,
-            )
-            self._take_part(wal, recovered)
-        except Exception as error:  # noqa: BLE001 - the node ends with it
-            self._fail(error)
-
-    def _take_part(self, wal: Wal, recovered: Recovered) -> None:
-        for note in recovered.notes:
-            _LOG.warning("%s", note)
-        identity = self._identity.identity
-        assert identity.cluster_id is not None
-        me = core_state.Identity(identity.node_id, identity.incarnation, identity.cluster_id)
-        raft = Raft(me, self.config.raft, _saved(recovered), self._rng)
-        machine = KeyValueMachine()
-        replica = Replica(raft, machine, self.config.replica)
-        shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail)
-        self._pump = Pump(replica, self._loop, shell)
-        listener = DiskListener(self._persisted, self._was_read, self._room_is_short, self._fail)
-        self._disk = DiskThread(wal, self._loop, listener)
-        self._replica = replica
-        self._service.replica, self._service.machine = replica, machine
-        self._service.cluster_id = identity.cluster_id
-        self._service.log_bytes = lambda: wal.log_bytes
-        _LOG.info(
-            "takes part in cluster %s: term %d, log to %d",
-            identity.cluster_id.hex(),
-            recovered.term,
-            recovered.last_index,
-        )
-        self._disk.start()
-        self._pump.schedule()
-
-    # ------------------------------------------------------------------- what the disk and the pump say
-
-    def _has_work(self) -> None:
-        if self._pump is not None:
-            self._pump.schedule()
-
-    def _work(self, work: Work) -> None:
-        assert self._disk is not None
-        if work.persist or work.read_log:
-            self._disk.submit(work.persist, work.read_log)
-        for note in work.notes:
-            self._metrics.events[note.event] += 1
-            _LOG.info("%s", note.text, extra={"event": note.event})
-
-    def _persisted(self, ticket: Ticket) -> None:
-        assert self._replica is not None
-        self._replica.persisted(ticket)
-        self._has_work()
-
-    def _was_read(self, read: LogRead, frames: list[bytes]) -> None:
-        assert self._replica is not None
-        self._replica.log_was_read(read, frames)
-        self._has_work()
-
-    def _room_is_short(self, short: bool) -> None:
-        assert self._replica is not None
-        self._replica.disk_is_short = short
-        _LOG.warning("the disk is full: puts are refused" if short else "the disk has room again")
-
-    # --------------------------------------------------------------------------------- what peers say
-
-    def on_message(self, envelope: Envelope, exchange: PeerExchange) -> None:
-        """A peer's request."""
-        if self._replica is not None:
-            self._replica.receive(envelope, exchange)
-            self._has_work()
-            return
-        cluster_id = self._identity.identity.cluster_id
-        if cluster_id is None or envelope.cluster_id != cluster_id:
-            text = f"{self.config.id} belongs to no cluster yet" if cluster_id is None else "another cluster's message"
-            exchange.refuse(status=409, code="wrong_cluster", detail=text)
-            return
-        self._formation.heard_of_formation()
-        self._formation_moved()
-        exchange.refuse(status=503, code="no_leader", detail=f"{self.config.id} is starting")
-
-    def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
-        """Somebody says who it is."""
-        self._hear(introduction)
-        exchange.introduce(self._introduction())
-
-    def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
-        """A peer answers our introduction with its own."""
-        self._hear(introduction)
-
-    def _hear(self, said: Introduction) -> None:
-        if self._beginning is None:
-            self._formation.hear(said)
-            self._formation_moved()
-            return
-        if self._replica is None or said.sender == self.config.id:
-            return
-        member = self._replica.raft.state.configurations.members.get(said.sender)
-        if member is None:
-            return
-        if member.incarnation == said.incarnation:
-            self._peers.moved(said.sender, said.url)
-        elif said.cluster_id not in (None, self._identity.identity.cluster_id):
-            self._complain(
-                f"the {said.sender} that says it is at {said.url} belongs to cluster {said.cluster_id.hex()}"
-            )
-        else:
-            self._complain(f"{said.sender}'s data is gone; run raftkv member replace {said.sender}")
-
-    def _complain(self, text: str) -> None:
-        """Said once, until it is something else."""
-        if text != self._said:
-            self._said = text
-            _LOG.error("%s", text)
-
-    def on_reply(self, envelope: Envelope) -> None:
-        """A peer's reply."""
-        if self._replica is not None:
-            self._replica.receive(envelope)
-            self._has_work()
-
-    def on_failed(self, peer: NodeId, request: Envelope, why: str) -> None:
-        """A request of ours gets no reply."""
-        if self._replica is not None:
-            self._replica.delivery_failed(request)
-            self._has_work()
-
-    @staticmethod
-    def _reply(exchange: Exchange, envelope: Envelope) -> None:
-        assert isinstance(exchange, PeerExchange)
-        exchange.reply(envelope)
-
-    @staticmethod
-    def _refuse(exchange: Exchange, error: RaftkvError) -> None:
-        assert isinstance(exchange, PeerExchange)
-        if isinstance(error, Misdirected):
-            exchange.refuse(status=409, code="wrong_cluster", detail=str(error))
-        else:
-            exchange.refuse(status=400, code="bad_request", detail=str(error))
-
-    def _reading(self) -> Reading | None:
-        if self._replica is None or self._pump is None or self._disk is None:
-            return None
-        raft = self._replica.raft
-        return Reading(
-            term=raft.term,
-            role=raft.role,
-            commit_index=raft.commit_index,
-            applied_index=raft.applied_index,
-            last_index=raft.last_index,
-            durable_index=raft.durable_index,
-            writes_in_flight=self._replica.writes_in_flight,
-            reads_in_flight=self._replica.reads_in_flight,
-            turns=self._pump.turns_count,
-            longest_turn_us=self._pump.longest_turn_us,
-            syncs=self._disk.syncs_count,
-            log_bytes=self._disk.log_bytes,
-        )
+    def _failed(self) -> NodeFailed:
+        failed = NodeFailed(f"{self.config.id} has halted: {self._failure!r}")
+        failed.__cause__ = self._failure
+        return failed
 
 
-def _settle(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _saved(recovered: Recovered) -> core_state.Saved:
-    return core_state.Saved(
-        base=recovered.base,
-        term=recovered.term,
-        voted_for=recovered.voted_for,
-        term_runs=recovered.term_runs,
-        tail_first=recovered.tail_first,
-        tail=recovered.tail,
-        configurations=recovered.configurations,
-    )
+def _stopped() -> Rejected:
+    return Rejected("this node is stopping, or has stopped", code="shutting_down")

@@ -14,6 +14,7 @@ from raftkv.kv.queries import Revision
 from raftkv.node.pump import now_us
 from raftkv.outcomes import Consistency, Leadership, Refused, TransferOutcome, TransferRefused, TransferWhy, Why
 from raftkv.replica import Replica
+from raftkv.state_machine import StateMachine
 from raftkv.waiting import ReadDone, WriteDone
 
 _STALENESS_READY_US_MAX: Final = 2_000_000
@@ -24,15 +25,21 @@ _NOBODY: Final = Leadership(leads=False, term=0, leader_id=None, leader_url=None
 class NodeService:
     """Satisfies ``raftkv.api.service.Service``."""
 
-    def __init__(self, node_id: NodeId, *, has_work: Callable[[], None], why_not_formed: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        node_id: NodeId,
+        machine: StateMachine,
+        *,
+        has_work: Callable[[], None],
+        why_not_formed: Callable[[], str],
+    ) -> None:
         """``has_work`` is called when something was enqueued."""
         self.replica: Replica | None = None
-        self.machine: KeyValueMachine | None = None
         self.cluster_id: ClusterId | None = None
         self.log_bytes: Callable[[], int] | None = None
         self.failure: str | None = None
         self.stopping = False
-        self._node_id = node_id
+        self._node_id, self._machine = node_id, machine
         self._began_us = now_us()
         self._has_work, self._why_not_formed = has_work, why_not_formed
 
@@ -78,9 +85,9 @@ class NodeService:
 
     def status(self) -> Status:
         """This node as it is now."""
-        replica, machine = self.replica, self.machine
+        replica = self.replica
         uptime_ms = (now_us() - self._began_us) // 1000
-        if replica is None or machine is None:
+        if replica is None:
             return Status(
                 id=self._node_id,
                 cluster_id=self.cluster_id,
@@ -93,11 +100,11 @@ class NodeService:
                 last_index=0,
                 snapshot_index=0,
                 log_bytes=None,
-                revision=0,
+                revision=self._revision(),
                 state_hash=None,
                 version=__version__,
                 uptime_ms=uptime_ms,
-                health=Health(self.failure, self._unready()),
+                health=Health(self.failure, self.unready()),
             )
         raft = replica.raft
         leadership = replica.leadership()
@@ -113,8 +120,8 @@ class NodeService:
             last_index=raft.last_index,
             snapshot_index=raft.state.log.base_index,
             log_bytes=None if self.log_bytes is None else self.log_bytes(),
-            revision=machine.query(Revision()),
-            state_hash=machine.state_hash(),
+            revision=self._revision(),
+            state_hash=self._machine.state_hash(),
             version=__version__,
             uptime_ms=uptime_ms,
             voters=tuple(MemberStatus(*self._member(replica, voter)) for voter in raft.state.configurations.voters),
@@ -122,8 +129,12 @@ class NodeService:
                 MemberStatus(*self._member(replica, learner.member.id))
                 for learner in raft.configuration.current.learners
             ),
-            health=Health(self.failure, self._unready()),
+            health=Health(self.failure, self.unready()),
         )
+
+    def _revision(self) -> int | None:
+        """The store's; other machines have none."""
+        return self._machine.query(Revision()) if isinstance(self._machine, KeyValueMachine) else None
 
     def _member(self, replica: Replica, member: NodeId) -> tuple[str, str, int | None, int | None]:
         """Id, URL, match index, time since its last contact; the latter two only the leader knows."""
@@ -138,7 +149,8 @@ class NodeService:
         contact_ms = (now_us() - progress.last_contact_us) // 1000 if progress.has_answered else None
         return member, url, progress.match_index, contact_ms
 
-    def _unready(self) -> tuple[tuple[Unready, str], ...]:
+    def unready(self) -> tuple[tuple[Unready, str], ...]:
+        """Why this node should get no traffic, the gravest reason first; nothing: it is ready."""
         replica = self.replica
         if self.stopping:
             return ((Unready.SHUTTING_DOWN, "this node is stopping"),)

@@ -66,7 +66,7 @@ class Invariants(Watcher):
         self._chain_of_entry: dict[tuple[int, int], int] = {}
         self._committed: list[bytes] = []
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
-        self._hashes: dict[int, tuple[NodeId, int]] = {}
+        self._hashes: dict[int, tuple[NodeId, int | None]] = {}
         self._terms: dict[NodeId, int] = {}
 
     def started(self, node: VirtualNode) -> None:

@@ -12,7 +12,8 @@ from raftkv.config import load
 from raftkv.core.messages import Introduction
 from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId, cluster_id_of
 from raftkv.errors import DiskFailed
-from raftkv.node.node import Node
+from raftkv.kv.machine import KeyValueMachine
+from raftkv.node.running import Owner, RunningNode
 from raftkv.storage.directory import PosixFile
 
 URLS = {NodeId(f"n{number}"): f"http://127.0.0.1:{7890 + number}" for number in (1, 2, 3)}
@@ -30,10 +31,17 @@ class HeardExchange:
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
+def failures() -> list[BaseException]:
+    return []
+
+
+@pytest.fixture
+async def node(tmp_path: Path, failures: list[BaseException]) -> AsyncIterator[RunningNode]:
     listed = ",".join(f"{id}={url}" for id, url in URLS.items())
     flags = {"id": ME, "data-dir": str(tmp_path / "n1"), "url": URLS[ME], "initial-cluster": listed}
-    made = Node(load(flags=flags, environment={}, file=None), asyncio.get_running_loop())
+    config = load(flags=flags, environment={}, file=None)
+    owner = Owner(turned=lambda: None, failed=failures.append)
+    made = RunningNode(config, KeyValueMachine(), asyncio.get_running_loop(), owner)
     yield made
     await made.stop()
 
@@ -48,7 +56,7 @@ def _said_by(id: NodeId) -> Introduction:
     return Introduction(id, _incarnation_of(id), URLS[id], None, False, members)
 
 
-def _introduce(node: Node, id: str) -> Introduction:
+def _introduce(node: RunningNode, id: str) -> Introduction:
     exchange = HeardExchange()
     node.on_introduction(_said_by(NodeId(id)), exchange)  # type: ignore[arg-type]
     (answer,) = exchange.introductions
@@ -66,7 +74,7 @@ async def test_a_node_says_its_cluster_once_it_has_heard_everybody(node):
     assert not answer.formed, "the others have not said that they stored it"
 
 
-async def test_an_identity_that_cannot_be_stored_ends_the_node_unsaid(node, monkeypatch):
+async def test_an_identity_that_cannot_be_stored_ends_the_node_unsaid(node, failures, monkeypatch):
     """faults 55, 31: the store is not tried again, and nobody hears of a cluster that is not on stable storage."""
     _introduce(node, "n2")
     syncs = []
@@ -78,6 +86,6 @@ async def test_an_identity_that_cannot_be_stored_ends_the_node_unsaid(node, monk
 
     monkeypatch.setattr(PosixFile, "sync", sync)
     assert _introduce(node, "n3").cluster_id is None
-    assert isinstance(node.ended.result(), DiskFailed)
+    assert [type(failure) for failure in failures] == [DiskFailed]
     assert _introduce(node, "n2").cluster_id is None
     assert len(syncs) == 1, "a failed sync is not tried again"

@@ -1,0 +1,148 @@
+"""Until a node takes part: who it says it is, whom it has heard, and what of that is on stable storage.
+
+Told: introductions of others, and that a member's message came. Tells: everybody who this node is, once a
+second while the cluster is not formed; its owner, once, that it is. What is new is stored before anybody
+hears of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from raftkv.config import NodeConfig
+from raftkv.core.formation import Formation
+from raftkv.core.messages import Introduction
+from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, Member, NodeId
+from raftkv.errors import DataError
+from raftkv.storage.directory import Directory
+from raftkv.storage.identity import IdentityFile
+
+_LOG: Final = logging.getLogger("raftkv.node")
+INTRODUCE_EVERY_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class FormingShell:
+    """Whom forming tells."""
+
+    introduce_again: Callable[[], None]
+    """What this node says of itself has changed, or nobody has heard it."""
+    formed: Callable[[], None]
+    """The cluster is formed, and that is stored: called once."""
+    failed: Callable[[BaseException], None]
+    """What had to be stored was not; it is not tried again."""
+
+
+class Forming:
+    """One node's identity, and its way into the cluster."""
+
+    def __init__(self, config: NodeConfig, directory: Directory, loop: AbstractEventLoop, shell: FormingShell) -> None:
+        """Raises DataError where the directory is not this node's, or is damaged."""
+        self.identity = IdentityFile.open(
+            directory, node_id=config.id, new_incarnation=Incarnation(secrets.token_bytes(ID_BYTES))
+        )
+        stored = self.identity.identity
+        self._config, self._loop, self._shell = config, loop, shell
+        self._formation = Formation(
+            Member(config.id, stored.incarnation, config.url),
+            config.initial_cluster,
+            cluster_id=stored.cluster_id,
+            configuration=stored.initial_configuration,
+            formed=stored.formed,
+        )
+        self._done = False
+        """It is formed, or never will be by this node."""
+        self._said = ""
+        self._timer: TimerHandle | None = None
+
+    @property
+    def cluster_id(self) -> ClusterId | None:
+        """As it is stored."""
+        return self.identity.identity.cluster_id
+
+    def others(self) -> list[tuple[NodeId, str]]:
+        """The ids and URLs of whom to reach."""
+        configuration = self._formation.configuration
+        if configuration is None:
+            members = list(self._config.initial_cluster)
+        else:
+            members = [(member.id, member.url) for member in configuration.members().values()]
+        return [(id, url) for id, url in members if id != self._config.id]
+
+    def introduction(self) -> Introduction:
+        """What this node says of itself: only what is on stable storage."""
+        stored = self.identity.identity
+        return replace(self._formation.introduction(), cluster_id=stored.cluster_id, formed=stored.formed)
+
+    def start(self) -> None:
+        """The cluster forms by itself, as soon as everybody has been heard."""
+        self._moved()
+        self._introduce_on()
+
+    def stop(self) -> None:
+        """Nobody hears of this node by itself any more, and it forms nothing."""
+        self._done = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def hear(self, said: Introduction) -> None:
+        """Somebody says who it is."""
+        self._formation.hear(said)
+        self._moved()
+
+    def heard_of_formation(self) -> None:
+        """A member's message shows that all have stored the cluster id."""
+        self._formation.heard_of_formation()
+        self._moved()
+
+    def why_not_formed(self) -> str:
+        """One sentence for the operator."""
+        formation = self._formation
+        if formation.problem is not None:
+            return formation.problem
+        if formation.waits_for:
+            return f"the cluster is not formed yet: waiting for {', '.join(formation.waits_for)}"
+        if not self._config.initial_cluster and formation.cluster_id is None:
+            return "the data directory is empty and no --initial-cluster says whom to form a cluster with"
+        return "this node is starting"
+
+    def _introduce_on(self) -> None:
+        """While the cluster is not formed, everybody hears of this node once a second, and the operator once."""
+        if self._done:
+            return
+        why = self.why_not_formed()
+        if why != self._said:
+            self._said = why
+            _LOG.warning("%s", why)
+        self._shell.introduce_again()
+        self._timer = self._loop.call_later(INTRODUCE_EVERY_S, self._introduce_on)
+
+    def _moved(self) -> None:
+        """What is new is stored before anybody hears of it; then Raft may begin.
+
+        A store that failed is not tried again, and ends the node: callers are connections, whose own failures
+        end only them.
+        """
+        if self._done:
+            return
+        try:
+            self._store()
+        except DataError as error:
+            self.stop()
+            self._shell.failed(error)
+
+    def _store(self) -> None:
+        formation, identity = self._formation, self.identity
+        if formation.cluster_id is not None and self.cluster_id is None:
+            identity.store_cluster(formation.cluster_id, formation.configuration)
+            self._shell.introduce_again()
+        if formation.formed:
+            identity.store_formed()
+            self.stop()
+            self._shell.introduce_again()
+            self._shell.formed()

@@ -1,0 +1,348 @@
+"""A node while it runs: brings the rooms together, starts them in order, stops them in order.
+
+    directory and identity → front door → introductions until the cluster is formed → log → replica, pump
+
+Everything here runs on the event loop; only the disk thread writes. Whatever breaks ends the node with the
+error that says why: it never goes on from a state that nobody foresaw. It touches nothing of the process that
+is not its own: no signal, no logging handler, no event loop's policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, TypeVar
+
+from raftkv.api.aiohttp_front import AiohttpFront
+from raftkv.api.routes import Api
+from raftkv.config import NodeConfig
+from raftkv.core import state as core_state
+from raftkv.core.effects import Exchange, LogRead
+from raftkv.core.messages import Envelope, Introduction
+from raftkv.core.raft import Raft
+from raftkv.core.types import NodeId, Ticket
+from raftkv.errors import Misdirected, RaftkvError
+from raftkv.http.door import Door, DoorSettings
+from raftkv.node.disk import DiskListener, DiskThread
+from raftkv.node.forming import Forming, FormingShell
+from raftkv.node.metrics import NodeMetrics, Reading
+from raftkv.node.peers import Peers
+from raftkv.node.pump import Pump, PumpShell
+from raftkv.node.service import NodeService
+from raftkv.outcomes import TransferOutcome
+from raftkv.replica import Replica, Work
+from raftkv.state_machine import StateMachine
+from raftkv.storage.directory import PosixDirectory
+from raftkv.storage.recovery import Recovered
+from raftkv.storage.wal import Wal
+from raftkv.transport.routes import PeerExchange, PeerRoutes
+
+_LOG: Final = logging.getLogger("raftkv.node")
+STOP_GRACE_S: Final = 2.0
+"""For answers that are on their way when everything else is done."""
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Owner:
+    """Whom a running node tells."""
+
+    turned: Callable[[], None]
+    """The pump has taken a turn: whatever its owner waits for may be so now."""
+    failed: Callable[[BaseException], None]
+    """It has halted; called once."""
+
+
+class RunningNode:
+    """A node that serves from ``start`` until ``stop``, or until it fails; then too it must be stopped."""
+
+    def __init__(self, config: NodeConfig, machine: StateMachine, loop: AbstractEventLoop, owner: Owner) -> None:
+        """The data directory is this node's; raises DataError where it cannot be."""
+        self.config = config
+        self._loop, self._machine, self._owner = loop, machine, owner
+        rng = Random(secrets.randbits(64))
+        self._directory = PosixDirectory(config.data_dir)
+        shell = FormingShell(self._introduce_again, self._formed, self._fail)
+        try:
+            self._forming = Forming(config, self._directory, loop, shell)
+        except BaseException:
+            self._directory.close()
+            raise
+        self.service = NodeService(
+            config.id, machine, has_work=self._has_work, why_not_formed=self._forming.why_not_formed
+        )
+        self._metrics = NodeMetrics(self._reading)
+        api = Api(self.service, node_id=config.id, settings=config.api, metrics=self._metrics.text)
+        self._front = AiohttpFront(api, config.api)
+        self._door = Door(loop, PeerRoutes(self), self._front, DoorSettings())
+        self._rng = rng
+        self._peers = Peers(config.transport, rng, self._forming.introduction, self)
+        self._server: asyncio.Server | None = None
+        self._replica: Replica | None = None
+        self._disk: DiskThread | None = None
+        self._pump: Pump | None = None
+        self._beginning: asyncio.Task[None] | None = None
+        self._said = ""
+
+    # ------------------------------------------------------------------------------------ start, stop
+
+    async def start(self) -> None:
+        """The port is bound; the cluster forms, or goes on, by itself."""
+        address = self.config.listen
+        self._server = await self._loop.create_server(self._door, address.host, address.port, backlog=1024)
+        self._peers.reach(self._forming.others())
+        self._forming.start()
+
+    async def stop(self) -> None:
+        """Leadership is handed over, what is in flight answered, everything synced and closed."""
+        self.service.stopping = True
+        self._forming.stop()
+        if self._beginning is not None:
+            await asyncio.gather(self._beginning, return_exceptions=True)
+        if self._replica is not None and self.service.failure is None:
+            self._replica.shutting_down = True
+            await self._hand_over()
+            await self._finish_writes()
+        if self._server is not None:
+            self._server.close()
+        await self._front.stop(STOP_GRACE_S)
+        await self._door.close(STOP_GRACE_S)
+        if self._pump is not None:
+            self._pump.stop()
+        await self._peers.close()
+        if self._disk is not None:
+            await _in_own_thread(self._disk.stop)
+        self._directory.close()
+
+    async def _hand_over(self) -> None:
+        """Ends by itself: a transfer that nobody answers is given up after two election timeouts."""
+        handed: asyncio.Future[TransferOutcome] = self._loop.create_future()
+        self.service.transfer_leadership(None, lambda outcome: _settle(handed, outcome))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(4 * self.config.raft.election_timeout_ms / 1000):
+                await handed
+
+    async def _finish_writes(self) -> None:
+        """Clients that wait hear what became of their writes, or that it is not known."""
+        replica = self._replica
+        assert replica is not None
+        emptied: asyncio.Future[None] = self._loop.create_future()
+        replica.when_idle(lambda: _settle(emptied, None))
+        self._has_work()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.replica.request_timeout_ms / 1000 + 1):
+                await emptied
+
+    def _fail(self, error: BaseException) -> None:
+        """The node halts: nothing more is written, sent or answered."""
+        if self._pump is not None:
+            self._pump.stop()
+        if self.service.failure is None:
+            self.service.failure = str(error)
+            _LOG.critical("this node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
+            self._owner.failed(error)
+
+    # ------------------------------------------------------------------------------------- taking part
+
+    def _introduce_again(self) -> None:
+        self._peers.introduce_again()
+
+    def _formed(self) -> None:
+        self._beginning = self._loop.create_task(self._begin())
+
+    async def _begin(self) -> None:
+        """The log is read, and the node takes part."""
+        try:
+            wal, recovered = await _in_own_thread(self._open_log)
+            self._take_part(wal, recovered)
+        except Exception as error:  # noqa: BLE001 - the node ends with it
+            self._fail(error)
+
+    def _open_log(self) -> tuple[Wal, Recovered]:
+        return Wal.open(
+            self._directory,
+            self._forming.identity,
+            segment_bytes=self.config.segment_bytes,
+            tail_bytes_max=self.config.raft.log_memory_bytes,
+        )
+
+    def _take_part(self, wal: Wal, recovered: Recovered) -> None:
+        for note in recovered.notes:
+            _LOG.warning("%s", note)
+        identity = self._forming.identity.identity
+        assert identity.cluster_id is not None
+        me = core_state.Identity(identity.node_id, identity.incarnation, identity.cluster_id)
+        raft = Raft(me, self.config.raft, _saved(recovered), self._rng)
+        replica = Replica(raft, self._machine, self.config.replica)
+        shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail)
+        self._pump = Pump(replica, self._loop, shell)
+        listener = DiskListener(self._persisted, self._was_read, self._room_is_short, self._fail)
+        self._disk = DiskThread(wal, self._loop, listener)
+        self._replica = replica
+        self.service.replica = replica
+        self.service.cluster_id = identity.cluster_id
+        self.service.log_bytes = lambda: wal.log_bytes
+        _LOG.info(
+            "takes part in cluster %s: term %d, log to %d",
+            identity.cluster_id.hex(),
+            recovered.term,
+            recovered.last_index,
+        )
+        self._disk.start()
+        self._pump.schedule()
+
+    # ------------------------------------------------------------------- what the disk and the pump say
+
+    def _has_work(self) -> None:
+        if self._pump is not None:
+            self._pump.schedule()
+
+    def _work(self, work: Work) -> None:
+        assert self._disk is not None
+        if work.persist or work.read_log:
+            self._disk.submit(work.persist, work.read_log)
+        for note in work.notes:
+            self._metrics.events[note.event] += 1
+            _LOG.info("%s", note.text, extra={"event": note.event})
+        self._owner.turned()
+
+    def _persisted(self, ticket: Ticket) -> None:
+        assert self._replica is not None
+        self._replica.persisted(ticket)
+        self._has_work()
+
+    def _was_read(self, read: LogRead, frames: list[bytes]) -> None:
+        assert self._replica is not None
+        self._replica.log_was_read(read, frames)
+        self._has_work()
+
+    def _room_is_short(self, short: bool) -> None:
+        assert self._replica is not None
+        self._replica.disk_is_short = short
+        _LOG.warning("the disk is full: puts are refused" if short else "the disk has room again")
+
+    # --------------------------------------------------------------------------------- what peers say
+
+    def on_message(self, envelope: Envelope, exchange: PeerExchange) -> None:
+        """A peer's request."""
+        if self._replica is not None:
+            self._replica.receive(envelope, exchange)
+            self._has_work()
+            return
+        cluster_id = self._forming.cluster_id
+        if cluster_id is None or envelope.cluster_id != cluster_id:
+            text = f"{self.config.id} belongs to no cluster yet" if cluster_id is None else "another cluster's message"
+            exchange.refuse(status=409, code="wrong_cluster", detail=text)
+            return
+        self._forming.heard_of_formation()
+        exchange.refuse(status=503, code="no_leader", detail=f"{self.config.id} is starting")
+
+    def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
+        """Somebody says who it is."""
+        self._hear(introduction)
+        exchange.introduce(self._forming.introduction())
+
+    def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
+        """A peer answers our introduction with its own."""
+        self._hear(introduction)
+
+    def _hear(self, said: Introduction) -> None:
+        if self._replica is None:
+            self._forming.hear(said)
+            return
+        if said.sender == self.config.id:
+            return
+        member = self._replica.raft.state.configurations.members.get(said.sender)
+        if member is None:
+            return
+        if member.incarnation == said.incarnation:
+            self._peers.moved(said.sender, said.url)
+        elif said.cluster_id not in (None, self._forming.cluster_id):
+            self._complain(
+                f"the {said.sender} that says it is at {said.url} belongs to cluster {said.cluster_id.hex()}"
+            )
+        else:
+            self._complain(f"{said.sender}'s data is gone; run raftkv member replace {said.sender}")
+
+    def _complain(self, text: str) -> None:
+        """Said once, until it is something else."""
+        if text != self._said:
+            self._said = text
+            _LOG.error("%s", text)
+
+    def on_reply(self, envelope: Envelope) -> None:
+        """A peer's reply."""
+        if self._replica is not None:
+            self._replica.receive(envelope)
+            self._has_work()
+
+    def on_failed(self, peer: NodeId, request: Envelope, why: str) -> None:
+        """A request of ours gets no reply."""
+        if self._replica is not None:
+            self._replica.delivery_failed(request)
+            self._has_work()
+
+    @staticmethod
+    def _reply(exchange: Exchange, envelope: Envelope) -> None:
+        assert isinstance(exchange, PeerExchange)
+        exchange.reply(envelope)
+
+    @staticmethod
+    def _refuse(exchange: Exchange, error: RaftkvError) -> None:
+        assert isinstance(exchange, PeerExchange)
+        if isinstance(error, Misdirected):
+            exchange.refuse(status=409, code="wrong_cluster", detail=str(error))
+        else:
+            exchange.refuse(status=400, code="bad_request", detail=str(error))
+
+    def _reading(self) -> Reading | None:
+        if self._replica is None or self._pump is None or self._disk is None:
+            return None
+        raft = self._replica.raft
+        return Reading(
+            term=raft.term,
+            role=raft.role,
+            commit_index=raft.commit_index,
+            applied_index=raft.applied_index,
+            last_index=raft.last_index,
+            durable_index=raft.durable_index,
+            writes_in_flight=self._replica.writes_in_flight,
+            reads_in_flight=self._replica.reads_in_flight,
+            turns=self._pump.turns_count,
+            longest_turn_us=self._pump.longest_turn_us,
+            syncs=self._disk.syncs_count,
+            log_bytes=self._disk.log_bytes,
+        )
+
+
+def _settle(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+async def _in_own_thread(work: Callable[[], T]) -> T:
+    """What ``work`` returns. In a thread that ends with it: the loop's own may be busy, and are not ours."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="raftkv")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _saved(recovered: Recovered) -> core_state.Saved:
+    return core_state.Saved(
+        base=recovered.base,
+        term=recovered.term,
+        voted_for=recovered.voted_for,
+        term_runs=recovered.term_runs,
+        tail_first=recovered.tail_first,
+        tail=recovered.tail,
+        configurations=recovered.configurations,
+    )
