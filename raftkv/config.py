@@ -68,6 +68,23 @@ class NodeConfig:
     api: ApiSettings = field(default_factory=ApiSettings)
     transport: TransportSettings = field(default_factory=TransportSettings)
 
+    @classmethod
+    def of(
+        cls,
+        *,
+        id: str,
+        data_dir: Path | str,
+        url: str,
+        initial_cluster: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> NodeConfig:
+        """From a program: any setting by its name, with underscores. No environment and no file is looked at.
+
+        Raises ConfigError with every problem at once.
+        """
+        given = {"id": id, "data_dir": data_dir, "url": url, "initial_cluster": initial_cluster, **settings}
+        return _of(given)
+
 
 _OWN_DEFAULTS: Final = {own.name: own.default for own in fields(NodeConfig) if own.default is not MISSING}
 
@@ -183,6 +200,28 @@ def load(*, flags: Mapping[str, Any], environment: Mapping[str, str], file: Path
                 problems.append(f"{origin}: {error}")
                 values.setdefault(setting.name, None)
     return _compose(values, problems)
+
+
+def _of(given: Mapping[str, Any]) -> NodeConfig:
+    """As ``load``, with Python's own spelling in what is said to be wrong."""
+    fields_known = {setting.field: setting for setting in SETTINGS}
+    unknown = [_unknown(name, fields_known) for name in given if name not in fields_known]
+    flags = {setting.name: given[field] for field, setting in fields_known.items() if field in given}
+    try:
+        config = load(flags=flags, environment={})
+    except ConfigError as error:
+        raise ConfigError([*unknown, *map(_in_pythons_words, error.problems)]) from None
+    if unknown:
+        raise ConfigError(unknown)
+    return config
+
+
+def _in_pythons_words(problem: str) -> str:
+    for setting in SETTINGS:
+        problem = problem.replace(setting.flag, setting.field)
+        if "-" in setting.name:
+            problem = problem.replace(setting.name, setting.field)
+    return problem
 
 
 _Source = list[tuple[Setting, str, Any]]
