@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from raftkv.api.actions import LEADERS, Action, Answer
+from raftkv.api.bodies import structured
 from raftkv.api.exchange import Context, Decision, to_leader
 from raftkv.api.posts import post
 from raftkv.api.problems import bad_request, problem
 from raftkv.api.requests import Request
 from raftkv.api.responses import Respond, Response, json_response
+from raftkv.api.schemas import BOOLEAN, NUMBER, TEXT, structure
 from raftkv.outcomes import TransferOutcome, Transferred, TransferWhy
 from raftkv.problems import Code
 
-_TRANSFER_FIELDS: Final = frozenset({"id"})
 _REFUSALS: Final = {
     TransferWhy.NO_SUCH_MEMBER: (Code.MEMBER_NOT_FOUND, "no member has this id"),
     TransferWhy.NOT_A_VOTER: (Code.BAD_REQUEST, "a learner cannot lead; promote it first"),
@@ -32,7 +34,7 @@ def transfer_leadership(context: Context, request: Request, _: bytes) -> Decisio
         target = _target(fields)
         context.service.transfer_leadership(target, lambda outcome: respond(_transferred(context, request, outcome)))
 
-    return post(context, request, known=_TRANSFER_FIELDS, empty_needs_no_type=False, act=act)
+    return post(context, request, act)
 
 
 def _target(fields: dict[str, Any]) -> str | None:
@@ -51,3 +53,22 @@ def _transferred(context: Context, request: Request, outcome: TransferOutcome) -
     if outcome.why is TransferWhy.NOT_LEADER:
         return to_leader(context, request, context.service.leadership())
     return problem(*_REFUSALS[outcome.why])
+
+
+TRANSFER: Final = Action(
+    transfer_leadership,
+    "Hands leadership over.",
+    (
+        Answer(
+            200,
+            "That node leads now.",
+            structure({"changed": BOOLEAN, "leader": structure({"id": TEXT, "url": TEXT}), "term": NUMBER}),
+        ),
+    ),
+    (*LEADERS, *(code for code, _ in _REFUSALS.values())),
+    body=structured(
+        {"id": {"type": "string", "minLength": 1}},
+        "The voter that is to lead; without an id, the best placed.",
+        empty_needs_no_type=False,
+    ),
+)

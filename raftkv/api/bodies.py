@@ -11,13 +11,17 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, NoReturn
 
 import msgpack
 
+from raftkv.api.parameters import Schema
 from raftkv.api.problems import RequestRefused, bad_request
-from raftkv.api.requests import CONTENT_TYPE, Request, body_bytes
+from raftkv.api.requests import CONTENT_TYPE, Body, Request, body_bytes
+from raftkv.api.responses import JSON, MSGPACK
+from raftkv.api.settings import ApiSettings
 from raftkv.problems import Code
 
 DEPTH_MAX: Final = 16
@@ -31,11 +35,29 @@ _JSON_TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 class BodyType(Enum):
     """What a structured body may be written in."""
 
-    JSON = b"application/json"
-    MSGPACK = b"application/msgpack"
+    JSON = JSON
+    MSGPACK = MSGPACK
 
 
-_BODY_TYPES: Final = {body_type.value: body_type for body_type in BodyType}
+_BODY_TYPES: Final = {body_type.value.encode(): body_type for body_type in BodyType}
+
+
+def structured(
+    properties: dict[str, Schema],
+    description: str,
+    *,
+    required: tuple[str, ...] = (),
+    bytes_max: Callable[[ApiSettings], int] = lambda settings: settings.structured_body_bytes_max,
+    empty_needs_no_type: bool = True,
+) -> Body:
+    """A body that is one map with these fields."""
+    schema = {
+        "type": "object",
+        "properties": properties,
+        **({"required": list(required)} if required else {}),
+        "additionalProperties": False,
+    }
+    return Body((JSON, MSGPACK), schema, bytes_max, description, empty_needs_no_type)
 
 
 def body_type(request: Request, *, empty_needs_none: bool) -> BodyType | None:

@@ -40,6 +40,8 @@ class Context:
     node_id: str
     metrics: Callable[[], bytes]
     """The Prometheus text of this node, as it is now."""
+    document: Callable[[], bytes]
+    """What ``/v1/openapi.json`` shows."""
 
 
 class Pending:

@@ -7,14 +7,16 @@ command is replicated, or by whom it was applied.
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import Any
+from typing import Any, Final
 
+from raftkv.api.actions import APPLIED_INDEX, NUMBERED, Action, Answer, Conditions, Field, Numbering, Opening
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, etag, written
 from raftkv.api.problems import problem
-from raftkv.api.requests import Request, key_of, numbering, refuse_large_body, write_condition
-from raftkv.api.responses import Respond, Response, json_response
+from raftkv.api.requests import REVISION_TAG, Body, Request, key_of, numbering, refuse_large_body, write_condition
+from raftkv.api.responses import OCTETS, Respond, Response, json_response
+from raftkv.api.schemas import NUMBER, REVISION, octets, one_of_both, structure
 from raftkv.kv.answers import ConditionFailed, DeleteDone, PutDone
-from raftkv.kv.commands import Delete, Put, encode
+from raftkv.kv.commands import KEY_BYTES_MAX, Delete, Put, encode
 from raftkv.outcomes import WriteOutcome
 from raftkv.problems import Code
 
@@ -87,3 +89,50 @@ def _condition_failed(answer: ConditionFailed) -> Response:
         "the key is not as the condition demands; nothing was changed",
         extra={"mod_revision": answer.mod_revision, "revision": answer.revision},
     )
+
+
+KEY: Final = Opening(
+    "key",
+    rb".*",
+    {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX},
+    f"Any 1 to {KEY_BYTES_MAX} bytes, percent-decoded once and never normalised; a plus is a plus, and a slash may be "
+    "encoded or not. Encode the slashes around the segments . and .. where an HTTP library would rewrite them.",
+)
+ETAG: Final = Field("ETag", {"type": "string", "pattern": f"^{REVISION_TAG}$"}, "The key's mod revision.")
+_KEY_PUT: Final = structure(
+    {**octets("key"), "revision": REVISION, "create_revision": NUMBER, "version": NUMBER},
+    optional=("key", "key_base64"),
+    **one_of_both("key"),
+)
+PUT: Final = Action(
+    put,
+    "Sets a key to the body.",
+    (
+        Answer(201, "The key was absent, and has the value now.", _KEY_PUT, fields=(ETAG, APPLIED_INDEX)),
+        Answer(200, "The key has the value now.", _KEY_PUT, fields=(ETAG, APPLIED_INDEX)),
+    ),
+    (*NUMBERED, Code.PRECONDITION_FAILED),
+    conditions=Conditions.WRITE,
+    numbering=Numbering.TAKEN,
+    body=Body(
+        (OCTETS,),
+        {},
+        lambda settings: settings.max_value_bytes,
+        "The value: raw bytes, kept as they come. Content-Type is ignored.",
+    ),
+)
+DELETE: Final = Action(
+    delete,
+    "Deletes a key.",
+    (
+        Answer(
+            200,
+            "The key is absent now; deleted is 0 where it was absent before.",
+            structure({"deleted": {"type": "integer", "minimum": 0, "maximum": 1}, "revision": REVISION}),
+            fields=(APPLIED_INDEX,),
+        ),
+    ),
+    (*NUMBERED, Code.PRECONDITION_FAILED),
+    conditions=Conditions.WRITE,
+    numbering=Numbering.TAKEN,
+)

@@ -1,7 +1,7 @@
 """POSTs to the leader whose body is one JSON or msgpack map.
 
-Told: a request, and which fields it may have. Tells: the fields, once the body is there. May never know: what
-they mean.
+Told: a request; which fields it may have, its action says. Tells: the fields, once the body is there. May never
+know: what they mean.
 """
 
 from __future__ import annotations
@@ -11,24 +11,22 @@ from typing import Any
 
 from raftkv.api.bodies import body_type, fields_of
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader
-from raftkv.api.requests import Request, refuse_large_body, refuse_numbering
+from raftkv.api.requests import Request, refuse_large_body
 from raftkv.api.responses import Respond
 
 
 def post(
     context: Context,
     request: Request,
-    *,
-    known: frozenset[str],
-    empty_needs_no_type: bool,
     act: Callable[[dict[str, Any], Respond], None],
 ) -> Decision:
     """Answered at once where the head settles it; otherwise ``act`` gets the fields, and answers."""
-    refuse_numbering(request)
-    written_in = body_type(request, empty_needs_none=empty_needs_no_type)
-    body_bytes_max = context.settings.structured_body_bytes_max
+    taken = request.body
+    assert taken is not None, "the action takes no body"
+    written_in = body_type(request, empty_needs_none=taken.empty_needs_no_type)
+    body_bytes_max = taken.bytes_max(context.settings)
     refuse_large_body(request, body_bytes_max=body_bytes_max)
     away = away_from_leader(context, request)
     if away is not None:
         return away
-    return Pending(body_bytes_max, lambda body, respond: act(fields_of(body, written_in, known=known), respond))
+    return Pending(body_bytes_max, lambda body, respond: act(fields_of(body, written_in, known=taken.fields), respond))

@@ -8,20 +8,43 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from raftkv.api.exchange import Context, Decision, Pending, applied_index, away_from_leader, etag, refused
+from raftkv.api.actions import APPLIED_INDEX, READS, Action, Answer, Conditions, Field, Numbering
+from raftkv.api.exchange import (
+    Context,
+    Decision,
+    Pending,
+    applied_index,
+    away_from_leader,
+    etag,
+    refused,
+    retry_after,
+)
+from raftkv.api.keys import ETAG
+from raftkv.api.parameters import OneOf, Parameter, WholeNumber
 from raftkv.api.problems import bad_request, problem
-from raftkv.api.requests import Request, key_of, number, read_condition
+from raftkv.api.requests import Request, key_of, read_condition
 from raftkv.api.responses import OCTETS, Headers, Respond, Response, with_headers
+from raftkv.api.schemas import NUMBER
 from raftkv.kv.queries import Found, Get
 from raftkv.outcomes import Answered, Consistency, ReadOutcome, ReadTimedOut, Refused, TooStale
 from raftkv.problems import Code
 
-CONSISTENCY: Final = b"consistency"
-MIN_INDEX: Final = b"min_index"
-MAX_STALENESS_MS: Final = b"max_staleness_ms"
-READ_PARAMETERS: Final = frozenset({CONSISTENCY, MIN_INDEX, MAX_STALENESS_MS})
+CONSISTENCY: Final = Parameter(
+    "consistency",
+    OneOf(tuple(level.value for level in Consistency)),
+    Consistency.LINEARIZABLE.value,
+    "How fresh the answer is. linearizable: every write acknowledged before the read began is seen; the leader "
+    "answers. follower: the same, from the node asked. lease: the leader answers, without a round where leases are "
+    "on. stale: the node asked answers at once.",
+)
+MIN_INDEX: Final[Parameter[int | None]] = Parameter(
+    "min_index", WholeNumber(), None, "With consistency=stale: waits until this log index is applied here."
+)
+MAX_STALENESS_MS: Final[Parameter[int | None]] = Parameter(
+    "max_staleness_ms", WholeNumber(), None, "With consistency=stale: how old the answer may be."
+)
+READ_PARAMETERS: Final[tuple[Parameter[Any], ...]] = (CONSISTENCY, MIN_INDEX, MAX_STALENESS_MS)
 
-_LEVELS: Final = {level.value.encode(): level for level in Consistency}
 _ONLY_A_LEADER_ANSWERS: Final = (Consistency.LINEARIZABLE, Consistency.LEASE)
 
 
@@ -35,19 +58,11 @@ class Freshness(NamedTuple):
 
 def freshness(request: Request) -> Freshness:
     """Out of the query; the bounds go with ``consistency=stale`` only, the others meet any."""
-    raw_level = request.parameters.get(CONSISTENCY, Consistency.LINEARIZABLE.value.encode())
-    level = _LEVELS.get(raw_level)
-    if level is None:
-        raise bad_request(f"consistency is one of {', '.join(level.value for level in Consistency)}")
-    min_index = request.parameters.get(MIN_INDEX)
-    staleness = request.parameters.get(MAX_STALENESS_MS)
-    if level is not Consistency.STALE and (min_index is not None or staleness is not None):
+    level = Consistency(CONSISTENCY.of(request))
+    min_index, max_staleness_ms = MIN_INDEX.of(request), MAX_STALENESS_MS.of(request)
+    if level is not Consistency.STALE and (min_index is not None or max_staleness_ms is not None):
         raise bad_request("min_index and max_staleness_ms go with consistency=stale")
-    return Freshness(
-        level,
-        0 if min_index is None else number(min_index, name="min_index"),
-        None if staleness is None else number(staleness, name="max_staleness_ms"),
-    )
+    return Freshness(level, min_index or 0, max_staleness_ms)
 
 
 def get(context: Context, request: Request, raw_key: bytes) -> Decision:
@@ -80,9 +95,30 @@ def _read(context: Context, request: Request, outcome: ReadOutcome, *, known_rev
         case Refused():
             return refused(context, request, outcome)
         case TooStale():
-            return problem(Code.TOO_STALE, "this node has not got as far as the bounds demand")
+            return _too_stale(context, outcome)
         case ReadTimedOut():
             return problem(Code.READ_TIMEOUT, "no majority confirmed the read in time; ask again")
+
+
+def _too_stale(context: Context, outcome: TooStale) -> Response:
+    """What was asked, and what this node has: whoever asks another node, or later, knows by how much."""
+    if outcome.applied_index < outcome.min_index:
+        short = f"log index {outcome.min_index} was asked, {outcome.applied_index} is applied here"
+    else:
+        age = "of unknown age" if outcome.staleness_ms is None else f"{outcome.staleness_ms} ms old"
+        short = f"at most {outcome.max_staleness_ms} ms of age were asked, this node's state is {age}"
+    return problem(
+        Code.TOO_STALE,
+        f"{short}; ask again soon, or another node",
+        headers=retry_after(context),
+        extra={
+            "min_index": outcome.min_index,
+            "max_staleness_ms": outcome.max_staleness_ms,
+            "applied_index": outcome.applied_index,
+            "staleness_ms": outcome.staleness_ms,
+            "retry_after_ms": context.settings.retry_after_ms,
+        },
+    )
 
 
 def _found(answer: Any, *, known_revision: int | None) -> Response:
@@ -105,3 +141,39 @@ def _provenance(outcome: Answered) -> Headers:
     if outcome.consistency is Consistency.STALE and outcome.staleness_ms is not None:
         return (*headers, ("Raftkv-Staleness-Ms", str(outcome.staleness_ms)))
     return headers
+
+
+PROVENANCE: Final = (
+    Field(
+        "Raftkv-Consistency",
+        {"type": "string", "enum": [level.value for level in Consistency]},
+        "What was really used.",
+    ),
+    Field("Raftkv-Staleness-Ms", NUMBER, "Of a stale read, where it is known: at most this old.", always=False),
+    APPLIED_INDEX,
+)
+"""What an answer to a read says of itself."""
+GET: Final = Action(
+    get,
+    "Reads a key.",
+    (
+        Answer(
+            200,
+            "The value as it was put.",
+            content_types=(OCTETS,),
+            fields=(
+                ETAG,
+                Field("Raftkv-Create-Revision", NUMBER, "The revision at which the key was created."),
+                Field("Raftkv-Version", NUMBER, "How often the key was put since then."),
+                *PROVENANCE,
+            ),
+        ),
+        Answer(
+            304, "The key still has the revision that the client named.", content_types=(), fields=(ETAG, *PROVENANCE)
+        ),
+    ),
+    (*READS, Code.KEY_NOT_FOUND),
+    parameters=READ_PARAMETERS,
+    conditions=Conditions.READ,
+    numbering=Numbering.IGNORED,
+)

@@ -10,12 +10,13 @@ differently would store one client's key under another's name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from raftkv.api.problems import RequestRefused, bad_request
+from raftkv.api.settings import ApiSettings
 from raftkv.http.heads import HEAD_BYTES_MAX, TARGET_BYTES_MAX
 from raftkv.kv.commands import ABSENT, ANY, KEY_BYTES_MAX, NUMBER_MAX, PRESENT, SESSION_BYTES, Expect, Numbered
 from raftkv.problems import Code
@@ -48,8 +49,11 @@ _NOT_IN_A_TARGET: Final = re.compile(rb"[^\x21\x22\x24-\x7e]")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-_REVISION_TAG: Final = re.compile(rb'"([1-9][0-9]{0,18})"')
-_SESSION_ID: Final = re.compile(rb"[0-9a-f]{%d}" % (2 * SESSION_BYTES))
+REVISION_TAG: Final = '"[1-9][0-9]{0,17}"'
+"""A revision as a strong tag: an ETag of ours, and what conditions take."""
+SESSION_ID: Final = f"[0-9a-f]{{{2 * SESSION_BYTES}}}"
+_REVISION_TAG: Final = re.compile(REVISION_TAG.encode())
+_SESSION_ID: Final = re.compile(SESSION_ID.encode())
 _REQUEST_LINE_BYTES: Final = len(" ") + len(" HTTP/1.1\r\n")
 _FIELD_BYTES: Final = len(": ") + len("\r\n")
 
@@ -64,6 +68,23 @@ class Head(NamedTuple):
     http_version: tuple[int, int] = (1, 1)
 
 
+class Body(NamedTuple):
+    """What an action takes as a body."""
+
+    content_types: tuple[str, ...]
+    schema: dict[str, Any]
+    """Of a structured body; the names of its properties are the fields that are known. Empty: raw bytes."""
+    bytes_max: Callable[[ApiSettings], int]
+    description: str
+    empty_needs_no_type: bool = True
+    """An empty body may come without a Content-Type."""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields that a structured body may have."""
+        return frozenset(self.schema["properties"])
+
+
 @dataclass(slots=True)
 class Request:
     """A head that keeps the rules that hold for every route."""
@@ -75,8 +96,10 @@ class Request:
     """As it came, without the ``?``; None: there was none."""
     headers: dict[bytes, bytes]
     """Those that this API heeds, by lower-case name; repeated ones joined by commas (RFC 9110 section 5.3)."""
-    parameters: dict[bytes, bytes] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
     """The query, decoded; filled once the route is known."""
+    body: Body | None = None
+    """What the action takes as a body; filled once the route is known. None: it takes none."""
 
     @property
     def path_and_query(self) -> bytes:
@@ -176,32 +199,16 @@ def key_of(raw: bytes) -> bytes:
     return key
 
 
-def query_parameters(query: bytes | None, *, known: frozenset[bytes]) -> dict[bytes, bytes]:
-    """The query by name; an unknown, repeated or empty name is refused. ``+`` is a space."""
-    found: dict[bytes, bytes] = {}
-    if not query:
-        return found
-    for piece in query.split(b"&"):
-        raw_name, _, raw_value = piece.replace(b"+", b" ").partition(b"=")
-        name = percent_decoded(raw_name)
-        if name not in known:
-            raise bad_request(f"unknown query parameter {shown(name)}")
-        if name in found:
-            raise bad_request(f"query parameter {shown(name)} is given twice")
-        found[name] = percent_decoded(raw_value)
-    return found
-
-
 def shown(raw: bytes) -> str:
     """Foreign bytes, safe and short enough for a message."""
     return ascii(raw[:64].decode("latin-1"))
 
 
-def number(raw: bytes, *, name: str, least: int = 0) -> int:
+def number(raw: bytes, *, name: str, least: int = 0, most: int = NUMBER_MAX) -> int:
     """A decimal number without sign, leading zero or foreign digit; otherwise RequestRefused."""
-    if _NUMBER.fullmatch(raw) and least <= int(raw) <= NUMBER_MAX:
+    if _NUMBER.fullmatch(raw) and least <= int(raw) <= most:
         return int(raw)
-    raise bad_request(f"{name} is a number between {least} and {NUMBER_MAX}, not {shown(raw)}")
+    raise bad_request(f"{name} is a number between {least} and {most}, not {shown(raw)}")
 
 
 def refuse_conditions(request: Request) -> None:
@@ -233,10 +240,9 @@ def read_condition(request: Request) -> int | None:
 
 
 def _revision(tag: bytes, *, header: str) -> int:
-    found = _REVISION_TAG.fullmatch(tag)
-    if found is None or int(found[1]) > NUMBER_MAX:
+    if not _REVISION_TAG.fullmatch(tag):
         raise bad_request(f'{header} takes one strong tag, "<revision>" with its quotes, not {shown(tag)}')
-    return int(found[1])
+    return int(tag[1:-1])
 
 
 def numbering(request: Request) -> Numbered | None:

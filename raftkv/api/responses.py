@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 JSON: Final = "application/json"
+MSGPACK: Final = "application/msgpack"
 OCTETS: Final = "application/octet-stream"
 PROBLEM: Final = "application/problem+json"
 

@@ -9,74 +9,49 @@ Told: heads from a front. Tells: at once an answer, or what is still needed for 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from functools import cache
+from typing import Final
 
-from raftkv.api import admin, keys, reads, sessions, status
+from raftkv.api import admin, keys, openapi, reads, sessions, status
+from raftkv.api.actions import Conditions, Numbering, Route, reading
 from raftkv.api.exchange import Context, Decision, pending_without_body
+from raftkv.api.parameters import read_query
 from raftkv.api.problems import RequestRefused, refused_response
 from raftkv.api.requests import (
     Head,
     Request,
-    query_parameters,
     read_head,
     refuse_body,
     refuse_conditions,
     refuse_encoded_body,
+    refuse_numbering,
 )
-from raftkv.api.responses import Response, common_header_bytes, encode, without_body
+from raftkv.api.responses import Response, common_header_bytes, encode, json_bytes, without_body
 from raftkv.api.service import Service
 from raftkv.api.settings import ApiSettings
 from raftkv.problems import Code
 
-_NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()
-
-
-class Action(NamedTuple):
-    """What one method does on a route."""
-
-    decide: Callable[[Context, Request, bytes], Decision]
-    """Told the part of the path that the route left open, as it came."""
-    parameters: frozenset[bytes] = _NO_PARAMETERS
-    """The query parameters that it knows."""
-    takes_body: bool = False
-
-
-class Route(NamedTuple):
-    """Paths and what can be done there."""
-
-    pattern: re.Pattern[bytes]
-    """Matched against the whole raw path; its one group, if any, is what it leaves open."""
-    actions: dict[str, Action]
-    takes_conditions: bool = False
-
-
-def _reading(decide: Callable[[Context, Request, bytes], Decision]) -> dict[str, Action]:
-    return {"GET": Action(decide), "HEAD": Action(decide)}
-
-
 ROUTES: Final = (
     Route(
-        re.compile(rb"/v1/kv/(.*)"),
-        {
-            "GET": Action(reads.get, reads.READ_PARAMETERS),
-            "HEAD": Action(reads.get, reads.READ_PARAMETERS),
-            "PUT": Action(keys.put, takes_body=True),
-            "DELETE": Action(keys.delete),
-        },
-        takes_conditions=True,
+        "/v1/kv/{key}",
+        {"GET": reads.GET, "HEAD": reads.GET, "PUT": keys.PUT, "DELETE": keys.DELETE},
+        keys.KEY,
     ),
-    Route(re.compile(rb"/v1/sessions"), {"POST": Action(sessions.open_session, takes_body=True)}),
-    Route(re.compile(rb"/v1/sessions/([^/]+)"), {"DELETE": Action(sessions.close_session)}),
-    Route(re.compile(rb"/v1/sessions/([^/]+)/keepalive"), {"POST": Action(sessions.keep_alive, takes_body=True)}),
-    Route(re.compile(rb"/v1/status"), _reading(status.status)),
-    Route(re.compile(rb"/v1/cluster"), _reading(status.cluster)),
-    Route(re.compile(rb"/v1/admin/leader"), {"POST": Action(admin.transfer_leadership, takes_body=True)}),
-    Route(re.compile(rb"/healthz"), _reading(status.healthz)),
-    Route(re.compile(rb"/readyz"), _reading(status.readyz)),
-    Route(re.compile(rb"/metrics"), _reading(status.metrics)),
+    Route("/v1/sessions", {"POST": sessions.OPEN}),
+    Route("/v1/sessions/{session}", {"DELETE": sessions.CLOSE}, sessions.ID),
+    Route("/v1/sessions/{session}/keepalive", {"POST": sessions.KEEP_ALIVE}, sessions.ID),
+    Route("/v1/status", reading(status.STATUS)),
+    Route("/v1/cluster", reading(status.CLUSTER)),
+    Route("/v1/admin/leader", {"POST": admin.TRANSFER}),
+    Route("/v1/openapi.json", reading(openapi.DOCUMENT)),
+    Route("/healthz", reading(status.HEALTHZ)),
+    Route("/readyz", reading(status.READYZ)),
+    Route("/metrics", reading(status.METRICS)),
 )
+"""Every route of the API. A new one is a line here; what it takes and answers stands beside its code."""
+
+_MATCHERS: Final = tuple((route.matcher(), route) for route in ROUTES)
 
 
 class Api:
@@ -84,7 +59,9 @@ class Api:
 
     def __init__(self, service: Service, *, node_id: str, settings: ApiSettings, metrics: Callable[[], bytes]) -> None:
         self.settings = settings
-        self._context = Context(service, settings, node_id, metrics)
+        self._context = Context(
+            service, settings, node_id, metrics, cache(lambda: json_bytes(openapi.render(ROUTES, settings)))
+        )
         self._common_header_bytes = common_header_bytes(node_id)
 
     def begin(self, head: Head) -> Decision:
@@ -107,18 +84,21 @@ class Api:
         if action is None:
             allowed = ", ".join(route.actions)
             raise RequestRefused(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed}", (("Allow", allowed),))
-        request.parameters = query_parameters(request.query, known=action.parameters)
-        if not route.takes_conditions:
+        request.parameters = read_query(request.query, action.parameters)
+        request.body = action.body
+        if action.conditions is Conditions.NONE:
             refuse_conditions(request)
-        if not action.takes_body:
+        if action.numbering is Numbering.REFUSED:
+            refuse_numbering(request)
+        if action.body is None:
             refuse_body(request)
         refuse_encoded_body(request)
         return action.decide(self._context, request, rest)
 
 
 def _route_of(path: bytes) -> tuple[Route, bytes]:
-    for route in ROUTES:
-        found = route.pattern.fullmatch(path)
+    for matcher, route in _MATCHERS:
+        found = matcher.fullmatch(path)
         if found is not None:
-            return route, found[1] if route.pattern.groups else b""
+            return route, found[1] if matcher.groups else b""
     raise RequestRefused(Code.NOT_FOUND, "there is no such route")

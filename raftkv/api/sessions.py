@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from raftkv.api.actions import APPLIED_INDEX, WRITES, Action, Answer, Opening
+from raftkv.api.bodies import structured
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, written
 from raftkv.api.posts import post
 from raftkv.api.problems import bad_request
-from raftkv.api.requests import Request, refuse_numbering, session_of
+from raftkv.api.requests import Request, session_of
 from raftkv.api.responses import Respond, Response, json_response
+from raftkv.api.schemas import SESSION, structure
 from raftkv.kv.answers import SessionAlive, SessionClosed, SessionOpened
 from raftkv.kv.commands import (
     TTL_MS_DEFAULT,
@@ -26,9 +29,10 @@ from raftkv.kv.commands import (
     encode,
 )
 from raftkv.outcomes import WriteOutcome
+from raftkv.problems import Code
 
-_OPEN_FIELDS: Final = frozenset({"ttl_ms"})
-_NO_FIELDS: Final[frozenset[str]] = frozenset()
+_TTL: Final = {"type": "integer", "minimum": TTL_MS_MIN, "maximum": TTL_MS_MAX, "default": TTL_MS_DEFAULT}
+_ALIVE: Final = structure({"session": SESSION, "ttl_ms": _TTL})
 
 
 def open_session(context: Context, request: Request, _: bytes) -> Decision:
@@ -37,19 +41,18 @@ def open_session(context: Context, request: Request, _: bytes) -> Decision:
     def command(fields: dict[str, Any]) -> Command:
         return OpenSession(context.service.new_session_id(), _ttl_ms(fields.get("ttl_ms", TTL_MS_DEFAULT)))
 
-    return _session_post(context, request, known=_OPEN_FIELDS, command=command)
+    return _session_post(context, request, command)
 
 
 def keep_alive(context: Context, request: Request, raw_session: bytes) -> Decision:
     """The session lives for another whole time to live."""
     session = session_of(raw_session)
-    return _session_post(context, request, known=_NO_FIELDS, command=lambda _: KeepAlive(session))
+    return _session_post(context, request, lambda _: KeepAlive(session))
 
 
 def close_session(context: Context, request: Request, raw_session: bytes) -> Decision:
     """The session and its stored answers are gone."""
     session = session_of(raw_session)
-    refuse_numbering(request)
     away = away_from_leader(context, request)
     if away is not None:
         return away
@@ -60,13 +63,11 @@ def close_session(context: Context, request: Request, raw_session: bytes) -> Dec
     return Pending(0, act)
 
 
-def _session_post(
-    context: Context, request: Request, *, known: frozenset[str], command: Callable[[dict[str, Any]], Command]
-) -> Decision:
+def _session_post(context: Context, request: Request, command: Callable[[dict[str, Any]], Command]) -> Decision:
     def act(fields: dict[str, Any], respond: Respond) -> None:
         _submit(context, request, command(fields), respond)
 
-    return post(context, request, known=known, empty_needs_no_type=True, act=act)
+    return post(context, request, act)
 
 
 def _submit(context: Context, request: Request, command: Command, respond: Respond) -> None:
@@ -89,3 +90,33 @@ def _session_answer(answer: Any) -> Response:
         return json_response(200, {"session": session})
     fields = {"session": session, "ttl_ms": answer.ttl_ms}
     return json_response(201 if type(answer) is SessionOpened else 200, fields)
+
+
+ID: Final = Opening("session", rb"[^/]+", SESSION, "The session's id.")
+OPEN: Final = Action(
+    open_session,
+    "Opens a session, whose writes are executed at most once.",
+    (Answer(201, "The session exists.", _ALIVE, fields=(APPLIED_INDEX,)),),
+    WRITES,
+    body=structured({"ttl_ms": _TTL}, "How long the session lives after its last write or keepalive."),
+)
+KEEP_ALIVE: Final = Action(
+    keep_alive,
+    "Keeps a session alive.",
+    (Answer(200, "The session lives for another whole time to live.", _ALIVE, fields=(APPLIED_INDEX,)),),
+    (*WRITES, Code.SESSION_EXPIRED),
+    body=structured({}, "An empty object, or nothing."),
+)
+CLOSE: Final = Action(
+    close_session,
+    "Ends a session.",
+    (
+        Answer(
+            200,
+            "The session and its stored answers are gone.",
+            structure({"session": SESSION}),
+            fields=(APPLIED_INDEX,),
+        ),
+    ),
+    (*WRITES, Code.SESSION_EXPIRED),
+)

@@ -5,12 +5,15 @@ Told: the replica's status. Tells: it, never redirected. May never know: what ot
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
+from raftkv.api.actions import Action, Answer, Numbering
 from raftkv.api.exchange import Context, Decision, retry_after
 from raftkv.api.problems import problem
 from raftkv.api.requests import Request
 from raftkv.api.responses import Response, json_response
+from raftkv.api.schemas import BOOLEAN, NUMBER, TEXT, list_of, nullable, reference, structure
 from raftkv.api.service import MemberStatus, Unready
 from raftkv.problems import Code
 
@@ -59,8 +62,8 @@ def cluster(context: Context, _request: Request, _rest: bytes) -> Decision:
             "cluster_id": _hex(now.cluster_id),
             "term": now.term,
             "leader_id": now.leader_id,
-            "voters": [_member(voter) for voter in now.voters],
-            "learners": [_member(learner) for learner in now.learners],
+            "voters": [member_fields(voter) for voter in now.voters],
+            "learners": [member_fields(learner) for learner in now.learners],
             "change": None,
         },
     )
@@ -95,7 +98,8 @@ def metrics(context: Context, _request: Request, _rest: bytes) -> Decision:
     return Response(200, METRICS_TYPE, context.metrics())
 
 
-def _member(member: MemberStatus) -> dict[str, Any]:
+def member_fields(member: MemberStatus) -> dict[str, Any]:
+    """A member as it is shown."""
     return {
         "id": member.id,
         "url": member.url,
@@ -106,3 +110,69 @@ def _member(member: MemberStatus) -> dict[str, Any]:
 
 def _hex(raw: bytes | None) -> str | None:
     return None if raw is None else raw.hex()
+
+
+def _about_this_node(
+    decide: Callable[[Context, Request, bytes], Decision], summary: str, answer: Answer, *codes: Code
+) -> Action:
+    return Action(decide, summary, (answer,), codes, numbering=Numbering.IGNORED)
+
+
+_HEX: Final = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+STATUS: Final = _about_this_node(
+    status,
+    "This node as it is now.",
+    Answer(
+        200,
+        "What it knows of itself; what it cannot know is null.",
+        structure(
+            {
+                "id": TEXT,
+                "cluster_id": nullable(_HEX),
+                "role": {"type": "string", "enum": ["leader", "follower", "candidate", "learner"]},
+                "term": NUMBER,
+                "leader_id": nullable(TEXT),
+                "leader_url": nullable(TEXT),
+                "commit_index": NUMBER,
+                "applied_index": NUMBER,
+                "last_index": NUMBER,
+                "snapshot_index": NUMBER,
+                "log_bytes": nullable(NUMBER),
+                "revision": nullable(NUMBER),
+                "state_hash": nullable(_HEX),
+                "version": TEXT,
+                "uptime_ms": NUMBER,
+            }
+        ),
+    ),
+)
+CLUSTER: Final = _about_this_node(
+    cluster,
+    "The members as this node knows them.",
+    Answer(
+        200,
+        "What only the leader knows is null elsewhere.",
+        structure(
+            {
+                "cluster_id": nullable(_HEX),
+                "term": NUMBER,
+                "leader_id": nullable(TEXT),
+                "voters": list_of(reference("Member")),
+                "learners": list_of(reference("Member")),
+                "change": {"type": ["object", "null"], "description": "The change of members that is running."},
+            }
+        ),
+    ),
+)
+HEALTHZ: Final = _about_this_node(
+    healthz, "Whether the node is alive.", Answer(200, "It is.", structure({"alive": BOOLEAN}))
+)
+READYZ: Final = _about_this_node(
+    readyz,
+    "Whether the node should get traffic.",
+    Answer(200, "It has a leader and has caught up.", structure({"ready": BOOLEAN})),
+    *_UNREADY_CODES.values(),
+)
+METRICS: Final = _about_this_node(
+    metrics, "For Prometheus.", Answer(200, "Its text format.", content_types=(METRICS_TYPE,))
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.api.requests import query_parameters
+from raftkv.api.parameters import Octets, Parameter, read_query
 from raftkv.kv.queries import Get
 from raftkv.outcomes import Answered, Consistency, ReadTimedOut, Refused, TooStale, Why
 from tests.api.fronts import Client
@@ -93,7 +93,7 @@ def test_a_stale_read_of_unknown_age_does_not_invent_one(client: Client) -> None
 @pytest.mark.parametrize(
     ("outcome", "status", "code"),
     [
-        (TooStale(), 503, "too_stale"),
+        (TooStale(5, None, 9), 503, "too_stale"),
         (ReadTimedOut(), 504, "read_timeout"),
         (Refused(Why.NOT_LEADER, FOLLOWS), 307, "not_leader"),
         (Refused(Why.NOT_LEADER, LEADERLESS), 503, "no_leader"),
@@ -110,8 +110,26 @@ def test_what_becomes_of_a_read(client: Client, outcome: object, status: int, co
 
 
 def test_a_plus_in_a_query_is_a_space() -> None:
-    assert query_parameters(b"a=x+y%2Bz&b", known=frozenset({b"a", b"b"})) == {b"a": b"x y+z", b"b": b""}
+    known = [Parameter(name, Octets(0, 9), b"", "") for name in ("a", "b")]
+    assert read_query(b"a=x+y%2Bz&b", known) == {"a": b"x y+z", "b": b""}
 
 
 def test_reads_ignore_sessions(client: Client) -> None:
     assert client.get("a", headers={"Raftkv-Session": "nonsense", "Raftkv-Sequence": "-1"}).status == 404
+
+
+@pytest.mark.parametrize(
+    ("outcome", "says"),
+    [
+        (TooStale(5, 17, 9), "log index 9 was asked, 5 is applied here"),
+        (TooStale(9, 17, 9, 10), "at most 10 ms of age were asked, this node's state is 17 ms old"),
+        (TooStale(9, None, 0, 10), "at most 10 ms of age were asked, this node's state is of unknown age"),
+    ],
+)
+def test_a_node_that_is_too_far_behind_says_by_how_much(client: Client, outcome: TooStale, says: str) -> None:
+    client.service.forced_reads.append(outcome)
+    answer = client.get("a", "?consistency=stale&min_index=9")
+    assert (answer.status, answer["Retry-After"], answer.json["retry_after_ms"]) == (503, "1", 300)
+    assert says in answer.json["detail"]
+    shown = ("min_index", "max_staleness_ms", "applied_index", "staleness_ms")
+    assert {name: answer.json[name] for name in shown} == {name: getattr(outcome, name) for name in shown}

@@ -83,12 +83,24 @@ def test_no_other_path_is_a_route(client: Client, path: str, method: str) -> Non
     assert client.service.submitted == []
 
 
-@pytest.mark.parametrize(
-    ("path", "allowed"),
-    [("/v1/kv/a", "GET, HEAD, PUT, DELETE"), ("/v1/sessions", "POST"), (f"/v1/sessions/{1:032x}", "DELETE"),
-     (f"/v1/sessions/{1:032x}/keepalive", "POST"), ("/v1/status", "GET, HEAD"), ("/v1/cluster", "GET, HEAD"),
-     ("/v1/admin/leader", "POST"), ("/healthz", "GET, HEAD"), ("/readyz", "GET, HEAD"), ("/metrics", "GET, HEAD")],
-)  # fmt: skip
+SESSION = f"/v1/sessions/{1:032x}"
+ALLOWED = {
+    "/v1/kv/{key}": ("/v1/kv/a", "GET, HEAD, PUT, DELETE"),
+    "/v1/sessions": ("/v1/sessions", "POST"),
+    "/v1/sessions/{session}": (SESSION, "DELETE"),
+    "/v1/sessions/{session}/keepalive": (SESSION + "/keepalive", "POST"),
+    "/v1/status": ("/v1/status", "GET, HEAD"),
+    "/v1/cluster": ("/v1/cluster", "GET, HEAD"),
+    "/v1/admin/leader": ("/v1/admin/leader", "POST"),
+    "/v1/openapi.json": ("/v1/openapi.json", "GET, HEAD"),
+    "/healthz": ("/healthz", "GET, HEAD"),
+    "/readyz": ("/readyz", "GET, HEAD"),
+    "/metrics": ("/metrics", "GET, HEAD"),
+}
+"""Each route, a path that it serves, and its methods."""
+
+
+@pytest.mark.parametrize(("path", "allowed"), ALLOWED.values(), ids=ALLOWED)
 def test_other_methods_are_refused_with_those_there_are(client: Client, path: str, allowed: str) -> None:
     for method in ("GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", "OPTIONS", "TRACE", "MERGE"):
         if method in allowed.split(", "):
@@ -100,7 +112,9 @@ def test_other_methods_are_refused_with_those_there_are(client: Client, path: st
 
 
 def test_every_route_is_in_that_list() -> None:
-    assert len(ROUTES) == 10
+    assert {route.path: ", ".join(route.actions) for route in ROUTES} == {
+        path: allowed for path, (_, allowed) in ALLOWED.items()
+    }
 
 
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/sessions", "/healthz", "/metrics", "/v1/admin/leader"])
