@@ -40,7 +40,11 @@ SESSIONS_MAX: Final = 100_000
 ANSWERS_MAX: Final = 1_024
 """Unacknowledged numbers of one session."""
 ANSWERS_BYTES_MAX: Final = 1024 * 1024
-"""Stored answers of one session; once they have reached it, nothing more is executed for it."""
+"""Stored answers of one session; once they have reached it, nothing more is executed for it.
+
+How large an answer is shows only once it is there, so the one that reaches the bound may exceed it: by what one
+transaction can read, 2 MiB of keys and values with at most 0.5 MiB of revisions around them.
+"""
 EXPIRED_PER_COMMAND_MAX: Final = 1_000
 """Sessions removed before one command, so that no apply stalls the cluster. A session that has run out is
 none, removed or not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftkv.kv.answers import Answer
+from raftkv.kv.answers import Answer, TxnDone
 from raftkv.kv.commands import Command, Numbered, encode
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Get
@@ -40,3 +40,14 @@ class Store:
     @property
     def hash(self) -> int:
         return self.machine.state_hash()
+
+
+def done(answer: Answer) -> TxnDone:
+    """The transaction was executed."""
+    assert isinstance(answer, TxnDone), answer
+    return answer
+
+
+def typed(answer: object) -> object:
+    """Tuples of different kinds compare equal; with their types they do not."""
+    return type(answer), [typed(field) for field in answer] if isinstance(answer, tuple | list) else answer

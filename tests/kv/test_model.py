@@ -40,7 +40,7 @@ from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Get, Page, Range, Revision
 from raftkv.state_machine import LogEntry
 from tests.kv.model import NaiveStore
-from tests.kv.store import Store
+from tests.kv.store import Store, typed
 
 Step = tuple[tuple[Command, Numbered | None], int, bool]
 """What is applied, the time since the step before, and whether the machine is restored from a snapshot after it."""
@@ -131,12 +131,6 @@ def assert_same_state(store: Store, model: NaiveStore) -> None:
     assert store.machine.query(Revision()) == model.revision
     due_ms = min((session.last_seen_ms + session.ttl_ms for session in model.sessions.values()), default=None)
     assert store.machine.tick_due_ms() == due_ms
-
-
-def typed(answer: object) -> object:
-    """Tuples of different kinds compare equal; with their types they do not."""
-    inner = [typed(field) for field in answer] if isinstance(answer, tuple | list) else answer
-    return type(answer), inner
 
 
 def tell(story: list[Step]) -> list[Answer]:

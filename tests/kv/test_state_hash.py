@@ -13,8 +13,22 @@ from hypothesis import strategies as st
 
 from raftkv.errors import SnapshotError
 from raftkv.kv import answers
-from raftkv.kv.commands import Delete, Numbered, OpenSession, Put, Tick
+from raftkv.kv.commands import (
+    Compare,
+    Delete,
+    DeleteRange,
+    Numbered,
+    Op,
+    OpenSession,
+    Put,
+    ReadKey,
+    ReadRange,
+    Target,
+    Tick,
+    Txn,
+)
 from raftkv.kv.machine import KeyValueMachine
+from raftkv.kv.queries import Range
 from raftkv.state_machine import LogEntry
 from tests.kv.store import Store
 
@@ -31,9 +45,24 @@ def busy_store() -> Store:
     return store
 
 
+def busier_store() -> Store:
+    """With everything that touches several keys, answers stored too."""
+    store = busy_store()
+    compare = Compare(b"key1", Target.VALUE, Op.GREATER, b"value")
+    reads = (ReadKey(b"key1"), ReadRange(b"", None, 9), ReadRange(b"", None, 2, reverse=True, keys_only=True))
+    puts = tuple(Put(b"new%d" % number, b"v") for number in range(9, 0, -1))
+    store.apply(
+        Txn((compare,), (*puts, *reads, Delete(b"key2"), DeleteRange(b"key4", b"key6", 1)), ()), Numbered(ID, 41)
+    )
+    store.apply(Txn((compare,), (), (Delete(b"key1"),)), Numbered(ID, 42))
+    store.apply(DeleteRange(b"new3", b"new7", 2), Numbered(ID, 43))
+    store.apply(DeleteRange(b"new8", None))
+    return store
+
+
 STORY = """
-from tests.kv.test_state_hash import busy_store
-store = busy_store()
+from tests.kv.test_state_hash import busier_store
+store = busier_store()
 print(store.hash, store.machine.snapshot().hex())
 """
 
@@ -44,7 +73,7 @@ def test_every_process_finds_the_same_hash():
     for seed, locale in (("0", "C"), ("1", "C.UTF-8"), ("4242", "tr_TR.UTF-8")):
         environment = os.environ | {"PYTHONHASHSEED": seed, "LC_ALL": locale, "PYTHONPATH": os.pathsep.join(sys.path)}
         told.add(subprocess.run([sys.executable, "-c", STORY], env=environment, check=True, capture_output=True).stdout)
-    here = busy_store()
+    here = busier_store()
     assert told == {f"{here.hash} {here.machine.snapshot().hex()}\n".encode()}
 
 
@@ -52,6 +81,7 @@ def test_the_hash_is_part_of_the_format():
     """A change of this number is a change of format: nodes of two versions would halt over it."""
     assert Store().hash == 165591259939033158456811725610772606931
     assert busy_store().hash == 295067968827883149559663135273520869679
+    assert busier_store().hash == 197721267463714854324135479771377839220
 
 
 DIFFERENCES = {
@@ -60,6 +90,9 @@ DIFFERENCES = {
     "a session more": lambda store: store.apply(OpenSession(b"x" * 16)),
     "a later sign of life": lambda store: store.apply(OpenSession(ID), at_ms=7),
     "the time": lambda store: store.apply(Tick(), at_ms=7),
+    "a range less": lambda store: store.apply(DeleteRange(b"key1", b"key2")),
+    "a transaction's puts": lambda store: store.apply(Txn((), (Put(b"key1", b"value36"), Put(b"key2", b"")), ())),
+    "a stored answer of a transaction": lambda store: store.apply(Txn((), (), ()), Numbered(ID, 41)),
     "a stored answer": lambda store: store.apply(Delete(b"none"), Numbered(ID, 41)),
     "an acknowledgement": lambda store: store.apply(Put(b"key4", b"value39"), Numbered(ID, 39, 37)),
 }
@@ -111,6 +144,17 @@ def test_a_snapshot_brings_everything_over():
     )
 
 
+def test_a_snapshot_brings_the_answers_of_transactions_over():
+    """faults 47; and the order of the keys."""
+    store = busier_store()
+    before, snapshot, page = store.hash, store.machine.snapshot(), store.machine.query(Range(b"", None, 99, 9_999))
+    store.restart_from_snapshot()
+    assert (store.hash, store.machine.snapshot()) == (before, snapshot)
+    assert store.machine.query(Range(b"", None, 99, 9_999)) == page
+    again = store.apply(DeleteRange(b"new3", b"new7", 2), Numbered(ID, 43))
+    assert again == answers.Repeated(answers.DeleteRangeDone(2, more=True, revision=42), index=45)
+
+
 def test_restoring_replaces_what_was_there():
     store = busy_store()
     store.machine.restore(KeyValueMachine().snapshot())
@@ -150,7 +194,31 @@ def test_what_is_no_snapshot_is_refused(packed):
         KeyValueMachine().restore(packed)
 
 
-@pytest.mark.parametrize("packed", [b"", b"\xc1", msgpack.packb([9, 1, 1]), msgpack.packb([1]), msgpack.packb(7)])
+NOT_ANSWERS = [
+    b"",
+    b"\xc1",
+    *map(
+        msgpack.packb,
+        [
+            [9, 1, 1],
+            [1],
+            7,
+            [[1], 1],
+            [4, 1],
+            [5, True, None, 1],
+            [5, True, [7], 1],
+            [5, True, [[]], 1],
+            [5, True, [[7, 1]], 1],
+            [5, True, [[8, b"k", 5]], 1],
+            [5, True, [[8, b"k", [1, 2]]], 1],
+            [5, True, [[9, [[b"k"]], False, False]], 1],
+            [5, True, [[9, [[b"k", [1]]], False, False]], 1],
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("packed", NOT_ANSWERS)
 def test_what_is_no_stored_answer_is_refused(packed):
     with pytest.raises(SnapshotError):
         answers.unpack(packed)
