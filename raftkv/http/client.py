@@ -90,8 +90,11 @@ class ClientProtocol(asyncio.Protocol):
             and len(self._waiting) < self._limits.outstanding_max
         )
 
-    def post(self, target: bytes, body: bytes, context: Any) -> None:
-        """Sends it; ``context`` comes back with the answer, or with the failure. Only while ``has_room``."""
+    def post(self, target: bytes, body: bytes, context: Any, fields: bytes = b"") -> None:
+        """Sends it; ``context`` comes back with the answer, or with the failure. Only while ``has_room``.
+
+        ``fields`` are further header lines, each ended by CRLF.
+        """
         transport = self._transport
         assert self.has_room, "ask has_room first"
         assert transport is not None
@@ -99,7 +102,7 @@ class ClientProtocol(asyncio.Protocol):
         if not self._waiting:
             self._deadline.set(due_s)
         self._waiting.append((due_s, context))
-        transport.writelines((b"POST %b%b%d\r\n\r\n" % (target, self._head_rest, len(body)), body))
+        transport.writelines((b"POST %b%b%d\r\n%b\r\n" % (target, self._head_rest, len(body), fields), body))
 
     def close(self, why: str) -> None:
         """Ends the connection at once; everything outstanding fails with ``why``."""
@@ -157,17 +160,24 @@ class ClientProtocol(asyncio.Protocol):
         body = b"".join(self._body)
         self._body.clear()
         self._body_bytes = 0
-        if self._why_closed or status < 200:
-            return
-        if not self._waiting:
+        if not self._why_closed and status >= 200:
+            self._answered(status, body)
+
+    def _answered(self, status: int, body: bytes) -> None:
+        """Tells it. Who lets only some answers through (by their headers) stands here."""
+        if self._waiting:
+            self._poster.on_answer(self._next_waiting(), status, body)
+        else:
             self.close("an answer that nobody asked for")
-            return
+
+    def _next_waiting(self) -> Any:
+        """The context of the oldest exchange, which waits no more; the next one's deadline counts."""
         _, context = self._waiting.popleft()
         if self._waiting:
             self._deadline.set(self._waiting[0][0])
         else:
             self._deadline.clear()
-        self._poster.on_answer(context, status, body)
+        return context
 
     def _expired(self) -> None:
         self.close(f"no answer within {self._limits.timeout_s:g} s")
