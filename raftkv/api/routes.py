@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from raftkv.api import admin, keys, openapi, reads, sessions, status
+from raftkv.api import admin, diagnostics, keys, openapi, reads, sessions, status
 from raftkv.api.actions import Conditions, Numbering, Route, reading
 from raftkv.api.exchange import Context, Decision, pending_without_body
 from raftkv.api.parameters import read_query
@@ -43,6 +43,7 @@ ROUTES: Final = (
     Route("/v1/sessions/{session}/keepalive", {"POST": sessions.KEEP_ALIVE}, sessions.ID),
     Route("/v1/status", reading(status.STATUS)),
     Route("/v1/cluster", reading(status.CLUSTER)),
+    Route("/v1/diagnostics", reading(diagnostics.DIAGNOSTICS)),
     Route("/v1/admin/leader", {"POST": admin.TRANSFER}),
     Route("/v1/openapi.json", reading(openapi.DOCUMENT)),
     Route("/healthz", reading(status.HEALTHZ)),

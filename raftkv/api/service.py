@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from raftkv.api.reports import Diagnostics
 from raftkv.outcomes import Consistency, Leadership, ReadOutcome, TransferOutcome, WriteOutcome
 
 
@@ -98,6 +99,10 @@ class Service(Protocol):
 
     def status(self) -> Status:
         """This node as it is now."""
+        ...
+
+    def diagnostics(self) -> Diagnostics:
+        """All that this node knows of its own troubles."""
         ...
 
     def transfer_leadership(self, target: str | None, done: Callable[[TransferOutcome], None]) -> None:

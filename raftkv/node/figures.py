@@ -44,7 +44,7 @@ class Histogram:
 class Summary(NamedTuple):
     """What a time's worth of values was like."""
 
-    count: int
+    values_count: int
     p50: int
     p99: int
     longest: int

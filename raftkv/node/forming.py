@@ -65,6 +65,21 @@ class Forming:
         """As it is stored."""
         return self.identity.identity.cluster_id
 
+    @property
+    def is_formed(self) -> bool:
+        """All members have been heard to have stored one cluster id."""
+        return self._formation.formed
+
+    @property
+    def waits_for(self) -> tuple[NodeId, ...]:
+        """Members that must still be heard."""
+        return tuple(self._formation.waits_for)
+
+    @property
+    def problem(self) -> str | None:
+        """What will not mend by waiting, and what to do about it; None: nothing."""
+        return self._formation.problem
+
     def others(self) -> list[tuple[NodeId, str]]:
         """The ids and URLs of whom to reach."""
         configuration = self._formation.configuration

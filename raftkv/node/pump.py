@@ -15,6 +15,7 @@ from time import monotonic_ns
 from raftkv.core.effects import Exchange
 from raftkv.core.messages import Envelope
 from raftkv.errors import RaftkvError
+from raftkv.node.figures import Histogram
 from raftkv.replica import Replica, Work
 
 
@@ -42,6 +43,10 @@ class Pump:
     def __init__(self, replica: Replica, loop: AbstractEventLoop, shell: PumpShell) -> None:
         self.turns_count = 0
         self.longest_turn_us = 0
+        self.longest_turn_since_look_us = 0
+        """The same since whoever looks at it set it to 0."""
+        self.turns_us = Histogram()
+        """How long all turns took."""
         self._replica, self._loop, self._shell = replica, loop, shell
         self._scheduled = False
         self._stopped = False
@@ -72,7 +77,12 @@ class Pump:
             self._shell.failed(error)
             return
         self.turns_count += 1
-        self.longest_turn_us = max(self.longest_turn_us, now_us() - began_us)
+        took_us = now_us() - began_us
+        self.turns_us.add(took_us)
+        if took_us > self.longest_turn_since_look_us:
+            self.longest_turn_since_look_us = took_us
+            if took_us > self.longest_turn_us:
+                self.longest_turn_us = took_us
 
     def _do(self, work: Work) -> None:
         self._shell.work(work)

@@ -21,6 +21,7 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from raftkv.api.aiohttp_front import AiohttpFront
+from raftkv.api.reports import Diagnostics
 from raftkv.api.routes import Api
 from raftkv.config import NodeConfig
 from raftkv.core import state as core_state
@@ -30,6 +31,7 @@ from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Ticket
 from raftkv.errors import Misdirected, RaftkvError
 from raftkv.http.door import Door, DoorSettings
+from raftkv.node.diagnostics import Parts, Watch, report
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.forming import Forming, FormingShell
 from raftkv.node.metrics import NodeMetrics, Reading
@@ -84,6 +86,9 @@ class RunningNode:
         self._door = Door(loop, PeerRoutes(self), self._front, DoorSettings())
         self._rng = rng
         self._peers = Peers(config.transport, rng, self._forming.introduction, self)
+        self._watch = Watch(loop)
+        self._parts = Parts(config, self._watch, self._peers, self._forming, self.service.status)
+        self.service.diagnose = self._diagnose
         self._server: asyncio.Server | None = None
         self._replica: Replica | None = None
         self._disk: DiskThread | None = None
@@ -98,12 +103,14 @@ class RunningNode:
         address = self.config.listen
         self._server = await self._loop.create_server(self._door, address.host, address.port, backlog=1024)
         self._peers.reach(self._forming.others())
+        self._watch.start(self._peers.links)
         self._forming.start()
 
     async def stop(self) -> None:
         """Leadership is handed over, what is in flight answered, everything synced and closed."""
         self.service.stopping = True
         self._forming.stop()
+        self._watch.stop()
         if self._beginning is not None:
             await asyncio.gather(self._beginning, return_exceptions=True)
         if self._replica is not None and self.service.failure is None:
@@ -184,8 +191,9 @@ class RunningNode:
         shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail)
         self._pump = Pump(replica, self._loop, shell)
         listener = DiskListener(self._persisted, self._was_read, self._room_is_short, self._fail)
-        self._disk = DiskThread(wal, self._loop, listener)
+        self._disk = DiskThread(wal, self._loop, listener, free_bytes=self._directory.free_bytes)
         self._replica = replica
+        self._parts.replica, self._parts.disk, self._parts.pump = replica, self._disk, self._pump
         self.service.replica = replica
         self.service.cluster_id = identity.cluster_id
         self.service.log_bytes = lambda: wal.log_bytes
@@ -206,11 +214,14 @@ class RunningNode:
 
     def _work(self, work: Work) -> None:
         assert self._disk is not None
+        assert self._replica is not None
         if work.persist or work.read_log:
             self._disk.submit(work.persist, work.read_log)
         for note in work.notes:
             self._metrics.events[note.event] += 1
-            _LOG.info("%s", note.text, extra={"event": note.event})
+            self._watch.note(note, self._term)
+            _LOG.info("%s", note.text, extra={"event": note.event, "fields": {"term": self._term}})
+        self._watch.turned(self._replica.raft)
         self._owner.turned()
 
     def _persisted(self, ticket: Ticket) -> None:
@@ -232,6 +243,7 @@ class RunningNode:
 
     def on_message(self, envelope: Envelope, exchange: PeerExchange) -> None:
         """A peer's request."""
+        self._watch.heard(envelope)
         if self._replica is not None:
             self._replica.receive(envelope, exchange)
             self._has_work()
@@ -246,6 +258,7 @@ class RunningNode:
 
     def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
         """Somebody says who it is."""
+        self._watch.heard_from(introduction.sender)
         self._hear(introduction)
         exchange.introduce(self._forming.introduction())
 
@@ -263,16 +276,19 @@ class RunningNode:
         if member is None:
             return
         if member.incarnation == said.incarnation:
+            self._watch.is_right(said.sender)
             self._peers.moved(said.sender, said.url)
         elif said.cluster_id not in (None, self._forming.cluster_id):
             self._complain(
-                f"the {said.sender} that says it is at {said.url} belongs to cluster {said.cluster_id.hex()}"
+                said.sender,
+                f"the {said.sender} that says it is at {said.url} belongs to cluster {said.cluster_id.hex()}",
             )
         else:
-            self._complain(f"{said.sender}'s data is gone; run raftkv member replace {said.sender}")
+            self._complain(said.sender, f"{said.sender}'s data is gone; run raftkv member replace {said.sender}")
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, about: NodeId, text: str) -> None:
         """Said once, until it is something else."""
+        self._watch.complained(about, text)
         if text != self._said:
             self._said = text
             _LOG.error("%s", text)
@@ -301,6 +317,13 @@ class RunningNode:
             exchange.refuse(status=409, code="wrong_cluster", detail=str(error))
         else:
             exchange.refuse(status=400, code="bad_request", detail=str(error))
+
+    @property
+    def _term(self) -> int:
+        return 0 if self._replica is None else self._replica.raft.term
+
+    def _diagnose(self) -> Diagnostics:
+        return report(self._parts)
 
     def _reading(self) -> Reading | None:
         if self._replica is None or self._pump is None or self._disk is None:

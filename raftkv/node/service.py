@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from raftkv import __version__
+from raftkv.api.reports import Diagnostics
 from raftkv.api.service import Health, MemberStatus, Status, Unready
 from raftkv.core.types import ClusterId, NodeId, Role
 from raftkv.kv.machine import KeyValueMachine
@@ -37,6 +38,8 @@ class NodeService:
         self.replica: Replica | None = None
         self.cluster_id: ClusterId | None = None
         self.log_bytes: Callable[[], int] | None = None
+        self.diagnose: Callable[[], Diagnostics]
+        """Set by whoever runs the node, before anybody can ask."""
         self.failure: str | None = None
         self.stopping = False
         self._node_id, self._machine = node_id, machine
@@ -131,6 +134,10 @@ class NodeService:
             ),
             health=Health(self.failure, self.unready()),
         )
+
+    def diagnostics(self) -> Diagnostics:
+        """All that this node knows of its own troubles."""
+        return self.diagnose()
 
     def _revision(self) -> int | None:
         """The store's; other machines have none."""

@@ -6,6 +6,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
+from raftkv.api.reports import (
+    Diagnostics,
+    DiskReport,
+    FormationReport,
+    LinkReport,
+    LoopReport,
+    MemberReport,
+    SettingsReport,
+)
 from raftkv.api.service import Health, MemberStatus, Status
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.outcomes import (
@@ -48,6 +57,36 @@ STATUS = Status(
     learners=(MemberStatus("n4", "http://n4.test:7404", match_index=2, last_contact_ms=9_000),),
 )
 
+DIAGNOSTICS = Diagnostics(
+    id="n1",
+    url="http://n1.test:7401",
+    version="0.1.0",
+    cluster_id="000102030405060708090a0b0c0d0e0f",
+    role="leader",
+    term=7,
+    leader_id="n1",
+    leader_age_ms=0,
+    commit_index=12,
+    applied_index=12,
+    last_index=13,
+    durable_index=13,
+    state_hash=f"{0xFEED:032x}",
+    staleness_ms=40,
+    uptime_ms=123_456,
+    wall_clock_ms=1_800_000_000_000,
+    dead_because=None,
+    unready=(),
+    disagreeing=(),
+    members=(MemberReport("n1", "http://n1.test:7401", "voter", 13, 0),),
+    links=(LinkReport("n2", "http://n2.test:7402", True, 40, 900, None, None, None, None),),
+    candidates=(),
+    disk=DiskReport(True, 3, 200, 900, 900, 0, False, 10**9, 4096),
+    leadership=(),
+    loop=LoopReport(0, (), 1500),
+    formation=FormationReport(True, (), None),
+    settings=SettingsReport(300, 100, False),
+)
+
 
 class FakeService:
     """Satisfies ``raftkv.api.service.Service``."""
@@ -56,6 +95,7 @@ class FakeService:
         self.machine = KeyValueMachine()
         self.led = LEADS
         self.now = STATUS
+        self.troubles = DIAGNOSTICS
         self.index = 0
         self.stamp_ms = 0
         self.forced_writes: deque[WriteOutcome] = deque()
@@ -105,6 +145,9 @@ class FakeService:
 
     def status(self) -> Status:
         return self.now
+
+    def diagnostics(self) -> Diagnostics:
+        return self.troubles
 
     def transfer_leadership(self, target: str | None, done: Callable[[TransferOutcome], None]) -> None:
         self.transfers.append(target)

@@ -92,6 +92,7 @@ ALLOWED = {
     "/v1/status": ("/v1/status", "GET, HEAD"),
     "/v1/cluster": ("/v1/cluster", "GET, HEAD"),
     "/v1/admin/leader": ("/v1/admin/leader", "POST"),
+    "/v1/diagnostics": ("/v1/diagnostics", "GET, HEAD"),
     "/v1/openapi.json": ("/v1/openapi.json", "GET, HEAD"),
     "/healthz": ("/healthz", "GET, HEAD"),
     "/readyz": ("/readyz", "GET, HEAD"),

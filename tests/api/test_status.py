@@ -12,7 +12,7 @@ from tests.api.conftest import METRICS
 from tests.api.fronts import Client
 from tests.api.service import FOLLOWS, LEADERLESS, STATUS
 
-ABOUT_THIS_NODE = ["/v1/status", "/v1/cluster", "/healthz", "/readyz", "/metrics"]
+ABOUT_THIS_NODE = ["/v1/status", "/v1/cluster", "/v1/diagnostics", "/healthz", "/readyz", "/metrics"]
 
 
 def test_status_shows_this_node(client: Client) -> None:

@@ -231,7 +231,7 @@ async def test_every_batch_is_measured_and_a_sync_that_hangs_can_be_seen(monkeyp
     assert disk.is_alive
     may_return.set()
     await told.until_last("persisted", 2)
-    assert disk.meter.recent_syncs_us.summary(now_us=now_us()).count == disk.meter.syncs_us.count == 1
+    assert disk.meter.recent_syncs_us.summary(now_us=now_us()).values_count == disk.meter.syncs_us.count == 1
     assert disk.meter.batch_entries.total == 2
     await asyncio.to_thread(disk.stop)
     assert disk.meter.free_bytes == 12345

@@ -25,8 +25,8 @@ def test_values_of_the_last_minute_are_summed_up_and_older_ones_forgotten() -> N
     recent.add(1_000_000, now_us=5)
     for _ in range(99):
         recent.add(3, now_us=SLOT_US)
-    assert recent.summary(now_us=SLOT_US) == Summary(count=100, p50=3, p99=3, longest=1_000_000)
-    assert recent.summary(now_us=SLOT_US * SLOTS) == Summary(count=99, p50=3, p99=3, longest=3)
+    assert recent.summary(now_us=SLOT_US) == Summary(values_count=100, p50=3, p99=3, longest=1_000_000)
+    assert recent.summary(now_us=SLOT_US * SLOTS) == Summary(values_count=99, p50=3, p99=3, longest=3)
     assert recent.summary(now_us=SLOT_US * (SLOTS + 1)) == NOTHING
 
 
@@ -48,4 +48,4 @@ def test_percentiles_are_never_too_small_and_at_most_a_quarter_too_large(seed: i
     for part, p in ((50, told.p50), (99, told.p99)):
         exact = values[-(-len(values) * part // 100) - 1]
         assert exact <= p <= exact * 1.25 + 1
-    assert (told.count, told.longest) == (len(values), values[-1])
+    assert (told.values_count, told.longest) == (len(values), values[-1])

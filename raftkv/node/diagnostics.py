@@ -1,0 +1,393 @@
+"""What a node has noticed of itself and its peers, for whoever must find out what is wrong.
+
+Told: by the node, each as it happens, the core's notes, who asks, who takes leave, the end of each turn; by its own
+timer, how late it rings. Tells: ``/v1/diagnostics`` and the metrics. Everything here is bounded and costs the hot
+path a few attribute reads a turn. It decides nothing.
+
+Ten times a second the timer rings; how late says how long the event loop stood still. Once a second it has every
+link tried that has been silent for so long: followers say nothing to each other while all is well, so that a cut
+between them would be found only by the election that needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from asyncio import AbstractEventLoop, TimerHandle
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from raftkv.api.reports import (
+    CANDIDATES_MAX,
+    CHANGES_MAX,
+    STALLS_MAX,
+    CandidateReport,
+    ChangeReport,
+    Diagnostics,
+    DiskReport,
+    FarewellReport,
+    FormationReport,
+    LinkReport,
+    LoopReport,
+    MemberReport,
+    ReasonReport,
+    RefusalReport,
+    SettingsReport,
+    StallReport,
+)
+from raftkv.api.service import Status
+from raftkv.config import NodeConfig
+from raftkv.core.effects import Note
+from raftkv.core.messages import Envelope, PreVoteRequest, RequestVote
+from raftkv.core.raft import Raft
+from raftkv.core.types import NodeId, Role
+from raftkv.node.disk import DiskThread
+from raftkv.node.figures import Histogram
+from raftkv.node.forming import Forming
+from raftkv.node.peers import Peers
+from raftkv.node.pump import Pump, now_us
+from raftkv.replica import Replica
+from raftkv.transport.link import PeerLink
+
+_LOG: Final = logging.getLogger("raftkv.node")
+LOOK_EVERY_S: Final = 0.1
+TRY_EVERY_LOOKS: Final = 10
+SILENT_S: Final = 1.0
+"""After so long without an answer a link is tried."""
+STALL_US: Final = 150_000
+"""Half of the default election timeout. A loop that stands still for longer is a danger to its office."""
+PEERS_MAX: Final = 64
+"""Of whom anything is kept; nobody has so many, but anybody may send a message."""
+PROPOSALS_MAX: Final = 4096
+"""Of which it is kept when they were made, until they are committed."""
+LEADERSHIP_EVENTS: Final = frozenset(
+    {"became_leader", "stepped_down", "follows", "stands", "transfer_began", "transfer_gave_up", "disk_stalled"}
+)
+
+
+class Change(NamedTuple):
+    """Something that befell leadership."""
+
+    event: str
+    term: int
+    at_us: int
+    text: str
+
+
+class Candidate(NamedTuple):
+    """Somebody who asked for a vote."""
+
+    id: NodeId
+    term: int
+    is_pre_vote: bool
+    at_us: int
+
+
+class Stall(NamedTuple):
+    """The event loop stood still for so long, until then."""
+
+    duration_us: int
+    at_us: int
+
+
+class Said(NamedTuple):
+    """Words, and when they were said."""
+
+    text: str
+    at_us: int
+
+
+class Watch:
+    """One node's memory of what happened to it. Belongs to the event loop."""
+
+    def __init__(self, loop: AbstractEventLoop, *, clock: Callable[[], int] = now_us) -> None:
+        self.changes: deque[Change] = deque(maxlen=CHANGES_MAX)
+        self.stalls: deque[Stall] = deque(maxlen=STALLS_MAX)
+        self.stalls_count = 0
+        self.commits_us = Histogram()
+        """How long each proposal of this leader took to be committed."""
+        self.proposal_entries = Histogram()
+        """How many entries each proposal had."""
+        self._loop, self._clock = loop, clock
+        self._candidates: dict[NodeId, Candidate] = {}
+        self._heard_us: dict[NodeId, int] = {}
+        self._farewells: dict[NodeId, Said] = {}
+        self._complaints: dict[NodeId, Said] = {}
+        self._links: Callable[[], list[tuple[PeerLink, str]]] = list
+        self._timer: TimerHandle | None = None
+        self._due_us = 0
+        self._looks = 0
+        self._proposals: deque[tuple[int, int]] = deque(maxlen=PROPOSALS_MAX)
+        """(last index, when it was made) of each that is not committed yet."""
+        self._proposed_to = 0
+        self._term = -1
+
+    # ------------------------------------------------------------------------------- what it is told
+
+    def start(self, links: Callable[[], list[tuple[PeerLink, str]]]) -> None:
+        """From now on it looks at the clock, and tries silent links."""
+        self._links = links
+        self._ring_later()
+
+    def stop(self) -> None:
+        """No timer is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def note(self, note: Note, term: int) -> None:
+        """The core said something."""
+        if note.event in LEADERSHIP_EVENTS:
+            self.changes.append(Change(note.event, term, self._clock(), note.text))
+
+    def heard(self, envelope: Envelope) -> None:
+        """A member's message came, over a connection of its own."""
+        sender, message = envelope.sender, envelope.message
+        self.heard_from(sender)
+        if isinstance(message, (PreVoteRequest, RequestVote)):
+            self._candidates.pop(sender, None)
+            if len(self._candidates) >= CANDIDATES_MAX:
+                del self._candidates[next(iter(self._candidates))]
+            is_pre_vote = isinstance(message, PreVoteRequest)
+            self._candidates[sender] = Candidate(sender, message.term, is_pre_vote, self._clock())
+
+    def heard_from(self, peer: NodeId) -> None:
+        """It asked something of us, and so it lives."""
+        if peer in self._heard_us or len(self._heard_us) < PEERS_MAX:
+            self._heard_us[peer] = self._clock()
+            if self._farewells:
+                self._farewells.pop(peer, None)
+
+    def took_leave(self, peer: NodeId, reason: str) -> None:
+        """It stops, and says why."""
+        if peer in self._farewells or len(self._farewells) < PEERS_MAX:
+            self._farewells[peer] = Said(reason, self._clock())
+
+    def complained(self, about: NodeId, text: str) -> None:
+        """Somebody is not who he should be."""
+        if about in self._complaints or len(self._complaints) < PEERS_MAX:
+            self._complaints[about] = Said(text, self._clock())
+
+    def is_right(self, peer: NodeId) -> None:
+        """It is who it should be."""
+        self._complaints.pop(peer, None)
+
+    def turned(self, raft: Raft) -> None:
+        """The replica has taken a turn: what was proposed, and what is committed now."""
+        if raft.role is not Role.LEADER:
+            return
+        last_index, commit_index = raft.last_index, raft.commit_index
+        if raft.term != self._term:
+            self._term, self._proposed_to = raft.term, last_index
+            self._proposals.clear()
+            return
+        if last_index > self._proposed_to:
+            self.proposal_entries.add(last_index - self._proposed_to)
+            self._proposals.append((last_index, self._clock()))
+            self._proposed_to = last_index
+        proposals = self._proposals
+        if proposals and proposals[0][0] <= commit_index:
+            at_us = self._clock()
+            while proposals and proposals[0][0] <= commit_index:
+                self.commits_us.add(at_us - proposals.popleft()[1])
+
+    # ------------------------------------------------------------------------------------ what it tells
+
+    def heard_age_ms(self, peer: NodeId) -> int | None:
+        """Since the peer asked anything of this node; None: it never did."""
+        at_us = self._heard_us.get(peer)
+        return None if at_us is None else self.age_ms(at_us)
+
+    def farewell_of(self, peer: NodeId) -> Said | None:
+        """What the peer said when it stopped, unless it was heard since."""
+        return self._farewells.get(peer)
+
+    def complaints(self) -> list[str]:
+        """Who is not who he should be, newest first."""
+        return [said.text for said in sorted(self._complaints.values(), key=lambda said: -said.at_us)]
+
+    def complaint_about(self, peer: NodeId) -> str | None:
+        """The same of one peer."""
+        said = self._complaints.get(peer)
+        return None if said is None else said.text
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Who asked for votes, the newest last."""
+        return tuple(self._candidates.values())
+
+    def age_ms(self, at_us: int) -> int:
+        """How long ago that was."""
+        return max(0, self._clock() - at_us) // 1000
+
+    # --------------------------------------------------------------------------------------- its timer
+
+    def _ring_later(self) -> None:
+        self._due_us = self._clock() + round(LOOK_EVERY_S * 1_000_000)
+        self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        late_us = self._clock() - self._due_us
+        if late_us >= STALL_US:
+            self.stalls_count += 1
+            self.stalls.append(Stall(late_us, self._clock()))
+            _LOG.warning(
+                "the event loop stood still for %d ms",
+                late_us // 1000,
+                extra={"event": "loop_stalled", "fields": {"duration_ms": late_us // 1000}},
+            )
+        self._looks += 1
+        if self._looks % TRY_EVERY_LOOKS == 0:
+            self._try_silent_links()
+        self._ring_later()
+
+    def _try_silent_links(self) -> None:
+        now_s = self._loop.time()
+        for link, _ in self._links():
+            if link.answered_at_s is None or now_s - link.answered_at_s >= SILENT_S:
+                link.introduce()
+
+
+@dataclass(slots=True)
+class Parts:
+    """Those of a running node that know something; None until it takes part."""
+
+    config: NodeConfig
+    watch: Watch
+    peers: Peers
+    forming: Forming
+    status: Callable[[], Status]
+    replica: Replica | None = None
+    disk: DiskThread | None = None
+    pump: Pump | None = None
+
+
+def report(parts: Parts) -> Diagnostics:
+    """The node's own view, as it is now."""
+    status, watch, config, replica = parts.status(), parts.watch, parts.config, parts.replica
+    staleness_us = None if replica is None else replica.raft.state.staleness_us
+    return Diagnostics(
+        id=config.id,
+        url=config.url,
+        version=status.version,
+        cluster_id=None if status.cluster_id is None else status.cluster_id.hex(),
+        role=status.role,
+        term=status.term,
+        leader_id=status.leader_id,
+        leader_age_ms=_leader_age_ms(replica),
+        commit_index=status.commit_index,
+        applied_index=status.applied_index,
+        last_index=status.last_index,
+        durable_index=0 if replica is None else replica.raft.durable_index,
+        state_hash=None if status.state_hash is None else f"{status.state_hash:032x}",
+        staleness_ms=None if staleness_us is None else staleness_us // 1000,
+        uptime_ms=status.uptime_ms,
+        wall_clock_ms=time.time_ns() // 1_000_000,
+        dead_because=status.health.dead_because,
+        unready=tuple(ReasonReport(reason.value, text) for reason, text in status.health.unready),
+        disagreeing=() if replica is None else disagreeing(replica.raft),
+        members=_members(parts, status),
+        links=tuple(_link(link, url, parts) for link, url in parts.peers.links()),
+        candidates=tuple(
+            CandidateReport(each.id, each.term, each.is_pre_vote, watch.age_ms(each.at_us))
+            for each in watch.candidates()
+        ),
+        disk=None if parts.disk is None else _disk(parts.disk, replica, watch),
+        leadership=tuple(
+            ChangeReport(each.event, each.term, watch.age_ms(each.at_us), each.text) for each in watch.changes
+        ),
+        loop=LoopReport(
+            stalls_count=watch.stalls_count,
+            stalls=tuple(StallReport(each.duration_us // 1000, watch.age_ms(each.at_us)) for each in watch.stalls),
+            longest_turn_us=0 if parts.pump is None else parts.pump.longest_turn_us,
+        ),
+        formation=_formation(parts),
+        settings=SettingsReport(
+            config.raft.election_timeout_ms, config.raft.heartbeat_ms, getattr(config.raft, "lease_reads", None)
+        ),
+    )
+
+
+def oldest_wait_us(disk: DiskThread, replica: Replica | None) -> int:
+    """How long the oldest write, or what the disk is at, has been waiting; 0: nothing does."""
+    handed_out_us = None if replica is None else replica.raft.state.durability.oldest_write_us
+    since = [at_us for at_us in (handed_out_us, disk.meter.busy_since_us) if at_us is not None]
+    return max(0, now_us() - min(since)) if since else 0
+
+
+def disagreeing(raft: Raft) -> tuple[NodeId, ...]:
+    """Whose state differs from this leader's at the newest index at which both are known."""
+    state, office = raft.state, raft.state.office
+    if office is None:
+        return ()
+    index, state_hash = state.state_hash
+    said = [(peer, progress.state_hash) for peer, progress in sorted(office.progress.items())]
+    return tuple(peer for peer, (at, other) in said if at == index > 0 and other != state_hash)
+
+
+def _leader_age_ms(replica: Replica | None) -> int | None:
+    if replica is None or replica.raft.leader_id is None:
+        return None
+    state = replica.raft.state
+    if state.office is not None:
+        return 0
+    heard_us = state.last_heard_leader_us
+    return None if heard_us is None else max(0, now_us() - heard_us) // 1000
+
+
+def _members(parts: Parts, status: Status) -> tuple[MemberReport, ...]:
+    """Those of the configuration; before there is one, those that the operator listed."""
+    if parts.replica is None:
+        listed = sorted([*parts.forming.others(), (parts.config.id, parts.config.url)])
+        return tuple(MemberReport(id, url, "voter") for id, url in listed)
+    return tuple(
+        MemberReport(member.id, member.url, role, member.match_index, member.last_contact_ms)
+        for role, members in (("voter", status.voters), ("learner", status.learners))
+        for member in members
+    )
+
+
+def _link(link: PeerLink, url: str, parts: Parts) -> LinkReport:
+    watch, peer = parts.watch, link.peer
+    now_s = asyncio.get_running_loop().time()
+    farewell = watch.farewell_of(peer)
+    refusal = None
+    if link.refusal is not None:
+        at_s, code, detail = link.refusal
+        refusal = RefusalReport(code, detail, round((now_s - at_s) * 1000))
+    return LinkReport(
+        peer=peer,
+        url=url,
+        connected=link.is_connected,
+        answer_age_ms=None if link.answered_at_s is None else round((now_s - link.answered_at_s) * 1000),
+        heard_age_ms=watch.heard_age_ms(peer),
+        trouble=link.trouble or None,
+        refusal=refusal,
+        complaint=parts.peers.complaint_about(peer) or watch.complaint_about(peer),
+        farewell=None if farewell is None else FarewellReport(farewell.text, watch.age_ms(farewell.at_us)),
+    )
+
+
+def _disk(disk: DiskThread, replica: Replica | None, watch: Watch) -> DiskReport:
+    summary = disk.meter.recent_syncs_us.summary(now_us=now_us())
+    return DiskReport(
+        is_alive=disk.is_alive,
+        syncs_count=summary.values_count,
+        sync_p50_us=summary.p50,
+        sync_p99_us=summary.p99,
+        sync_longest_us=summary.longest,
+        oldest_wait_ms=oldest_wait_us(disk, replica) // 1000,
+        room_is_short=disk.room_is_short,
+        free_bytes=disk.meter.free_bytes,
+        log_bytes=disk.log_bytes,
+    )
+
+
+def _formation(parts: Parts) -> FormationReport:
+    complaints = parts.watch.complaints()
+    complaint = complaints[0] if complaints else None
+    if parts.replica is not None:
+        return FormationReport(formed=True, waits_for=(), problem=None, complaint=complaint)
+    forming = parts.forming
+    return FormationReport(forming.is_formed, forming.waits_for, forming.problem, complaint)
