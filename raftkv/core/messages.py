@@ -173,7 +173,7 @@ class Introduction:
     sender: NodeId
     incarnation: Incarnation
     url: str
-    """Where the sender is reached now."""
+    """Where other nodes reach the sender now."""
     cluster_id: ClusterId | None
     """The cluster that the sender has stored; None: it has not yet heard of every member."""
     formed: bool
@@ -181,3 +181,5 @@ class Introduction:
     initial_members: list[tuple[NodeId, Incarnation]]
     """The members of the first configuration as the sender has stored or heard them, sorted; an
     incarnation is empty where it has not been heard yet."""
+    client_url: str | None = None
+    """Where clients reach the sender; None: where other nodes do."""

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.types import NodeId
 from raftkv.transport.link import PeerLink
+from raftkv.transport.sealed import Credentials
 from raftkv.transport.settings import TransportSettings
 
 _LOG: Final = logging.getLogger("raftkv.peers")
@@ -44,7 +45,10 @@ class Peers:
         rng: Random,
         introduction: Callable[[], Introduction],
         listener: PeersListener,
+        credentials: Credentials | None = None,
     ) -> None:
+        """``credentials``: how this node proves itself to its peers and they to it; None: nobody proves anything."""
+        self._credentials = credentials
         self._settings, self._rng, self._introduction, self._listener = settings, rng, introduction, listener
         self._links: dict[NodeId, PeerLink] = {}
         self._urls: dict[NodeId, str] = {}
@@ -62,6 +66,7 @@ class Peers:
                     rng=self._rng,
                     introduction=self._introduction,
                     listener=self,
+                    credentials=self._credentials,
                 )
 
     def send(self, envelope: Envelope) -> None:
@@ -121,3 +126,9 @@ class Peers:
         if self._complaints.get(peer) != text:
             self._complaints[peer] = text
             _LOG.warning("%s refuses us: %s", peer, text)
+
+    def on_refused(self, peer: NodeId, text: str) -> None:
+        """Said once, until it is something else, or the peer was heard again."""
+        if self._complaints.get(peer) != text:
+            self._complaints[peer] = text
+            _LOG.error("%s", text)

@@ -5,7 +5,7 @@ connected to whom, and judges no message by another or by the state of a node; w
 and ranges that the core relies on, and frames whose checksums are proved.
 
     [version, type, cluster_id, sender, sender_incarnation, receiver, receiver_incarnation, field, …]
-    [version, 0, sender, incarnation, url, cluster_id or nil, formed, [[id, incarnation], …]]
+    [version, 0, sender, incarnation, url, cluster_id or nil, formed, [[id, incarnation], …], client_url or nil]
 
 The frames of an AppendEntries are one bin, joined as they stand in the log. Nothing nests deeper than this,
 and the unpacker is told so before it allocates.
@@ -54,6 +54,8 @@ URL_CHARACTERS_MAX: Final = 2048
 _NUMBER_MAX: Final = 2**63 - 1
 _STATE_HASH_BYTES: Final = 16
 _NODE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_URL: Final = re.compile(r"https?://[\x21-\x7e]+")
+"""It may come to stand in a header and in a log line."""
 
 
 def _number(value: Any) -> int:
@@ -89,14 +91,15 @@ def _identity(value: Any) -> bytes:
     return value
 
 
-def _node_id(value: Any) -> NodeId:
+def node_id(value: Any) -> NodeId:
+    """A node's id; raises MessageError on what is none."""
     if type(value) is not str or not _NODE_ID.fullmatch(value):
         raise MessageError(f"not a node's id: {_shown(value)}")
     return NodeId(value)
 
 
 def _url(value: Any) -> str:
-    if type(value) is not str or not value or len(value) > URL_CHARACTERS_MAX:
+    if type(value) is not str or len(value) > URL_CHARACTERS_MAX or not _URL.fullmatch(value):
         raise MessageError(f"not a URL: {_shown(value)}")
     return value
 
@@ -171,7 +174,7 @@ def decode(packed: bytes) -> Envelope:
     """The envelope in ``packed``; raises MessageError on anything that ``encode`` does not make."""
     if len(packed) > APPEND_BYTES_MAX:
         raise MessageError(f"a message of {len(packed)} bytes")
-    parts = _unpack(packed, items_max=16)
+    parts = unpack(packed, items_max=16)
     code = parts[1]
     form = _FORM_OF_CODE.get(code) if type(code) is int else None
     if form is None:
@@ -183,9 +186,9 @@ def decode(packed: bytes) -> Envelope:
     message = form.make(*[check(part) for check, part in zip(form.checks, parts[7:], strict=True)])
     return Envelope(
         ClusterId(_identity(parts[2])),
-        _node_id(parts[3]),
+        node_id(parts[3]),
         Incarnation(_identity(parts[4])),
-        _node_id(parts[5]),
+        node_id(parts[5]),
         Incarnation(_identity(parts[6])),
         message,
     )
@@ -206,6 +209,7 @@ def encode_introduction(introduction: Introduction) -> bytes:
             introduction.cluster_id,
             introduction.formed,
             introduction.initial_members,
+            introduction.client_url,
         )
     )
     return packed
@@ -215,19 +219,20 @@ def decode_introduction(packed: bytes) -> Introduction:
     """The introduction in ``packed``; raises MessageError on anything else."""
     if len(packed) > INTRODUCTION_BYTES_MAX:
         raise MessageError(f"an introduction of {len(packed)} bytes")
-    parts = _unpack(packed, items_max=MEMBERS_MAX)
-    if type(parts[1]) is not int or parts[1] != INTRODUCTION_CODE or len(parts) != 8:
+    parts = unpack(packed, items_max=MEMBERS_MAX)
+    if type(parts[1]) is not int or parts[1] != INTRODUCTION_CODE or len(parts) != 9:
         raise MessageError("not an introduction")
-    _, _, sender, incarnation, url, cluster_id, formed, members = parts
+    _, _, sender, incarnation, url, cluster_id, formed, members, client_url = parts
     if type(members) is not list:
         raise MessageError("the members of an introduction are a list")
     return Introduction(
-        sender=_node_id(sender),
+        sender=node_id(sender),
         incarnation=Incarnation(_identity(incarnation)),
         url=_url(url),
         cluster_id=None if cluster_id is None else ClusterId(_identity(cluster_id)),
         formed=_truth(formed),
         initial_members=_sorted_members([_introduced(member) for member in members]),
+        client_url=None if client_url is None else _url(client_url),
     )
 
 
@@ -235,7 +240,7 @@ def _introduced(member: Any) -> tuple[NodeId, Incarnation]:
     if type(member) is not list or len(member) != 2:
         raise MessageError("a member of an introduction is an id and an incarnation")
     id, incarnation = member
-    return _node_id(id), Incarnation(b"" if incarnation == b"" else _identity(incarnation))
+    return node_id(id), Incarnation(b"" if incarnation == b"" else _identity(incarnation))
 
 
 def _sorted_members(members: list[tuple[NodeId, Incarnation]]) -> list[tuple[NodeId, Incarnation]]:
@@ -245,7 +250,7 @@ def _sorted_members(members: list[tuple[NodeId, Incarnation]]) -> list[tuple[Nod
     return members
 
 
-def _unpack(packed: bytes, *, items_max: int) -> list[Any]:
+def unpack(packed: bytes, *, items_max: int) -> list[Any]:
     """The outermost list, its version checked; nothing larger than the input is ever allocated for."""
     try:
         parts = msgpack.unpackb(

@@ -10,12 +10,17 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
+from raftkv.core.types import NodeId
 from raftkv.http.client import ClientProtocol, ExchangeLimits
 from raftkv.transport.routes import CONTENT_TYPE
+from raftkv.transport.sealed import Credentials, Refusal, SealedProtocol
 from raftkv.transport.settings import TransportSettings
+
+_DOUBLINGS_MAX: Final = 16
+"""Of the wait between attempts; it has long reached its bound by then."""
 
 
 class LaneOwner(Protocol):
@@ -33,6 +38,10 @@ class LaneOwner(Protocol):
         """There will be no answer."""
         ...
 
+    def on_refused(self, refusal: Refusal) -> None:
+        """The peers' secret stands between the two nodes; what was outstanding has failed, or soon will."""
+        ...
+
 
 class Lane:
     """Keeps one connection to a peer. Made inside a running loop; ended by ``close``."""
@@ -45,9 +54,15 @@ class Lane:
         settings: TransportSettings,
         rng: random.Random,
         owner: LaneOwner,
+        peer: NodeId,
+        credentials: Credentials | None,
     ) -> None:
-        """``rng`` spreads the attempts of many nodes to reach one that has restarted."""
+        """``rng`` spreads the attempts of many nodes to reach one that has restarted.
+
+        With ``credentials`` there is a connection only to whoever knows the same secret and answers as ``peer``.
+        """
         self._loop = asyncio.get_running_loop()
+        self._peer, self._credentials = peer, credentials
         self._url, self._limits, self._settings, self._rng, self._owner = url, limits, settings, rng, owner
         self._connection: ClientProtocol | None = None
         self._failed_attempts = 0
@@ -112,29 +127,68 @@ class Lane:
             self._loop.call_exception_handler({"message": "the keeper of a lane failed", "exception": error})
 
     async def _connect(self) -> bool:
-        parts = urlsplit(self._url)
-        assert parts.hostname is not None, "the members' URLs are checked when they are given"
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        url = self._url
         self._failed_attempts += 1
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: self._protocol(parts.netloc.encode()), parts.hostname, port
-                )
+                connection = await self._open(url)
+                if isinstance(connection, SealedProtocol):
+                    await self._greet(connection)
         except TimeoutError:
             self.trouble = f"no connection within {self._settings.connect_timeout_s:g} s"
             return False
         except OSError as error:
             self.trouble = _in_words(error)
             return False
-        if not connection.is_open:
+        except ValueError:
+            self.trouble = "nobody can be reached at its URL"
+            return False
+        if url != self._url:
+            connection.close("the peer has moved")
+        if not connection.is_open or url != self._url:
             return False
         self._connection = connection
         return True
 
+    async def _open(self, url: str) -> ClientProtocol:
+        """A connection to it. ValueError: a peer says of itself where it is, and it may say what is no place."""
+        parts = urlsplit(url)
+        if parts.hostname is None:
+            raise ValueError("it names no host")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        _, connection = await self._loop.create_connection(
+            lambda: self._protocol(parts.netloc.encode()), parts.hostname, port
+        )
+        return connection
+
+    async def _greet(self, connection: SealedProtocol) -> None:
+        """The peer has proved itself; or the connection is closed, and its owner knows why."""
+        try:
+            await connection.greeted
+        except BaseException:
+            connection.close("given up while it was greeted")
+            raise
+        if connection.refusal is not None:
+            self._refused(connection.refusal)
+
+    def _refused(self, refusal: Refusal) -> None:
+        """The next attempt can wait as long as any: secrets do not mend within milliseconds."""
+        self._failed_attempts = _DOUBLINGS_MAX
+        self.trouble = refusal.text
+        self._owner.on_refused(refusal)
+
     def _protocol(self, authority: bytes) -> ClientProtocol:
-        return ClientProtocol(
-            self._loop, authority=authority, content_type=CONTENT_TYPE, limits=self._limits, poster=self
+        if self._credentials is None:
+            return ClientProtocol(
+                self._loop, authority=authority, content_type=CONTENT_TYPE, limits=self._limits, poster=self
+            )
+        return SealedProtocol(
+            self._loop,
+            credentials=self._credentials,
+            peer=self._peer,
+            authority=authority,
+            limits=self._limits,
+            poster=self,
         )
 
     def _wait_s(self) -> float:
@@ -142,7 +196,7 @@ class Lane:
         if not self._failed_attempts:
             return 0.0
         settings = self._settings
-        doublings = min(self._failed_attempts - 1, 16)
+        doublings = min(self._failed_attempts - 1, _DOUBLINGS_MAX)
         longest_s = min(settings.reconnect_first_s * 2.0**doublings, settings.reconnect_max_s)
         return longest_s * (0.5 + 0.5 * self._rng.random())
 
@@ -162,9 +216,11 @@ class Lane:
     def on_lost(self, why: str) -> None:
         """A new connection is made. (An attempt that was given up in the making is lost too, and is not ours.)"""
         if self._connection is not None and not self._connection.is_open:
-            self._connection = None
+            connection, self._connection = self._connection, None
             self.trouble = why
             self._lost.set()
+            if isinstance(connection, SealedProtocol) and connection.refusal is not None:
+                self._refused(connection.refusal)
 
 
 def _in_words(error: OSError) -> str:

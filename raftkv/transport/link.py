@@ -35,6 +35,7 @@ from raftkv.http.client import ExchangeLimits
 from raftkv.transport import codec
 from raftkv.transport.lane import Lane
 from raftkv.transport.routes import INTRODUCE, TARGET_OF
+from raftkv.transport.sealed import Credentials, Refusal
 from raftkv.transport.settings import TransportSettings
 
 _REPLY_TO: Final[dict[type[Any], type[Any]]] = {
@@ -70,6 +71,10 @@ class LinkListener(Protocol):
         """The peer refuses us as another cluster's, or another incarnation; in its words."""
         ...
 
+    def on_refused(self, peer: NodeId, text: str) -> None:
+        """The peers' secret stands between us: not the same one, or only one of us has any. In our own words."""
+        ...
+
 
 class PeerLink:
     """The link to one peer. Made inside a running loop; ended by ``close``."""
@@ -83,8 +88,12 @@ class PeerLink:
         rng: random.Random,
         introduction: Callable[[], Introduction],
         listener: LinkListener,
+        credentials: Credentials | None = None,
     ) -> None:
-        """``introduction`` tells what this node says of itself now; it goes first on every new connection."""
+        """``introduction`` tells what this node says of itself now; it goes first on every new connection.
+
+        ``credentials``: how this node proves itself to its peers and they to it; None: nobody proves anything.
+        """
         self.peer = peer
         self.refusal: tuple[float, str, str] | None = None
         """When the peer refused us last, by the loop's clock, with which code, in which words; None: never."""
@@ -100,6 +109,8 @@ class PeerLink:
             settings=settings,
             rng=rng,
             owner=self,
+            peer=peer,
+            credentials=credentials,
         )
         self._control = Lane(
             url=url,
@@ -112,6 +123,8 @@ class PeerLink:
             settings=settings,
             rng=rng,
             owner=self,
+            peer=peer,
+            credentials=credentials,
         )
 
     @property
@@ -183,6 +196,11 @@ class PeerLink:
         if isinstance(context, Envelope):
             self._listener.on_failed(self.peer, context, why)
 
+    def on_refused(self, refusal: Refusal) -> None:
+        """Kept, and told; whoever listens says it once."""
+        self._keep_refusal(refusal.code, refusal.text)
+        self._listener.on_refused(self.peer, refusal.text)
+
     def _introduce(self, lane: Lane) -> None:
         if lane.has_room:
             introduction = self._introduction()
@@ -190,10 +208,17 @@ class PeerLink:
 
     def _refused(self, context: Envelope | Introduction, status: int, body: bytes) -> None:
         code, detail = _problem(body)
-        self.refusal = asyncio.get_running_loop().time(), code, detail
         self.on_failed(context, f"refused: {status} {code}: {detail}")
+        if code == "unauthorized":
+            text = f"{self.peer} takes only peers that share its secret, and this node has none: --peer-secret-file"
+            self.on_refused(Refusal(code, text))
+            return
+        self._keep_refusal(code, detail)
         if code == "wrong_cluster":
             self._listener.on_wrong_cluster(self.peer, detail)
+
+    def _keep_refusal(self, code: str, text: str) -> None:
+        self.refusal = asyncio.get_running_loop().time(), code, text
 
 
 def _problem(body: bytes) -> tuple[str, str]:

@@ -9,6 +9,8 @@ and the core's to judge.
     POST /raft/v1/timeout-now       TimeoutNow
     POST /raft/v1/read-index        ReadIndexRequest
     POST /raft/v1/introduce         Introduction
+
+With a secret, ``guard`` stands before these routes and answers ``POST /raft/v1/hello`` itself.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from raftkv.core.messages import (
 )
 from raftkv.errors import MessageError
 from raftkv.http.answers import Answer
-from raftkv.http.handling import Exchange, Verdict
+from raftkv.http.handling import Verdict
 from raftkv.http.heads import Head
 from raftkv.http.problems import CONTENT_TYPE as PROBLEM_TYPE
 from raftkv.http.problems import problem
@@ -49,6 +51,8 @@ APPEND_ENTRIES: Final = b"/raft/v1/append-entries"
 TIMEOUT_NOW: Final = b"/raft/v1/timeout-now"
 READ_INDEX: Final = b"/raft/v1/read-index"
 INTRODUCE: Final = b"/raft/v1/introduce"
+HELLO: Final = b"/raft/v1/hello"
+"""Only at a node that has the peers' secret (``guard``); elsewhere there is no such route."""
 
 ROUTES: Final = {
     REQUEST_VOTE: Route((PreVoteRequest, RequestVote), codec.SMALL_BYTES_MAX),
@@ -61,12 +65,23 @@ TARGET_OF: Final = {message: target for target, route in ROUTES.items() for mess
 """Where each request goes."""
 
 
+class Asked(Protocol):
+    """What is used here of the lean front's exchange; who stands before these routes may put its own in its place."""
+
+    head: Head
+    body: bytes
+
+    def respond(self, answer: Answer) -> None:
+        """The answer goes out."""
+        ...
+
+
 class PeerExchange:
     """A peer's request that waits for its reply. If the connection is gone, the reply goes nowhere."""
 
     __slots__ = ("_exchange",)
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Asked) -> None:
         self._exchange = exchange
 
     def reply(self, envelope: Envelope) -> None:
@@ -79,7 +94,7 @@ class PeerExchange:
 
     def refuse(self, *, status: int, code: str, detail: str) -> None:
         """A problem instead of a reply: nothing was changed here, and no term was heard."""
-        self._exchange.respond(_refusal(status, code, detail))
+        self._exchange.respond(refusal(status, code, detail))
 
 
 class PeerListener(Protocol):
@@ -107,16 +122,10 @@ class PeerRoutes:
             return Verdict.HAND_OVER
         route = ROUTES.get(target)
         if route is None:
-            return _refusal(404, "not_found", "no such route between peers")
-        if head.method != b"POST":
-            return _refusal(405, "method_not_allowed", "peers POST")._replace(fields=b"Allow: POST\r\n")
-        if head.value(b"content-type") != CONTENT_TYPE:
-            return _refusal(415, "unsupported_media_type", "peers speak application/msgpack")
-        if head.value(b"content-encoding") not in (None, b"identity"):
-            return _refusal(415, "unsupported_media_type", "peers' bodies are not encoded further")
-        return route.body_bytes_max
+            return refusal(404, "not_found", "no such route between peers")
+        return within(head, route.body_bytes_max)
 
-    def on_request(self, exchange: Exchange) -> None:
+    def on_request(self, exchange: Asked) -> None:
         """Decodes, and hands to the node what belongs to the route."""
         target = exchange.head.target
         try:
@@ -126,14 +135,26 @@ class PeerRoutes:
                 return
             envelope = codec.decode(exchange.body)
         except MessageError as error:
-            exchange.respond(_refusal(400, "bad_request", str(error)))
+            exchange.respond(refusal(400, "bad_request", str(error)))
             return
         if not isinstance(envelope.message, ROUTES[target].messages):
             kind = type(envelope.message).__name__
-            exchange.respond(_refusal(400, "bad_request", f"{kind} does not belong to this route"))
+            exchange.respond(refusal(400, "bad_request", f"{kind} does not belong to this route"))
             return
         self._listener.on_message(envelope, PeerExchange(exchange))
 
 
-def _refusal(status: int, code: str, detail: str) -> Answer:
+def within(head: Head, body_bytes_max: int) -> int | Answer:
+    """The limit, if the request is of the form that all the peers' routes take; else what is wrong with it."""
+    if head.method != b"POST":
+        return refusal(405, "method_not_allowed", "peers POST")._replace(fields=b"Allow: POST\r\n")
+    if head.value(b"content-type") != CONTENT_TYPE:
+        return refusal(415, "unsupported_media_type", "peers speak application/msgpack")
+    if head.value(b"content-encoding") not in (None, b"identity"):
+        return refusal(415, "unsupported_media_type", "peers' bodies are not encoded further")
+    return body_bytes_max
+
+
+def refusal(status: int, code: str, detail: str) -> Answer:
+    """A problem instead of an answer."""
     return Answer(status, problem(status=status, code=code, detail=detail), PROBLEM_TYPE)

@@ -19,8 +19,11 @@ from raftkv.core.messages import (
 from raftkv.core.types import Index, NodeId, Round
 from raftkv.http.handling import ServerSettings
 from raftkv.http.server import ServerProtocol
+from raftkv.transport.guard import PeerGate
 from raftkv.transport.link import PeerLink
 from raftkv.transport.routes import PeerExchange, PeerRoutes
+from raftkv.transport.sealed import Credentials
+from raftkv.transport.secret import PeerSecret
 from raftkv.transport.settings import TransportSettings
 from tests.http.fronts import until
 from tests.transport.samples import envelope, introduction
@@ -29,7 +32,10 @@ from tests.transport.samples import envelope, introduction
 class Peer:
     """The other end: keeps what ``holds`` says, answers the rest, remembers the order of all it heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, secret: bytes | None = None) -> None:
+        self.secret = secret
+        self.strangers: list[str] = []
+        """What its gate complained of."""
         self.heard: list[Envelope | Introduction] = []
         self.held: list[tuple[Envelope, PeerExchange]] = []
         self.holds: Callable[[Message], bool] = lambda _: False
@@ -46,9 +52,12 @@ class Peer:
     async def listen(self) -> None:
         loop, routes = asyncio.get_running_loop(), PeerRoutes(self)
         settings = ServerSettings()
+        gate = None
+        if self.secret is not None:
+            gate = PeerGate(PeerSecret(self.secret), NodeId("n2"), routes, self.strangers.append)
 
         def connection() -> ServerProtocol:
-            self.connections.append(ServerProtocol(loop, routes, settings))
+            self.connections.append(ServerProtocol(loop, gate() if gate else routes, settings))
             return self.connections[-1]
 
         self.server = await loop.create_server(connection, "127.0.0.1", self.port)
@@ -100,6 +109,7 @@ class Node:
         self.failed: list[tuple[Message, str]] = []
         self.introduced: list[Introduction] = []
         self.wrong_cluster: list[str] = []
+        self.refused: list[str] = []
 
     def on_reply(self, envelope: Envelope) -> None:
         self.replies.append(envelope.message)
@@ -113,6 +123,9 @@ class Node:
     def on_wrong_cluster(self, peer: NodeId, text: str) -> None:
         self.wrong_cluster.append(text)
 
+    def on_refused(self, peer: NodeId, text: str) -> None:
+        self.refused.append(text)
+
 
 class Peers:
     """Opens peers and links; closes all of them."""
@@ -123,13 +136,13 @@ class Peers:
         self._links: list[PeerLink] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: self.failures.append(context))
 
-    async def peer(self) -> Peer:
-        peer = Peer()
+    async def peer(self, secret: bytes | None = None) -> Peer:
+        peer = Peer(secret)
         await peer.listen()
         self._peers.append(peer)
         return peer
 
-    def link(self, peer: Peer, node: Node, **settings: Any) -> PeerLink:
+    def link(self, peer: Peer, node: Node, *, secret: bytes | None = None, **settings: Any) -> PeerLink:
         """A link that may not stand yet."""
         link = PeerLink(
             NodeId("n2"),
@@ -138,13 +151,15 @@ class Peers:
             rng=random.Random(1),
             introduction=introduction,
             listener=node,
+            credentials=None if secret is None else Credentials(PeerSecret(secret), NodeId("n1")),
         )
         self._links.append(link)
         return link
 
     async def connected(self, peer: Peer, **settings: Any) -> tuple[PeerLink, Node]:
+        """A link over which both lanes have introduced themselves; it has the peer's secret, if that has one."""
         node = Node()
-        link = self.link(peer, node, **settings)
+        link = self.link(peer, node, secret=peer.secret, **settings)
         await until(lambda: len(node.introduced) == 2)
         return link, node
 

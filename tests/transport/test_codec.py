@@ -49,10 +49,11 @@ def test_every_append_comes_back_with_the_same_frames(bodies, term, prev):
     st.one_of(st.none(), IDENTITIES),
     st.booleans(),
     st.dictionaries(st.sampled_from(["a", "B", "n-1", "n.2", "_" * 64]), st.sampled_from([b"", b"1" * 16, b"2" * 16])),
-    st.text(min_size=1, max_size=200).filter(lambda text: text.isascii()),
+    st.from_regex(r"https?://[!-~]{1,200}", fullmatch=True),
+    st.one_of(st.none(), st.just("http://n1.example:80")),
 )
-def test_every_introduction_comes_back_as_it_went(cluster, formed, members, url):
-    sent = Introduction(NodeId("n1"), ONE, url, cluster, formed, sorted(members.items()))
+def test_every_introduction_comes_back_as_it_went(cluster, formed, members, url, client_url):
+    sent = Introduction(NodeId("n1"), ONE, url, cluster, formed, sorted(members.items()), client_url)
     assert codec.decode_introduction(codec.encode_introduction(sent)) == sent
 
 
@@ -141,7 +142,7 @@ def test_sizes_are_bounded():
         codec.decode(codec.encode(envelope(append(bytes(4 * 1024 * 1024), bytes(frames.BODY_BYTES_MAX)))))
     with pytest.raises(MessageError):
         codec.decode(packed_with(7, "x" * codec.SMALL_BYTES_MAX))
-    long_url = dataclasses.replace(introduction(), url="u" * (codec.URL_CHARACTERS_MAX + 1))
+    long_url = dataclasses.replace(introduction(), url="http://" + "u" * codec.URL_CHARACTERS_MAX)
     many = dataclasses.replace(
         introduction(), initial_members=[(NodeId(f"n{at:04}"), ONE) for at in range(codec.MEMBERS_MAX + 1)]
     )
@@ -168,7 +169,20 @@ def test_sizes_are_bounded():
 def test_members_of_an_introduction_are_sorted_pairs(members):
     parts = msgpack.unpackb(codec.encode_introduction(introduction()))
     with pytest.raises(MessageError):
-        codec.decode_introduction(msgpack.packb([*parts[:7], members]))
+        codec.decode_introduction(msgpack.packb([*parts[:7], members, None]))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "n1", "ftp://n1:1", "http://", "http://n 1:1", "http://n1:1\r\nX: y", "http://n1:1\n", "http://nä:1", b"", 1],
+)
+@pytest.mark.parametrize("place", [4, 8])
+def test_what_could_not_stand_in_a_header_is_no_url(place, url):
+    """A client is sent to the second one, by Location."""
+    parts = msgpack.unpackb(codec.encode_introduction(introduction()))
+    parts[place] = url
+    with pytest.raises(MessageError):
+        codec.decode_introduction(msgpack.packb(parts))
 
 
 def test_introduction_and_message_are_not_taken_for_each_other():

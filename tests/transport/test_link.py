@@ -163,6 +163,18 @@ async def test_peer_that_moves_is_found_at_its_new_place(peers: Peers):
     assert len(new.heard) == 3
 
 
+@pytest.mark.parametrize("url", ["http://[", "http://n1:99999", "http://:1", "http://" + "n" * 64 + ".b:1"])
+async def test_a_place_that_is_none_is_an_attempt_that_failed(peers: Peers, url):
+    """A peer said that it has moved there; it may yet say something better."""
+    peer = await peers.peer()
+    link, node = await peers.connected(peer)
+    link.move(url)
+    await until(lambda: not link.is_connected)
+    await until(lambda: link.trouble == "nobody can be reached at its URL")
+    link.move(peer.url)
+    await until(lambda: len(node.introduced) == 4)
+
+
 async def test_introduction_can_be_said_again(peers: Peers):
     peer = await peers.peer()
     link, node = await peers.connected(peer)

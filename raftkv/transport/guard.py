@@ -1,0 +1,161 @@
+"""Who stands before the peers' routes of a node that has the peers' secret.
+
+Told: the requests of each connection, the routes behind it, and this node's name. Tells: the routes, only
+what was proved; whoever has sent anything else, that it is refused; the node, once, who that was. Nothing
+of a message is decoded before its proof has been found right.
+
+401 ``unauthorized``: no proof was brought, or no hello before it. 403 ``forbidden``: a proof was brought and
+is wrong, so the other end has another secret, or somebody has changed, moved or repeated the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from secrets import token_bytes
+from typing import Final
+
+from raftkv.core.types import NodeId
+from raftkv.errors import MessageError
+from raftkv.http.answers import Answer
+from raftkv.http.handling import Exchange, Handler, Verdict
+from raftkv.http.heads import Head
+from raftkv.transport import seals
+from raftkv.transport.routes import CONTENT_TYPE, HELLO, PeerRoutes, refusal, within
+from raftkv.transport.seals import Hello, PeerKeys, Session
+from raftkv.transport.secret import PeerSecret
+
+STRANGERS_MAX: Final = 64
+"""Names that are remembered as refused; anybody can make one up."""
+
+
+class PeerGate:
+    """All that the connections of one node have in common. Calling it makes the handler of a connection."""
+
+    def __init__(self, secret: PeerSecret, me: NodeId, routes: PeerRoutes, complain: Callable[[str], None]) -> None:
+        """``complain`` hears in words who was refused: each name once, until it has proved itself again."""
+        self.keys = PeerKeys(secret)
+        self.me = me
+        self.routes = routes
+        self._complain = complain
+        self._refused: dict[NodeId | None, None] = {}
+
+    def __call__(self) -> Handler:
+        """The handler of a connection that has just been accepted."""
+        return PeerGuard(self)
+
+    def refused(self, who: NodeId | None, why: str) -> None:
+        """Somebody was refused, under the name that it gave itself; None: it gave none that can be believed."""
+        if who not in self._refused and len(self._refused) < STRANGERS_MAX:
+            self._refused[who] = None
+            self._complain(why)
+
+    def proved(self, who: NodeId) -> None:
+        """This peer has the secret."""
+        self._refused.pop(who, None)
+
+
+class PeerGuard:
+    """The handler of one connection."""
+
+    __slots__ = ("_gate", "_hello", "_requests_count", "_session")
+
+    def __init__(self, gate: PeerGate) -> None:
+        self._gate = gate
+        self._session: Session | None = None
+        """None: no hello was proved yet, or a later proof was wrong."""
+        self._hello: Hello | None = None
+        self._requests_count = 0
+        """Heads since the welcome: the number of the newest request."""
+
+    def on_head(self, head: Head) -> int | Answer | Verdict:
+        """As the routes judge it, for whoever has said hello; 401 to everybody else."""
+        if head.target == HELLO:
+            return within(head, seals.HELLO_BYTES_MAX)
+        verdict = self._gate.routes.on_head(head)
+        if verdict is Verdict.HAND_OVER:
+            return verdict
+        if self._session is None:
+            return self._unproved()
+        self._requests_count += 1
+        return self._sealed(verdict) if isinstance(verdict, Answer) else verdict
+
+    def on_request(self, exchange: Exchange) -> None:
+        """Passed on if it is proved."""
+        head = exchange.head
+        if head.target == HELLO:
+            exchange.respond(self._greeted(exchange))
+            return
+        session, number = self._session, self._requests_count
+        if session is None:
+            exchange.respond(self._unproved())
+            return
+        expected = session.request_proof(number, head.method, head.target, exchange.body)
+        if seals.is_same(head.value(seals.REQUEST_FIELD_NAME), expected):
+            self._gate.routes.on_request(SealedExchange(exchange, session, number))
+        else:
+            exchange.respond(self._disproved())
+
+    def _greeted(self, exchange: Exchange) -> Answer:
+        """The welcome, if the hello is proved, for us, and the first of its connection."""
+        gate, head, body = self._gate, exchange.head, exchange.body
+        given = head.value(seals.REQUEST_FIELD_NAME)
+        proved = seals.is_same(given, seals.hello_proof(gate.keys, head.method, head.target, body))
+        try:
+            hello = seals.decode_hello(body)
+        except MessageError as error:
+            return refusal(400, "bad_request", str(error)) if proved else _forbidden(gate, None)
+        if not proved:
+            return _forbidden(gate, hello.sender)
+        if hello.receiver != gate.me:
+            return refusal(409, "wrong_cluster", f"this is {gate.me}, not {hello.receiver}")._replace(close=True)
+        if self._hello is not None:
+            return refusal(400, "bad_request", "hello is said once on a connection")._replace(close=True)
+        gate.proved(hello.sender)
+        nonce = token_bytes(seals.NONCE_BYTES)
+        self._hello, self._session = hello, Session(gate.keys, hello, nonce)
+        proof = seals.answer_field(self._session.welcome_proof())
+        return Answer(200, seals.encode_welcome(nonce), CONTENT_TYPE, fields=proof)
+
+    def _sealed(self, answer: Answer) -> Answer:
+        assert self._session is not None
+        return sealed(self._session, self._requests_count, answer)
+
+    def _unproved(self) -> Answer:
+        gate = self._gate
+        gate.refused(None, "somebody without the peers' secret is refused here: 401 to whatever it says")
+        detail = "only nodes with this cluster's peer secret are heard here: see --peer-secret-file"
+        return refusal(401, "unauthorized", detail)._replace(fields=seals.CHALLENGE_FIELD)
+
+    def _disproved(self) -> Answer:
+        """This connection is not to be believed any more; nor is it worth more of our words."""
+        hello, self._session = self._hello, None
+        assert hello is not None
+        text = f"a request on {hello.sender}'s connection was changed, repeated or put there by somebody else"
+        self._gate.refused(hello.sender, text)
+        return refusal(403, "forbidden", "the request does not bear its proof")._replace(close=True)
+
+
+class SealedExchange:
+    """An exchange whose request was proved and whose answer will be. The routes take it for the exchange itself."""
+
+    __slots__ = ("_exchange", "_number", "_session", "body", "head")
+
+    def __init__(self, exchange: Exchange, session: Session, number: int) -> None:
+        self._exchange, self._session, self._number = exchange, session, number
+        self.head, self.body = exchange.head, exchange.body
+
+    def respond(self, answer: Answer) -> None:
+        """It goes out with its proof."""
+        self._exchange.respond(sealed(self._session, self._number, answer))
+
+
+def sealed(session: Session, number: int, answer: Answer) -> Answer:
+    """The answer with its proof."""
+    field = seals.answer_field(session.answer_proof(number, answer.status, answer.body))
+    return answer._replace(fields=answer.fields + field)
+
+
+def _forbidden(gate: PeerGate, who: NodeId | None) -> Answer:
+    name = "somebody" if who is None else f"{who} (so it calls itself)"
+    gate.refused(who, f"{name} does not have the same peer secret: it is refused here")
+    return refusal(403, "forbidden", f"{gate.me} does not have the same peer secret")._replace(close=True)
