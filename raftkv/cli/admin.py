@@ -7,50 +7,84 @@ from pathlib import Path
 
 import click
 
+from raftkv.cli.answers import refused
+from raftkv.cli.commands import command, group
 from raftkv.cli.exchange import Request
-from raftkv.cli.failures import Unreachable
-from raftkv.cli.keys import refused
-from raftkv.cli.options import Shared, print_json, shared_options
-from raftkv.cli.overview import NodeView, console, leader_among, nodes_table, view_cluster
+from raftkv.cli.failures import CommandFailed, Unreachable, Unusable
+from raftkv.cli.options import Shared, print_json, print_json_list, shared_options
+from raftkv.cli.overview import ClusterView, judge, view_cluster
 
 
-@click.command()
+@command(
+    examples=(
+        "raftkv status",
+        "raftkv status --endpoints http://127.0.0.1:7401",
+        "raftkv status --output json | jq .failures_survived",
+    )
+)
 @shared_options
 def status(options: Shared) -> None:
-    """Show every node: its role, term, and how far it has come."""
-    show_views(view_cluster(options.urls()), options, names=options.names())
+    """Show who leads, what is survived, and every node.
+
+    Only one node of the cluster must be named; it knows the others. A voter serves while its leader hears it. Lag is
+    how many entries of the log a node has yet to apply. Exit code 3 means that no node leads or that none answers.
+    """
+    show_view(view_cluster(options.urls(), names=options.names()), options)
 
 
-def show_views(views: list[NodeView], options: Shared, *, names: dict[str, str] | None = None) -> None:
+def show_view(view: ClusterView, options: Shared) -> None:
     """Prints the nodes; raises Unreachable where the cluster cannot serve."""
     if options.wants_json:
-        print_json({"nodes": [{"url": view.url, "status": view.status} for view in views]})
+        print_json(_for_programs(view))
     else:
-        console().print(nodes_table(views, names=names))
-    if all(view.status is None for view in views):
+        from raftkv.cli.pictures import console, show_cluster
+
+        show_cluster(view, console())
+    if all(node.status is None for node in view.nodes):
         raise Unreachable(
             "no node answers. Start the cluster with `raftkv cluster up`, or say where it is with --endpoints."
         )
-    if leader_among(views) is None:
+    if view.leader is None:
         raise Unreachable(
             "no node leads at the moment. If that lasts, fewer than half of the members reach each other: "
-            "start those that do not answer, and look into their logs."
+            "start those that do not answer, and look into their logs.",
+            code="no_leader",
         )
 
 
-@click.group()
+def _for_programs(view: ClusterView) -> dict[str, object]:
+    leader, verdict = view.leader, judge(view)
+    known = verdict is not None and leader is not None
+    return {
+        "leader_id": None if leader is None else leader.id,
+        "term": None if leader is None else (leader.status or {}).get("term"),
+        "voters": None if verdict is None else verdict.voters,
+        "voters_serving": verdict.serving if verdict is not None and known else None,
+        "failures_survived": verdict.failures_survived if verdict is not None and known else None,
+        "change": view.members.get("change"),
+        "nodes": [
+            {"id": view.names.get(node.url, node.id), "url": node.url, "status": node.status} for node in view.nodes
+        ],
+    }
+
+
+@group(examples=("raftkv leader transfer",))
 def leader() -> None:
     """The leader of the cluster."""
 
 
-@leader.command()
+@leader.command(examples=("raftkv leader transfer", "raftkv leader transfer n2"))
 @click.argument("id", required=False)
 @shared_options
 def transfer(id: str | None, options: Shared) -> None:
-    """Hand leadership over to the node ID, or to the best placed one."""
+    """Hand leadership over to the node ID, or to the best placed one.
+
+    Before work on the machine that leads, for example. Writes wait meanwhile; none is lost.
+    """
     body = json.dumps({} if id is None else {"id": id}).encode()
     request = Request("POST", "/v1/admin/leader", body, {"Content-Type": "application/json"})
-    answer = options.cluster().ask(request)
+    # Asking again for the same leader is answered with "leads already", so that a second arrival does no harm.
+    answer = options.cluster().ask(request, repeatable=id is not None)
     if not 200 <= answer.status < 300:
         raise refused(answer)
     if options.wants_json:
@@ -61,17 +95,38 @@ def transfer(id: str | None, options: Shared) -> None:
         click.echo(f"{leads} leads, term {report.get('term')}" if report.get("changed") else f"{leads} leads already")
 
 
-@click.group()
+@group(examples=("raftkv log show raftkv-data/n1",))
 def log() -> None:
     """The log on disk."""
 
 
-@log.command()
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def show(directory: Path) -> None:
-    """Tell what the log in a node's data directory holds; changes nothing."""
+@log.command(
+    examples=(
+        "raftkv log show raftkv-data/n1",
+        "raftkv log show raftkv-data/n1 | head",
+        "raftkv log show /var/lib/raftkv/n1 --output json",
+    )
+)
+@click.argument("directory", type=click.Path(path_type=Path))
+@shared_options
+def show(directory: Path, options: Shared) -> None:
+    """Tell what the log in a node's data DIRECTORY holds; changes nothing.
+
+    Also while the node runs. A place that does not read back is told as torn (never acknowledged) or DAMAGED.
+    """
     from raftkv.storage.directory import PosixDirectory
+    from raftkv.storage.identity import IDENTITY_NAME
     from raftkv.storage.show import describe
 
-    for line in describe(PosixDirectory.read_only(directory)):
+    if not directory.is_dir():
+        raise Unusable(f"{directory} is no directory. Give a node's data directory, like raftkv-data/n1.")
+    if not (directory / IDENTITY_NAME).exists():
+        below = sorted(str(found.parent) for found in directory.glob(f"*/{IDENTITY_NAME}"))
+        hint = f"Did you mean {below[0]}?" if below else "Give what the node was started with as --data-dir."
+        raise CommandFailed(f"{directory} is no data directory of a node: there is no identity in it. {hint}")
+    lines = describe(PosixDirectory.read_only(directory))
+    if options.wants_json:
+        print_json_list("lines", lines, lambda: {"directory": str(directory)})
+        return
+    for line in lines:
         click.echo(line)

@@ -2,23 +2,29 @@
 
 What may be repeated is the contract's ("An answer speaks of this arrival only"): a read always; a write as
 long as no byte of it was sent, or a node said by a code that this arrival changed nothing. Anything else
-leaves a write's outcome unknown, and then this says so instead of guessing.
+leaves a write's outcome unknown, and then this says so instead of guessing. A write with a session and a
+number may be repeated as often as one likes, and its outcome is known when the stored answer comes.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from raftkv.cli.exchange import Answer, BrokenOff, NotSent, Request, exchange
-from raftkv.cli.failures import OutcomeUnknown, Refused, Unreachable
+from raftkv.cli.failures import Interrupted, OutcomeUnknown, Refused, Unreachable
 from raftkv.values import is_url
 
 REDIRECTS_MAX: Final = 3
 ANSWER_TIMEOUT_S: Final = 10.0
 """Longer than a node takes to give up by itself, so that its own words arrive."""
 PAUSE_S: Final = 0.1
+UNKNOWN: Final = (
+    "whether the write happened is not known, and it may happen yet. Read the key before you write again; "
+    "with --exactly-once the command repeats until it knows."
+)
 CHANGED_NOTHING: Final = frozenset(
     {"not_leader", "no_leader", "superseded", "shutting_down", "too_stale", "overloaded"}
 )
@@ -37,42 +43,45 @@ class Cluster:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.endpoints = tuple(endpoints)
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         self._clock = clock
         self._pause = pause
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request, *, repeatable: bool = False) -> Answer:
         """A decided answer from whoever may give it.
 
+        ``repeatable``: a second arrival does no harm, so that an unknown outcome is a reason to ask again.
         Raises Unreachable when nobody who could decide was reached in time, OutcomeUnknown when a write
         was sent and its fate was not heard.
         """
-        deadline = self._clock() + self._patience_s
+        asked = _Asked(may_repeat=repeatable or request.only_reads)
+        deadline = self._clock() + self.patience_s
         while True:
-            why = ""
             connected = False
             for endpoint in self.endpoints:
                 timeout_s = max(1.0, min(ANSWER_TIMEOUT_S, deadline - self._clock()))
                 try:
-                    answer = self._follow(endpoint, request, timeout_s)
+                    answer = self._follow(endpoint, request, timeout_s, asked)
                 except NotSent as error:
-                    why = why or f"{endpoint}: {error}"
+                    asked.why = asked.why or f"{endpoint}: {error}"
                     continue
                 except BrokenOff as error:
-                    connected, why = True, f"{endpoint}: {error}"
+                    connected, asked.why = True, f"{endpoint}: {error}"
                     continue
                 connected = True
-                if not _worth_repeating(request, answer):
+                if asked.decides(request, answer):
                     return answer
-                why = f"{answer.url}: {answer.explanation}"
+                asked.why = f"{answer.url}: {answer.explanation}"
             remaining_s = deadline - self._clock()
-            if not connected or remaining_s <= 0:
-                raise _nobody_answered(self.endpoints, connected, why)
+            if asked.is_open and remaining_s <= 0:
+                raise outcome_unknown(asked.why)
+            if remaining_s <= 0 or not (connected or asked.is_open):
+                raise _nobody_answered(self.endpoints, connected, asked.why)
             self._pause(min(PAUSE_S, remaining_s))
 
-    def _follow(self, endpoint: str, request: Request, timeout_s: float) -> Answer:
+    def _follow(self, endpoint: str, request: Request, timeout_s: float, asked: _Asked) -> Answer:
         """The answer at the end of the redirects that start at this endpoint, or the one that leads no further."""
-        answer = self._one(endpoint, request, timeout_s)
+        answer = self._one(endpoint, request, timeout_s, asked)
         members: frozenset[str] | None = None
         term = -1
         for _ in range(REDIRECTS_MAX):
@@ -90,29 +99,53 @@ class Cluster:
                     "sent there. Ask a member by its own URL with --endpoints."
                 )
             try:
-                answer = self._one(url, Request(request.method, target, request.body, request.headers), timeout_s)
+                answer = self._one(url, replace(request, target=target), timeout_s, asked)
             except NotSent:
                 # The leader that was known is gone; whoever pointed to it will soon know another.
                 return answer
         return answer
 
-    def _one(self, url: str, request: Request, timeout_s: float) -> Answer:
+    def _one(self, url: str, request: Request, timeout_s: float, asked: _Asked) -> Answer:
         try:
             answer = exchange(url, request, timeout_s=timeout_s)
         except BrokenOff as error:
-            if request.only_reads:
+            if not request.only_reads:
+                asked.is_open = True
+            if asked.may_repeat:
                 raise
             raise outcome_unknown(f"the connection to {url} failed ({error})") from error
+        except KeyboardInterrupt:
+            if request.only_reads:
+                raise
+            raise Interrupted("interrupted: " + UNKNOWN) from None
         if not request.only_reads and _leaves_it_open(answer):
-            raise outcome_unknown(f"{url} said: {answer.explanation}")
+            asked.is_open = True
+            if not asked.may_repeat:
+                raise outcome_unknown(f"{url} said: {answer.explanation}")
         return answer
+
+
+@dataclass(slots=True)
+class _Asked:
+    """One request over all its arrivals."""
+
+    may_repeat: bool
+    is_open: bool = False
+    """An earlier arrival may have happened, or may happen yet: only the stored answer settles it."""
+    why: str = ""
+    """Why the last attempt was none."""
+
+    def decides(self, request: Request, answer: Answer) -> bool:
+        """Whether this answer ends the asking."""
+        if self.is_open:
+            # A later no proves nothing about an earlier arrival.
+            return _is_a_decision(answer)
+        return not _worth_repeating(request, answer)
 
 
 def outcome_unknown(why: str) -> OutcomeUnknown:
     """The one message for a write whose fate was not heard."""
-    return OutcomeUnknown(
-        f"{why}: whether the write happened is not known, and it may happen yet. Read the key before you write again."
-    )
+    return OutcomeUnknown(f"{why}: {UNKNOWN}")
 
 
 def ask_this_node(url: str, target: str, *, timeout_s: float) -> Answer | None:
@@ -148,6 +181,11 @@ def _worth_repeating(request: Request, answer: Answer) -> bool:
     if answer.code in CHANGED_NOTHING:
         return True
     return request.only_reads and answer.status >= 500
+
+
+def _is_a_decision(answer: Answer) -> bool:
+    """Whether it is what the cluster decided once and for all, now or when the request first arrived."""
+    return 200 <= answer.status < 300 or answer.code in ("key_not_found", "precondition_failed")
 
 
 def _leaves_it_open(answer: Answer) -> bool:

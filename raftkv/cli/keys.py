@@ -1,34 +1,29 @@
-"""``put``, ``get``, ``delete``: one request each, and its answer in an exit code."""
+"""``put`` and ``get``: one request each, and its answer in an exit code."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
+from raftkv.cli.answers import absent, decided, item_in, unlike_ours, written
+from raftkv.cli.commands import command
 from raftkv.cli.exchange import Answer, Request
-from raftkv.cli.failures import AbsentOrConditionFailed, OutcomeUnknown, Refused, Unusable
-from raftkv.cli.options import Shared, print_json, shared_options, write_raw
+from raftkv.cli.failures import Unusable
+from raftkv.cli.items import Item, for_programs
+from raftkv.cli.options import Shared, exactly_once_option, print_json, shared_options, write_raw
+from raftkv.cli.sessions import writer
+from raftkv.cli.targets import Range, is_dot_segment, key_bytes, key_target, with_query
+from raftkv.cli.transactions import put_by_transaction
 
-KEY_BYTES_MAX: Final = 4096
-_AS_THEY_ARE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_~")
-"""Unreserved bytes, without the dot: no library or proxy on the way finds a segment to tidy up."""
+AnyCommand = TypeVar("AnyCommand", bound=Callable[..., Any])
 
-
-def key_target(key: str) -> str:
-    """The request target of a key as it was typed; every byte but the plainest is percent-encoded."""
-    raw = os.fsencode(key)
-    if not raw:
-        raise Unusable("a key has at least one byte.")
-    if len(raw) > KEY_BYTES_MAX:
-        raise Unusable(f"a key has at most {KEY_BYTES_MAX} bytes; this one has {len(raw)}.")
-    if raw in (b".", b".."):
-        raise Unusable(
-            f"the key {key} cannot be named in a URL: everything on the way would rewrite it. Take another key."
-        )
-    return "/v1/kv/" + "".join(chr(byte) if byte in _AS_THEY_ARE else f"%{byte:02X}" for byte in raw)
+revision_option = click.option(
+    "--if-revision", type=click.IntRange(min=1), metavar="N", help="Only if the key's revision is this one."
+)
 
 
 def conditions(revision: int | None, *, absent: bool) -> dict[str, str]:
@@ -40,77 +35,137 @@ def conditions(revision: int | None, *, absent: bool) -> dict[str, str]:
     return {} if revision is None else {"If-Match": f'"{revision}"'}
 
 
-revision_option = click.option(
-    "--if-revision", type=click.IntRange(min=1), help="Only if the key's revision is this one."
+def freshness_options(command: AnyCommand) -> AnyCommand:
+    """The options of every read; ``freshness`` makes a query of them."""
+    for option in (
+        click.option(
+            "--max-staleness-ms",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="With --consistency stale: no older than this; else refused.",
+        ),
+        click.option(
+            "--min-index",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="With --consistency stale: at least as new as this applied_index, which --output json tells.",
+        ),
+        click.option(
+            "--consistency",
+            type=click.Choice(["linearizable", "follower", "lease", "stale"]),
+            metavar="LEVEL",
+            help="How fresh it must be: linearizable (the default), follower, lease or stale.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def freshness(
+    consistency: str | None, min_index: int | None, max_staleness_ms: int | None
+) -> list[tuple[str, bytes | str]]:
+    """The query that asks for it."""
+    bounds = [("min_index", min_index), ("max_staleness_ms", max_staleness_ms)]
+    said = [(name, str(bound)) for name, bound in bounds if bound is not None]
+    if said and consistency != "stale":
+        raise Unusable(
+            "--min-index and --max-staleness-ms go with --consistency stale; the other levels need no bounds."
+        )
+    level = [] if consistency is None else [("consistency", consistency)]
+    return [*level, *said]
+
+
+@command(
+    examples=(
+        "raftkv put greeting hello",
+        "raftkv put config/app - < app.toml",
+        'raftkv put lock "$HOSTNAME" --if-absent',
+        "raftkv put counter 8 --if-revision 41",
+        "raftkv put -- -key-with-a-dash value",
+    )
 )
-
-
-@click.command()
 @click.argument("key")
 @click.argument("value")
 @revision_option
 @click.option("--if-absent", is_flag=True, help="Only if there is no such key.")
+@exactly_once_option
 @shared_options
-def put(key: str, value: str, if_revision: int | None, if_absent: bool, options: Shared) -> None:
-    """Give KEY the value VALUE; "-" reads the value from standard input."""
+def put(key: str, value: str, if_revision: int | None, if_absent: bool, exactly_once: bool, options: Shared) -> None:
+    """Store VALUE under KEY; "-" reads it from standard input.
+
+    Exit code 1 means that the condition failed and nothing was changed; 3 that the cluster was not reached, or
+    that whether the write happened is not known.
+    """
     headers = conditions(if_revision, absent=if_absent)
-    target = key_target(key)
+    raw = key_bytes(key)
     body = sys.stdin.buffer.read() if value == "-" else os.fsencode(value)
-    answer = decided(options.cluster().ask(Request("PUT", target, body, headers)), key, written=True)
+    with writer(options.cluster(), exactly_once=exactly_once) as cluster:
+        if is_dot_segment(raw):
+            answer, report = put_by_transaction(cluster, raw, body, if_revision=if_revision, if_absent=if_absent)
+        else:
+            answer = written(cluster.ask(Request("PUT", key_target(raw), body, headers)), raw)
+            report = answer.json()
     if options.wants_json:
-        print_json(answer.json())
+        print_json(report | applied_index(answer))
     else:
-        click.echo(f"{'created' if answer.status == 201 else 'replaced'}, revision {answer.json().get('revision')}")
+        click.echo(f"{'created' if report.get('version') == 1 else 'replaced'}, revision {report.get('revision')}")
 
 
-@click.command()
-@click.argument("key")
-@click.option(
-    "--consistency",
-    type=click.Choice(["linearizable", "follower", "lease", "stale"]),
-    help="How fresh the value must be (linearizable).",
+@command(
+    examples=(
+        "raftkv get greeting",
+        "raftkv get config/app > app.toml",
+        "raftkv get greeting --output json",
+        "raftkv get greeting --consistency stale --max-staleness-ms 500",
+    )
 )
-@shared_options
-def get(key: str, consistency: str | None, options: Shared) -> None:
-    """Write the value of KEY to standard output, and nothing else."""
-    target = key_target(key) + (f"?consistency={consistency}" if consistency else "")
-    write_raw(decided(options.cluster().ask(Request("GET", target)), key, written=False).body)
-
-
-@click.command()
 @click.argument("key")
-@revision_option
+@freshness_options
 @shared_options
-def delete(key: str, if_revision: int | None, options: Shared) -> None:
-    """Delete KEY."""
-    request = Request("DELETE", key_target(key), headers=conditions(if_revision, absent=False))
-    answer = decided(options.cluster().ask(request), key, written=True)
+def get(
+    key: str, consistency: str | None, min_index: int | None, max_staleness_ms: int | None, options: Shared
+) -> None:
+    """Print the value of KEY, and nothing else.
+
+    With --output json: the item with its revisions; a key or value that is not UTF-8 text comes as key_base64 or
+    value_base64. Exit code 1 means that there is no such key.
+    """
+    raw, query = key_bytes(key), freshness(consistency, min_index, max_staleness_ms)
+    if is_dot_segment(raw):
+        answer, item = _get_by_range(options, raw, query)
+    else:
+        answer = decided(options.cluster().ask(Request("GET", with_query(key_target(raw), query))), raw)
+        item = Item(raw, answer.body, *_revisions(answer)) if options.wants_json else Item(raw, answer.body, 0, 0, 0)
     if options.wants_json:
-        print_json(answer.json())
-    if not answer.json().get("deleted"):
-        raise AbsentOrConditionFailed(f"there is no key {key}.")
-    if not options.wants_json:
-        click.echo(f"deleted, revision {answer.json().get('revision')}")
+        print_json(for_programs(item) | applied_index(answer))
+    else:
+        assert item.value is not None
+        write_raw(item.value)
 
 
-def decided(answer: Answer, key: str, *, written: bool) -> Answer:
-    """The answer if it is a success of ours; raises what the others mean."""
-    if 200 <= answer.status < 300:
-        if written and "revision" not in answer.json():
-            raise OutcomeUnknown(
-                f"{answer.url} does not answer like a raftkv node: whether the write happened is not known."
-            )
-        return answer
-    if answer.code == "key_not_found":
-        raise AbsentOrConditionFailed(f"there is no key {key}.")
-    if answer.code == "precondition_failed":
-        revision = answer.json().get("mod_revision")
-        found = f"its revision is {revision}" if revision else "there is no such key"
-        raise AbsentOrConditionFailed(f"nothing was changed: {found}. Read the key, then try again.")
-    raise refused(answer)
+def applied_index(answer: Answer) -> dict[str, int]:
+    """What the answer reflects, for a later ``--min-index``; nothing where the node does not tell."""
+    told = answer.headers.get("raftkv-applied-index", "")
+    return {"applied_index": int(told)} if told.isdecimal() else {}
 
 
-def refused(answer: Answer) -> Refused:
-    """A node's no, in its own words."""
-    code = answer.code or f"status {answer.status}"
-    return Refused(f"{answer.url} refused ({code}): {answer.explanation}")
+def _revisions(answer: Answer) -> tuple[int, int, int]:
+    """Create revision, mod revision and version of the key that was got."""
+    names = ("raftkv-create-revision", "etag", "raftkv-version")
+    create, mod, version = (answer.headers.get(name, "").strip('"') for name in names)
+    if not (create.isdecimal() and mod.isdecimal() and version.isdecimal()):
+        raise unlike_ours(answer, "no revisions")
+    return int(create), int(mod), int(version)
+
+
+def _get_by_range(options: Shared, key: bytes, query: list[tuple[str, bytes | str]]) -> tuple[Answer, Item]:
+    """The key as a range of one: everything on the way would tidy up a path that ends with it."""
+    only_it = [*Range(start=key, end=key + b"\0").parameters(), ("encoding", "base64")]
+    answer = decided(options.cluster().ask(Request("GET", with_query("/v1/kv", [*only_it, *query]))))
+    found = answer.json().get("items")
+    if not found:
+        raise absent(key)
+    item = item_in(found[0], answer)
+    if item.value is None:
+        raise unlike_ours(answer, "an item without its value")
+    return answer, item

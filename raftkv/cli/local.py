@@ -17,31 +17,58 @@ from rich.console import Console
 from rich.table import Table
 
 from raftkv.cli import local_cluster
-from raftkv.cli.admin import show_views
-from raftkv.cli.failures import CommandFailed
-from raftkv.cli.local_cluster import BASE_PORT_DEFAULT, NODES_DEFAULT, STOPPING_SIGNALS, Ending, LocalCluster
+from raftkv.cli.admin import show_view
+from raftkv.cli.commands import group
+from raftkv.cli.failures import CommandFailed, Unreachable
+from raftkv.cli.local_cluster import (
+    BASE_PORT_DEFAULT,
+    NODES_DEFAULT,
+    SERVING_TIMEOUT_S,
+    STOPPING_SIGNALS,
+    Ending,
+    LocalCluster,
+)
 from raftkv.cli.options import Shared, data_dir_option, print_json, shared_options
-from raftkv.cli.overview import NodeView, console, leader_among, view_nodes
+from raftkv.cli.overview import NodeView, leader_among, view_cluster, view_nodes
+from raftkv.cli.pictures import console
 from raftkv.cli.record import DATA_DIR_DEFAULT, LocalNode, read_record
 
 
-@click.group()
+@group(
+    examples=(
+        "raftkv cluster up",
+        "raftkv cluster up --nodes 5 --detach",
+        "raftkv cluster status",
+        "raftkv cluster down",
+    )
+)
 def cluster() -> None:
     """A cluster of real processes on this machine."""
 
 
-@cluster.command()
+@cluster.command(
+    examples=(
+        "raftkv cluster up",
+        "raftkv cluster up --detach",
+        "raftkv cluster up --nodes 5 --base-port 8401 --data-dir other",
+    )
+)
 @click.option("--nodes", type=click.Choice(["3", "5"]), help=f"How many nodes ({NODES_DEFAULT}).")
 @data_dir_option
 @click.option(
     "--base-port",
     type=click.IntRange(1, 65_531),
+    metavar="PORT",
     help=f"The first node's port, the others' follow ({BASE_PORT_DEFAULT}).",
 )
 @click.option("--detach", is_flag=True, help="Return as soon as the cluster serves, and leave it running.")
 @shared_options
 def up(nodes: str | None, data_dir: Path, base_port: int | None, detach: bool, options: Shared) -> int:
-    """Start the cluster, or go on with the one whose data is there."""
+    """Start the cluster, or go on with the one whose data is there.
+
+    Real processes, one for each node, that write to DATA-DIR/ID and log to DATA-DIR/ID.log. Ctrl-C stops them all;
+    with --detach, `raftkv cluster down` does. Of a cluster that runs in part, what is missing is started.
+    """
     with _signals_interrupt():
         local = _started(data_dir, int(nodes) if nodes else None, base_port, options)
         if local is None:
@@ -63,7 +90,7 @@ def _started(data_dir: Path, nodes: int | None, base_port: int | None, options: 
         try:
             local_cluster.start_missing(local)
             with _waiting(options):
-                local_cluster.wait_until_serving(local)
+                local_cluster.wait_until_serving(local, timeout_s=options.timeout_s or SERVING_TIMEOUT_S)
         except BaseException:
             local_cluster.stop_children(local)
             raise
@@ -105,11 +132,11 @@ def _stay(local: LocalCluster, options: Shared) -> int:
     return CommandFailed.exit_code if failed else 0
 
 
-@cluster.command()
+@cluster.command(examples=("raftkv cluster down", "raftkv cluster down --data-dir other"))
 @data_dir_option
 @shared_options
 def down(data_dir: Path, options: Shared) -> None:
-    """Stop the cluster; its data stays."""
+    """Stop the cluster; its data stays, and `raftkv cluster up` goes on with it."""
     _existing(data_dir)
     with local_cluster.exclusively(data_dir):
         local = LocalCluster(data_dir, _existing(data_dir).record)
@@ -121,19 +148,25 @@ def down(data_dir: Path, options: Shared) -> None:
         click.echo(f"The data stays in {data_dir}; `{_command('cluster', 'up', data_dir=data_dir)}` goes on with it.")
 
 
-@cluster.command("status")
+@cluster.command(
+    "status",
+    examples=("raftkv cluster status", "raftkv cluster status --data-dir other --output json"),
+)
 @data_dir_option
 @shared_options
 def local_status(data_dir: Path, options: Shared) -> None:
-    """Show the nodes of the cluster: role, term, and how far each has come."""
+    """Show who leads, what is survived, and every node.
+
+    The same as `raftkv status`, of the cluster that `raftkv cluster up` has started in DATA-DIR.
+    """
     local = _existing(data_dir)
-    show_views(view_nodes(local.record.urls), options, names=local.record.names)
+    show_view(view_cluster(local.record.urls, names=local.record.names), options)
 
 
 def _existing(data_dir: Path) -> LocalCluster:
     record = read_record(data_dir)
     if record is None:
-        raise CommandFailed(
+        raise Unreachable(
             f"no cluster was started in {data_dir}. Start one with `{_command('cluster', 'up', data_dir=data_dir)}`."
         )
     return LocalCluster(data_dir, record)

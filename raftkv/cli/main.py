@@ -2,53 +2,103 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
 import click
 
 from raftkv import __version__
-from raftkv.cli.admin import leader, log, status
-from raftkv.cli.failures import CommandFailed
-from raftkv.cli.keys import delete, get, put
-from raftkv.cli.local import cluster
+from raftkv.cli.commands import group
+from raftkv.cli.failures import (
+    EXIT_INTERRUPTED,
+    CommandFailed,
+    OwnBug,
+    give_up_output,
+    keep_or_give_up_output,
+    report,
+    wants_json,
+)
 from raftkv.cli.options import Shared, shared_options
-from raftkv.cli.serve import serve
 from raftkv.errors import RaftkvError
 
-EXIT_INTERRUPTED: Final = 130
+SECTIONS: Final = {
+    "Keys": {
+        "put": "keys:put",
+        "get": "keys:get",
+        "delete": "deletion:delete",
+        "list": "ranges:list_keys",
+        "txn": "transactions:txn",
+    },
+    "Cluster": {
+        "status": "admin:status",
+        "leader": "admin:leader",
+    },
+    "Nodes": {
+        "cluster": "local:cluster",
+        "serve": "serve:serve",
+        "log": "admin:log",
+    },
+    "Shell": {
+        "completion": "completion:completion",
+    },
+}
+"""Every command, under its heading in the help, and where it stands: it is imported when it is called."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@group(
+    sections=SECTIONS,
+    examples=(
+        "raftkv cluster up --detach",
+        "raftkv put greeting hello",
+        "raftkv get greeting",
+        "raftkv --endpoints http://10.0.0.1:7401,http://10.0.0.2:7401 status",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="raftkv")
 @shared_options
 def raftkv(options: Shared) -> None:
-    """A replicated key-value store. `raftkv cluster up` starts one on this machine."""
+    """A replicated key-value store. `raftkv cluster up` starts one on this machine.
+
+    Exit codes: 0 done, 1 absent or condition failed, 2 usage, 3 cluster unreachable or outcome unknown,
+    4 refused for another reason. With --output json, errors are JSON on standard error.
+    """
     click.get_current_context().obj = options
-
-
-for _command in (serve, cluster, put, get, delete, status, leader, log):
-    raftkv.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code is the contract's."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        result = raftkv.main(
-            args=None if arguments is None else list(arguments), prog_name="raftkv", standalone_mode=False
-        )
+        code = _run(words)
+        # What the last flush cannot write must not pass for written.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output, or our errors, has had enough.
+        give_up_output()
+        return 0
+    except OSError as error:
+        keep_or_give_up_output()
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        failed = CommandFailed(f"not done, or not all of it: {what}")
+        return report(failed, as_json=wants_json(words))
+    return code
+
+
+def _run(words: list[str]) -> int:
+    try:
+        result = raftkv.main(args=words, prog_name="raftkv", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return report(error, as_json=wants_json(words))
     except RaftkvError as error:
-        click.echo(f"Error: {error}", err=True)
-        return CommandFailed.exit_code
+        return report(CommandFailed(str(error)), as_json=wants_json(words))
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough; the interpreter must not fail again as it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever is left is a bug, and must not end with a code that means something
+        traceback.print_exc(file=sys.stderr)
+        return report(OwnBug("this is a bug of raftkv itself (above); please report it."), as_json=wants_json(words))
     return result if isinstance(result, int) else 0

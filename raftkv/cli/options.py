@@ -6,8 +6,9 @@ The shared options may stand before or after the subcommand; the later one wins.
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -96,7 +97,9 @@ def shared_options(command: Callable[..., Result]) -> Callable[..., Result]:
             help=f"Go on asking for so long ({PATIENCE_S_DEFAULT:.0f}).",
         ),
         click.option(
-            "--output", type=click.Choice(["table", "json"]), help="For people (table) or for programs (json)."
+            "--output",
+            type=click.Choice(["table", "json"]),
+            help="For people (table) or for programs (json; errors too, on standard error).",
         ),
         click.option(
             "--endpoints",
@@ -109,9 +112,44 @@ def shared_options(command: Callable[..., Result]) -> Callable[..., Result]:
     return with_shared
 
 
+def exactly_once_option(command: Command) -> Command:
+    """``--exactly-once`` of the commands that write."""
+    option = click.option(
+        "--exactly-once",
+        is_flag=True,
+        help="Ride out a change of leader: repeat until the outcome is known, and never write twice "
+        "(two more round trips).",
+    )
+    return option(command)
+
+
 def print_json(value: Any) -> None:
     """One document, for programs."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    click.echo(_safe(json.dumps(value, ensure_ascii=False, indent=2)))
+
+
+def print_json_list(name: str, values: Iterable[Any], last: Callable[[], dict[str, Any]]) -> None:
+    """One document with a list that may be long, written as it comes; ``last`` are its other members.
+
+    A failure on the way leaves the document unfinished, so that nobody takes it for all there is.
+    """
+    write = sys.stdout.write
+    write(f'{{\n  "{name}": [')
+    separator = "\n    "
+    for value in values:
+        write(separator + _safe(json.dumps(value, ensure_ascii=False)))
+        separator = ",\n    "
+    rest = "".join(f',\n  "{key}": {json.dumps(value)}' for key, value in last().items())
+    write(f"\n  ]{rest}\n}}\n")
+
+
+def _safe(document: str) -> str:
+    """The same JSON, with what a terminal would act on as escapes."""
+    if document.isascii() and "\x7f" not in document:
+        return document
+    return re.sub(
+        r"[^\n -~]", lambda found: found[0] if found[0].isprintable() else json.dumps(found[0])[1:-1], document
+    )
 
 
 def write_raw(value: bytes) -> None:

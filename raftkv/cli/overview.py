@@ -1,4 +1,7 @@
-"""What every node says of itself, gathered, and shown so that one look tells how the cluster is."""
+"""What every node says of itself, gathered, and what follows for the cluster: who leads, what it survives.
+
+Told: URLs. Tells: views of nodes, and a verdict. Prints nothing; ``pictures`` does.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from raftkv.cli.asking import ask_this_node, members_in
 
 STATUS_TIMEOUT_S: Final = 2.0
-_WIDTH_OF_FILES: Final = 160
-_STYLES: Final = {"leader": "bold green", "follower": "cyan", "candidate": "yellow", "learner": "magenta"}
+HEARD_MS_MAX: Final = 3_000
+"""A voter that its leader has not heard for longer does not serve; elections are decided well before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,55 @@ class NodeView:
         """Whether it says that it leads."""
         return self.status is not None and self.status.get("role") == "leader"
 
+    @property
+    def id(self) -> str | None:
+        """Its name, where it told it."""
+        return None if self.status is None else self.status.get("id")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """All nodes that are known, and the members as the leader has them, or else somebody who answered."""
+
+    nodes: list[NodeView]
+    members: Mapping[str, Any]
+    """An answer to ``GET /v1/cluster``; empty: nobody answered."""
+    names: Mapping[str, str]
+    """Ids by URL, as far as anybody knows them."""
+
+    @property
+    def leader(self) -> NodeView | None:
+        """Who leads."""
+        return leader_among(self.nodes)
+
+    @property
+    def voters(self) -> list[Mapping[str, Any]]:
+        """The voters; of both memberships while one turns into the other."""
+        return _members(self.members, "voters")
+
+    @property
+    def learners(self) -> list[Mapping[str, Any]]:
+        """Who gets the log and has no vote."""
+        return _members(self.members, "learners")
+
+    def name_of(self, node: NodeView) -> str:
+        """A node's id, also where it does not answer."""
+        return str(node.id or self.names.get(node.url, "?"))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the cluster can bear."""
+
+    voters: int
+    serving: int
+    """Voters that follow the leader, itself too."""
+
+    @property
+    def failures_survived(self) -> int:
+        """How many more voters may fail; below 0: there is no majority."""
+        return self.serving - (self.voters // 2 + 1)
+
 
 def view_nodes(urls: Sequence[str], *, timeout_s: float = STATUS_TIMEOUT_S) -> list[NodeView]:
     """Every node's own word, asked at once; in the order of the URLs."""
@@ -43,20 +90,42 @@ def view_nodes(urls: Sequence[str], *, timeout_s: float = STATUS_TIMEOUT_S) -> l
     ]
 
 
-def view_cluster(endpoints: Sequence[str], *, timeout_s: float = STATUS_TIMEOUT_S) -> list[NodeView]:
-    """The endpoints, and the other members that one of them knows."""
-    views = view_nodes(endpoints, timeout_s=timeout_s)
-    known = {view.status["id"]: view.url for view in views if view.status is not None and "id" in view.status}
-    for view in views:
-        if view.status is None:
-            continue
-        members = members_in(ask_this_node(view.url, "/v1/cluster", timeout_s=timeout_s))
-        others = [url for url in members if url not in endpoints]
-        found = view_nodes(others, timeout_s=timeout_s)
-        # A node that is reached by another URL than its own would otherwise be there twice.
-        views += [other for other in found if other.status is None or other.status.get("id") not in known]
-        break
-    return views
+def view_cluster(
+    endpoints: Sequence[str], *, names: Mapping[str, str] | None = None, timeout_s: float = STATUS_TIMEOUT_S
+) -> ClusterView:
+    """The endpoints, and the other members that one of them knows; ``names`` are ids that the caller knows by URL."""
+    nodes = view_nodes(endpoints, timeout_s=timeout_s)
+    first = _whom_to_ask(nodes)
+    if first is None:
+        return ClusterView(nodes, {}, names or {})
+    answer = ask_this_node(first.url, "/v1/cluster", timeout_s=timeout_s)
+    known = {node.id for node in nodes}
+    found = view_nodes([url for url in members_in(answer) if url not in endpoints], timeout_s=timeout_s)
+    # A node that is reached by another URL than its own would otherwise be there twice.
+    nodes += [other for other in found if other.id is None or other.id not in known]
+    leader = leader_among(nodes)
+    if leader is not None and leader is not first:
+        answer = ask_this_node(leader.url, "/v1/cluster", timeout_s=timeout_s) or answer
+    members = answer.json() if answer is not None and answer.status == 200 else {}
+    listed = [*_members(members, "voters"), *_members(members, "learners")]
+    told = {str(member.get("url")).rstrip("/"): str(member.get("id")) for member in listed}
+    # The id of a voter that answers by another URL is not to be given to a stranger at the member's own.
+    return ClusterView(_without_doubles(nodes, told), members, {**(names or {}), **told})
+
+
+def _whom_to_ask(nodes: Sequence[NodeView]) -> NodeView | None:
+    """The leader, or else any node that answers, for the members."""
+    return leader_among(nodes) or next((node for node in nodes if node.status is not None), None)
+
+
+def _without_doubles(nodes: Sequence[NodeView], told: Mapping[str, str]) -> list[NodeView]:
+    """Without members that do not answer by their own URL, but do by another."""
+    answering = {node.id for node in nodes if node.status is not None}
+    return [node for node in nodes if node.status is not None or told.get(node.url) not in answering]
+
+
+def _members(members: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
+    return [member for member in members.get(kind) or () if isinstance(member, dict)]
 
 
 def leader_among(views: Sequence[NodeView]) -> NodeView | None:
@@ -65,65 +134,24 @@ def leader_among(views: Sequence[NodeView]) -> NodeView | None:
     return max(leaders, key=lambda view: (view.status or {}).get("term") or 0, default=None)
 
 
-class Screen(Console):
-    """A console that leaves it to the command what a closed pipe means."""
-
-    def on_broken_pipe(self) -> None:
-        """Rich would end the whole process here, and leave nodes running that nobody watches."""
-        raise BrokenPipeError
-
-
-def console() -> Console:
-    """Standard output, as wide as the terminal; a file or pipe gets whole lines."""
-    screen = Screen(highlight=False)
-    return screen if screen.is_terminal else Screen(highlight=False, width=_WIDTH_OF_FILES)
-
-
-def nodes_table(views: Sequence[NodeView], *, names: Mapping[str, str] | None = None) -> Table:
-    """One line a node; ``names`` are known ids by URL, for nodes that do not answer."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("node", "role"):
-        table.add_column(heading)
-    for heading in ("term", "commit", "applied", "lag", "revision", "uptime"):
-        table.add_column(heading, justify="right")
-    table.add_column("url", no_wrap=True)
-    leader = leader_among(views)
-    newest = leader.status.get("commit_index") if leader is not None and leader.status is not None else None
-    for view in views:
-        table.add_row(*_cells(view, newest, (names or {}).get(view.url, "?")))
-    return table
+def judge(view: ClusterView) -> Verdict | None:
+    """What the cluster can bear; None: nobody told who votes."""
+    voters, leader = view.voters, view.leader
+    if not voters:
+        return None
+    if leader is None:
+        return Verdict(len(voters), 0)
+    following = {
+        node.id for node in view.nodes if node.status is not None and node.status.get("leader_id") == leader.id
+    }
+    return Verdict(len(voters), sum(_serves(voter, leader, following) for voter in voters))
 
 
-def _cells(view: NodeView, newest: int | None, name: str) -> list[Text]:
-    status = view.status
-    if status is None:
-        return [Text(name), Text("no answer", "red"), *([Text("–", "dim")] * 6), Text(view.url, "dim")]
-    role = str(status.get("role"))
-    applied = status.get("applied_index")
-    lag = max(0, newest - applied) if isinstance(newest, int) and isinstance(applied, int) else None
-    return [
-        Text(str(status.get("id"))),
-        Text(role, _STYLES.get(role, "")),
-        _number(status.get("term")),
-        _number(status.get("commit_index")),
-        _number(applied),
-        Text("–" if lag is None else f"{lag:,}", "yellow" if lag else ""),
-        _number(status.get("revision")),
-        Text(duration(status.get("uptime_ms"))),
-        Text(view.url, "dim"),
-    ]
-
-
-def _number(value: Any) -> Text:
-    return Text(f"{value:,}" if isinstance(value, int) else "–")
-
-
-def duration(milliseconds: Any) -> str:
-    """A time span in its two largest units."""
-    if not isinstance(milliseconds, int):
-        return "–"
-    seconds = milliseconds // 1000
-    for larger, smaller, size, part in (("d", "h", 86_400, 3_600), ("h", "min", 3_600, 60), ("min", "s", 60, 1)):
-        if seconds >= size:
-            return f"{seconds // size} {larger} {seconds % size // part} {smaller}"
-    return f"{seconds} s"
+def _serves(voter: Mapping[str, Any], leader: NodeView, following: set[str | None]) -> bool:
+    """The leader's own word counts where there is one: what we reach from here is another matter."""
+    id, contact_ms = voter.get("id"), voter.get("last_contact_ms")
+    if id == leader.id:
+        return True
+    if isinstance(contact_ms, int):
+        return contact_ms <= HEARD_MS_MAX
+    return id in following

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import click
 
+from raftkv.cli.commands import command
+from raftkv.cli.failures import EXIT_OWN_BUG, EXIT_USAGE
 from raftkv.config import SETTINGS, NodeConfig, Setting, load
 from raftkv.errors import ConfigError, DataError
 
-EXIT_USAGE: Final = 2
-EXIT_OWN_BUG: Final = 70
 _CANNOT_LISTEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
 
@@ -35,7 +35,13 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
     return click.option(setting.flag, setting.field, metavar=setting.shape, help=setting.help + tail)
 
 
-@click.command()
+@command(
+    examples=(
+        "raftkv serve --id n1 --data-dir n1-data --url http://127.0.0.1:7401 \\",
+        "    --initial-cluster n1=http://127.0.0.1:7401",
+        "raftkv serve --config /etc/raftkv/n1.toml --log-format json",
+    )
+)
 @click.option(
     "--config",
     "config_file",
@@ -46,7 +52,13 @@ def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., An
 )
 @setting_options
 def serve(*, config_file: Path | None, **flags: Any) -> int:
-    """Run one node. Every setting is also RAFTKV_… in the environment and a key in the --config file."""
+    """Run one node, in the foreground, until SIGTERM or SIGINT.
+
+    Every setting is also RAFTKV_… in the environment and a key of the --config file. A directory that holds state
+    wins over --initial-cluster: a restart is the same command. Exit codes: 0 told to stop, 2 wrong settings, 70 a
+    bug of raftkv, 73 another process holds the directory, 74 the disk failed, 76 data is damaged, 77 the directory
+    is another cluster's or of an unknown format.
+    """
     by_name = {setting.name: flags[setting.field] for setting in SETTINGS}
     try:
         config = load(flags=by_name, environment=os.environ, file=config_file)
@@ -70,13 +82,20 @@ def run(config: NodeConfig) -> int:
     except OSError as error:
         if error.errno in _CANNOT_LISTEN or isinstance(error, socket.gaierror):
             address = f"{config.listen.host}:{config.listen.port}"
-            click.echo(
-                f"raftkv {config.id}: cannot listen on {address}: {error}. Free it, or take another: --listen", err=True
-            )
+            click.echo(f"raftkv {config.id}: cannot listen on {address}: {_why_not(error)}", err=True)
             return EXIT_USAGE
         return _own_bug(config)
     except Exception:  # noqa: BLE001 - whatever is left is a bug, and has an exit code of its own
         return _own_bug(config)
+
+
+def _why_not(error: OSError) -> str:
+    """In words, and what to do."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address. Give one that it has with --listen, or 0.0.0.0 for all of them."
+    if error.errno == errno.EACCES:
+        return "that is not allowed; ports below 1024 are reserved. Take another with --listen."
+    return "another process has this port (`ss -ltnp` names it). Stop that one, or take another port with --listen."
 
 
 def _own_bug(config: NodeConfig) -> int:

@@ -121,6 +121,7 @@ def status_of(id: str, url: str, **more: Any) -> dict[str, Any]:
         "applied_index": 1200,
         "last_index": 1200,
         "revision": 1100,
+        "log_bytes": 16 * 1024 * 1024,
         "version": "0.1.0",
         "uptime_ms": 125_000,
     }

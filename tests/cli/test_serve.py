@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import types
 from pathlib import Path
@@ -74,7 +75,6 @@ def test_the_help_tells_every_setting(run):
         (DataDamaged(path="data/log", offset=512, why="checksum"), 76),
         (WrongIdentity("belongs to n2"), 77),
         (UnknownFormat("version 9"), 77),
-        (OSError(errno.EADDRINUSE, "address already in use"), 2),
         (OSError(errno.EMFILE, "too many open files"), 70),
         (RuntimeError("a bug"), 70),
         (AssertionError("a bug"), 70),
@@ -86,6 +86,26 @@ def test_trouble_ends_with_its_exit_code_and_is_told(run, served, error, code):
     ended = run(*WORDS)
     assert ended.code == code
     assert str(error) in ended.err
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EADDRINUSE, "error while attempting to bind"), "another process has this port"),
+        (OSError(errno.EADDRNOTAVAIL, "error while attempting to bind"), "this machine has no such address"),
+        (PermissionError(errno.EACCES, "permission denied"), "ports below 1024"),
+        (socket.gaierror(socket.EAI_NONAME, "name or service not known"), "this machine has no such address"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_address_that_cannot_be_had_is_told_in_words_with_what_to_do(run, served, error, told):
+    served.end.by = error
+    ended = run(*WORDS)
+    assert ended.code == 2
+    assert "cannot listen on 127.0.0.1:7401" in ended.err
+    assert told in ended.err
+    assert "--listen" in ended.err
+    assert "rrno" not in ended.err
 
 
 def test_the_node_s_own_exit_code_is_passed_on(run, served):
