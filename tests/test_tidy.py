@@ -297,7 +297,7 @@ def files() -> tuple[Path, ...]:
     if asked.returncode == 0:
         listed = [ROOT / name for name in asked.stdout.decode().split("\0") if name]
     else:
-        rooms = [ROOT / name for name in ("raftkv", "tests", "scripts", "deploy", ".ci")]
+        rooms = [ROOT / name for name in ("raftkv", "examples", "tests", "scripts", "deploy", ".ci")]
         listed = [*ROOT.glob("*.*"), *(path for room in rooms for path in sorted(room.rglob("*")))]
     return tuple(path for path in listed if path.is_file() and "__pycache__" not in path.parts)
 

@@ -150,6 +150,7 @@ class Node:
         majority confirmed it in time.
         """
         service = self._served().service
+        consistency = Consistency(consistency)
         if consistency is not Consistency.STALE and (min_index or max_staleness_ms is not None):
             raise Rejected("min_index and max_staleness_ms go with Consistency.STALE")
 
