@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from raftkv.cli.answers import refused
+from raftkv.cli.answers import decided
 from raftkv.cli.commands import command, group
 from raftkv.cli.exchange import Request
 from raftkv.cli.failures import CommandFailed, Unreachable, Unusable
@@ -77,16 +77,15 @@ def leader() -> None:
 @click.argument("id", required=False)
 @shared_options
 def transfer(id: str | None, options: Shared) -> None:
-    """Hand leadership over to the node ID, or to the best placed one.
+    """Have another node lead.
 
-    Before work on the machine that leads, for example. Writes wait meanwhile; none is lost.
+    The node ID, or without it the best placed one; before work on the machine that leads, for example. Writes wait
+    meanwhile; none is lost.
     """
     body = json.dumps({} if id is None else {"id": id}).encode()
     request = Request("POST", "/v1/admin/leader", body, {"Content-Type": "application/json"})
     # Asking again for the same leader is answered with "leads already", so that a second arrival does no harm.
-    answer = options.cluster().ask(request, repeatable=id is not None)
-    if not 200 <= answer.status < 300:
-        raise refused(answer)
+    answer = decided(options.cluster().ask(request, repeatable=id is not None))
     if options.wants_json:
         print_json(answer.json())
     else:
@@ -110,9 +109,10 @@ def log() -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @shared_options
 def show(directory: Path, options: Shared) -> None:
-    """Tell what the log in a node's data DIRECTORY holds; changes nothing.
+    """Tell what a node's log holds; changes nothing.
 
-    Also while the node runs. A place that does not read back is told as torn (never acknowledged) or DAMAGED.
+    DIRECTORY is the node's data directory. Also while the node runs. A place that does not read back is told as
+    torn (never acknowledged) or DAMAGED.
     """
     from raftkv.storage.directory import PosixDirectory
     from raftkv.storage.identity import IDENTITY_NAME

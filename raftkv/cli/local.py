@@ -64,10 +64,10 @@ def cluster() -> None:
 @click.option("--detach", is_flag=True, help="Return as soon as the cluster serves, and leave it running.")
 @shared_options
 def up(nodes: str | None, data_dir: Path, base_port: int | None, detach: bool, options: Shared) -> int:
-    """Start the cluster, or go on with the one whose data is there.
+    """Start a cluster, or what is missing of one.
 
-    Real processes, one for each node, that write to DATA-DIR/ID and log to DATA-DIR/ID.log. Ctrl-C stops them all;
-    with --detach, `raftkv cluster down` does. Of a cluster that runs in part, what is missing is started.
+    Real processes, one for each node, that write to DATA-DIR/ID and log to DATA-DIR/ID.log. Data that is there is
+    gone on with. Ctrl-C stops them all; with --detach, `raftkv cluster down` does.
     """
     with _signals_interrupt():
         local = _started(data_dir, int(nodes) if nodes else None, base_port, options)
@@ -136,7 +136,10 @@ def _stay(local: LocalCluster, options: Shared) -> int:
 @data_dir_option
 @shared_options
 def down(data_dir: Path, options: Shared) -> None:
-    """Stop the cluster; its data stays, and `raftkv cluster up` goes on with it."""
+    """Stop the cluster; its data stays.
+
+    `raftkv cluster up` goes on with it.
+    """
     _existing(data_dir)
     with local_cluster.exclusively(data_dir):
         local = LocalCluster(data_dir, _existing(data_dir).record)

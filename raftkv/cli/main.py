@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import Final
 
 import click
+from click.shell_completion import shell_complete
 
 from raftkv import __version__
 from raftkv.cli.commands import group
@@ -22,6 +24,9 @@ from raftkv.cli.failures import (
 )
 from raftkv.cli.options import Shared, shared_options
 from raftkv.errors import RaftkvError
+
+COMPLETION_VARIABLE: Final = "_RAFTKV_COMPLETE"
+"""What a shell sets that wants to complete a word."""
 
 SECTIONS: Final = {
     "Keys": {
@@ -88,8 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    if os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(raftkv, {}, "raftkv", COMPLETION_VARIABLE, os.environ[COMPLETION_VARIABLE])
     try:
-        result = raftkv.main(args=words, prog_name="raftkv", standalone_mode=False)
+        # Not click's main(): it ends with 1 when a pipe closes, and 1 means something else with us.
+        with raftkv.make_context("raftkv", list(words)) as context:
+            result = raftkv.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
     except click.ClickException as error:
         return report(error, as_json=wants_json(words))
     except RaftkvError as error:
