@@ -1,8 +1,8 @@
 """One node's configuration: where settings come from, and what makes them acceptable.
 
 Told: the flags, the environment and the path of a TOML file. Tells: a frozen ``NodeConfig``, or one
-ConfigError with every problem in it. Touches nothing on disk but the file it was given, so a node that is
-refused here has left its data directory alone.
+ConfigError with every problem in it. Touches nothing on disk but the file it was given and the peers' secret,
+which it reads, so a node that is refused here has left its data directory alone.
 
 A setting has one name everywhere: ``heartbeat-ms`` in the file, ``--heartbeat-ms`` as a flag,
 ``RAFTKV_HEARTBEAT_MS`` in the environment. Flags win over the environment, that over the file, that over
@@ -24,6 +24,7 @@ from raftkv.core.types import NodeId
 from raftkv.errors import ConfigError
 from raftkv.replica import ReplicaSettings
 from raftkv.storage.wal import SEGMENT_BYTES
+from raftkv.transport.secret import PeerSecret, read_peer_secret
 from raftkv.transport.settings import TransportSettings
 from raftkv.values import (
     LOG_FORMATS,
@@ -54,11 +55,18 @@ class NodeConfig:
     id: NodeId
     data_dir: Path
     url: str
-    """Where others reach this node: scheme, host and port, without a slash at the end."""
+    """Where clients reach this node: scheme, host and port, without a slash at the end."""
     listen: Address
     """What is bound; the URL's own host and port unless said otherwise."""
+    peer_url: str
+    """Where other nodes reach this one; ``url`` unless said otherwise."""
+    peer_listen: Address
+    """What is bound for them; ``listen`` unless said otherwise."""
     initial_cluster: InitialCluster = ()
-    """Empty: this node goes on with what its directory holds, and forms nothing."""
+    """By peer URL. Empty: this node goes on with what its directory holds, and forms nothing."""
+    peer_secret_file: Path | None = None
+    peer_secret: PeerSecret | None = field(default=None, compare=False, repr=False)
+    """What stood in that file when it was read, once; None: peers prove nothing to each other."""
     insecure: bool = False
     """The operator says that the network is trusted, so a bind beyond loopback is allowed."""
     log_format: str = "text"
@@ -84,6 +92,11 @@ class NodeConfig:
         """
         given = {"id": id, "data_dir": data_dir, "url": url, "initial_cluster": initial_cluster, **settings}
         return _of(given)
+
+    @property
+    def peers_have_their_own_port(self) -> bool:
+        """Else clients and peers share one."""
+        return self.peer_listen != self.listen
 
 
 _OWN_DEFAULTS: Final = {own.name: own.default for own in fields(NodeConfig) if own.default is not MISSING}
@@ -119,6 +132,7 @@ class Setting(NamedTuple):
     def shape(self) -> str:
         """What a value looks like, for the help."""
         known = {"id": "ID", "data-dir": "DIR", "url": "URL", "listen": "HOST:PORT", "initial-cluster": "ID=URL,…"}
+        known |= {"peer-url": "URL", "peer-listen": "HOST:PORT", "peer-secret-file": "FILE"}
         known["log-format"] = "|".join(LOG_FORMATS)
         return known.get(self.name, "N")
 
@@ -152,7 +166,10 @@ SETTINGS: Final = (
     Setting("data-dir", parse_path, "Where the log is kept; made when it is not there.", required=True),
     Setting("url", parse_url, "What others reach this node by: http://HOST:PORT.", required=True),
     Setting("listen", parse_address, "What to bind, where it differs from the URL's host and port."),
-    Setting("initial-cluster", parse_initial_cluster, "Who forms the cluster, this node too."),
+    Setting("peer-url", parse_url, "What other nodes reach this one by, where clients use another URL."),
+    Setting("peer-listen", parse_address, "What to bind for other nodes, where it differs from the peer URL's."),
+    Setting("peer-secret-file", parse_path, "A file that all nodes have and nobody else: they prove it to each other."),
+    Setting("initial-cluster", parse_initial_cluster, "Who forms the cluster, this node too; by peer URL."),
     Setting("insecure", parse_switch, "The network is trusted: a bind that is not loopback is allowed."),
     Setting("log-format", parse_log_format, "How log lines look: text or json."),
     Setting("heartbeat-ms", whole_number(1, _HOUR_MS), "How often an idle leader speaks.", "raft"),
@@ -289,12 +306,24 @@ def _compose(values: dict[str, Any], problems: list[str]) -> NodeConfig:
     rooms["api"] = replace(rooms["api"], retry_after_ms=rooms["raft"].election_timeout_ms)
     own = {setting.field: values[setting.name] for setting in SETTINGS if not setting.room and setting.name in values}
     own.setdefault("listen", url_address(own["url"]))
-    return NodeConfig(**own, **rooms)
+    own.setdefault("peer_url", own["url"])
+    own.setdefault("peer_listen", own["listen"] if own["peer_url"] == own["url"] else url_address(own["peer_url"]))
+    return NodeConfig(**own, peer_secret=secret, **rooms)
+
+
+def _peer_secret(file: Path | None, problems: list[str]) -> PeerSecret | None:
+    """Read once, here: what a node has begun with does not change under it."""
+    try:
+        return None if file is None else read_peer_secret(file)
+    except ConfigError as error:
+        problems += error.problems
+        return None
 
 
 def _room(room: str, values: Mapping[str, Any], problems: list[str]) -> Any:
     """One room's settings; what the room itself refuses is told in the operator's words."""
     given = {
+    secret = _peer_secret(values.get("peer-secret-file"), problems)
         setting.field: values[setting.name]
         for setting in SETTINGS
         if setting.room == room and values.get(setting.name) is not None
@@ -319,10 +348,48 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     id, members = values.get("id"), values.get("initial-cluster")
     if id and members and id not in dict(members):
         problems.append(f"--initial-cluster does not list this node, {id}: every node gets the whole list")
-    listen = values.get("listen") or (values.get("url") and url_address(values["url"]))
-    if listen and not values.get("insecure") and not is_loopback(listen.host):
+    return problems + _address_contradictions(values) + _open_binds(values)
+
+
+def _address_contradictions(values: Mapping[str, Any]) -> list[str]:
+    """Other nodes must arrive where they are listened for."""
+    url, peer_url = values.get("url"), values.get("peer-url")
+    if not url:
+        return []
+    problems = []
+    apart = peer_url is not None and peer_url != url
+    peer_listen, listen = values.get("peer-listen"), values.get("listen") or url_address(url)
+    if peer_listen and peer_listen != listen and not apart:
+        problems.append("--peer-listen needs --peer-url: by --url other nodes would come to the port for clients")
+    listed = dict(values.get("initial-cluster") or ()).get(values.get("id"))
+    if apart and listed == url:
+        problems.append(f"--initial-cluster tells what other nodes come by: {peer_url} for this one, not its --url")
+    return problems
+
+
+def _open_binds(values: Mapping[str, Any]) -> list[str]:
+    """Binds that others can reach, where nobody has said anything about these others."""
+    if values.get("insecure") or values.get("peer-secret-file"):
+        return []
+    url, peer_url = values.get("url"), values.get("peer-url")
+    listen = values.get("listen") or (url and url_address(url))
+    peer_listen = values.get("peer-listen") or (peer_url and peer_url != url and url_address(peer_url)) or listen
+    problems = []
+    if listen and not is_loopback(listen.host):
         problems.append(
             f"{listen.host} is not a loopback address, and whoever reaches it can read and write everything: "
             "bind to 127.0.0.1, or say with --insecure that the network is trusted"
         )
     return problems
+            + (f"; {_WHAT_A_SECRET_DOES}" if peer_listen == listen else "")
+        )
+    if peer_listen and peer_listen != listen and not is_loopback(peer_listen.host):
+        problems.append(
+            f"{peer_listen.host} is not a loopback address, and whoever reaches it can speak as another node: "
+            f"bind to 127.0.0.1, or say with --insecure that the network is trusted; {_WHAT_A_SECRET_DOES}"
+
+
+_WHAT_A_SECRET_DOES: Final = (
+    "or give --peer-secret-file, which keeps strangers from speaking as a node "
+    "(clients prove nothing: their port stays open to whoever reaches it)"
+)

@@ -30,6 +30,13 @@ def _named(flags: dict[str, object]) -> dict[str, object]:
     return {name.replace("_", "-"): value for name, value in flags.items()}
 
 
+def secret_file(directory: Path, content: bytes = b"0123456789abcdef\n", mode: int = 0o600) -> Path:
+    path = directory / "peer-secret"
+    path.write_bytes(content)
+    path.chmod(mode)
+    return path
+
+
 def test_what_must_be_said_is_enough() -> None:
     config = config_of()
     assert (config.id, config.data_dir, config.url) == ("n1", Path("data"), "http://127.0.0.1:7401")
@@ -65,6 +72,8 @@ SAMPLES = {
     "url": "http://127.0.0.1:9000",
     "listen": "127.0.0.1:9001",
     "initial-cluster": "n1=http://127.0.0.1:7401,node-7=http://127.0.0.1:9000",
+    "peer-url": "http://127.0.0.1:9100",
+    "peer-listen": "127.0.0.1:9101",
     "insecure": "true",
     "log-format": "json",
     "heartbeat-ms": "50",
@@ -80,6 +89,10 @@ def test_every_setting_has_one_name_in_all_sources(setting, tmp_path: Path) -> N
     others = {name: value for name, value in NEEDED.items() if name != setting.name}
     if setting.name == "initial-cluster":
         others["id"] = "node-7"
+    if setting.name == "peer-listen":
+        others["peer-url"] = SAMPLES["peer-url"]
+    if setting.name == "peer-secret-file":
+        sample = str(secret_file(tmp_path))
     file = tmp_path / "raftkv.toml"
     file.write_text(f'{setting.name} = "{sample}"\n')
     by_flag = load(flags={**others, setting.name: sample}, environment={})
@@ -233,6 +246,113 @@ def test_a_bind_beyond_loopback_needs_the_operators_word(flags: dict[str, object
 
 def test_a_public_url_with_a_loopback_bind_needs_no_such_word() -> None:
     config = config_of(url="http://db.example:80", listen="127.0.0.1:7401")
+def test_a_secret_opens_the_bind_and_promises_clients_nothing(tmp_path: Path) -> None:
+    told = problems_of({**NEEDED, "listen": "0.0.0.0:7401"})
+    assert "--peer-secret-file, which keeps strangers from speaking as a node (clients prove nothing" in told
+    secret = str(secret_file(tmp_path))
+    config = load(flags={**NEEDED, "listen": "0.0.0.0:7401", "peer-secret-file": secret}, environment={})
+    assert config.peer_secret is not None
+    assert not config.insecure
+
+
+OPEN, SHUT = "0.0.0.0", "127.0.0.1"
+CLIENTS, PEERS = "can read and write everything", "can speak as another node"
+
+
+@pytest.mark.parametrize(
+    ("clients", "peers", "told_of"),
+    [(SHUT, SHUT, []), (OPEN, SHUT, [CLIENTS]), (SHUT, OPEN, [PEERS]), (OPEN, OPEN, [CLIENTS, PEERS])],
+)
+def test_each_port_is_judged_by_itself(clients: str, peers: str, told_of: list[str], tmp_path: Path) -> None:
+    flags = {
+        **NEEDED,
+        "listen": f"{clients}:7401",
+        "peer-url": "http://127.0.0.1:7501",
+        "peer-listen": f"{peers}:7501",
+    }
+    if told_of:
+        told = problems_of(flags)
+        assert [text for text in (CLIENTS, PEERS) if text in told] == told_of
+        assert ("--peer-secret-file" in told) is (PEERS in told_of), "a secret does nothing for clients"
+    for trust in ({"insecure": True}, {"peer-secret-file": str(secret_file(tmp_path))}):
+        load(flags={**flags, **trust}, environment={})
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "complaint"),
+    [
+        (b"0123456789abcdef", 0o604, "everybody on this machine may read or change it; chmod 600"),
+        (b"0123456789abcde", 0o600, "openssl rand -hex 32"),
+    ],
+)
+def test_a_secret_that_is_none_is_refused_unseen(content: bytes, mode: int, complaint: str, tmp_path: Path) -> None:
+    told = problems_of({**NEEDED, "peer-secret-file": str(secret_file(tmp_path, content, mode))})
+    assert told.startswith("--peer-secret-file: ")
+    assert complaint in told
+    assert content.decode() not in told
+
+
+def test_a_secret_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Never taken for "no secret"."""
+    told = problems_of({**NEEDED, "peer-secret-file": str(tmp_path / "nowhere")})
+    assert "cannot be read: No such file" in told
+
+
+def test_the_secret_is_in_no_words_about_the_configuration(tmp_path: Path) -> None:
+    config = config_of(peer_secret_file=str(secret_file(tmp_path)))
+    assert "0123456789abcdef" not in repr(config)
+    assert str(tmp_path) in repr(config)
+
+
+# ------------------------------------------------------------------------ an address for peers of their own
+
+
+def test_clients_and_peers_share_one_address_by_default() -> None:
+    config = config_of(listen="127.0.0.1:7411")
+    assert (config.peer_url, config.peer_listen) == (config.url, config.listen)
+    assert not config.peers_have_their_own_port
+
+
+def test_the_peer_url_says_what_to_bind_unless_it_is_said_otherwise() -> None:
+    config = config_of(peer_url="http://127.0.0.1:7501")
+    assert (config.peer_url, config.peer_listen) == ("http://127.0.0.1:7501", Address("127.0.0.1", 7501))
+    assert config.listen == Address("127.0.0.1", 7401)
+    assert config.peers_have_their_own_port
+    config = config_of(peer_url="http://n1.inner:7501", peer_listen="127.0.0.1:7502")
+    assert config.peer_listen == Address("127.0.0.1", 7502)
+
+
+def test_another_name_for_the_same_port_needs_no_second_one() -> None:
+    config = config_of(peer_url="http://n1.inner:7401", peer_listen="127.0.0.1:7401")
+    assert not config.peers_have_their_own_port
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"peer-listen": "127.0.0.1:7501"}, "--peer-listen needs --peer-url"),
+        ({"peer-listen": "127.0.0.1:7501", "peer-url": "http://127.0.0.1:7401"}, "--peer-listen needs --peer-url"),
+        (
+            {
+                "peer-url": "http://127.0.0.1:7501",
+                "initial-cluster": "n1=http://127.0.0.1:7401,n2=http://127.0.0.1:7502",
+            },
+            "--initial-cluster tells what other nodes come by: http://127.0.0.1:7501",
+        ),
+        ({"peer-url": "127.0.0.1:7501"}, "--peer-url"),
+        ({"peer-listen": "nowhere"}, "--peer-listen"),
+    ],
+)
+def test_peers_would_not_arrive_where_they_are_listened_for(flags: dict[str, object], complaint: str) -> None:
+    assert complaint in problems_of({**NEEDED, **flags})
+
+
+def test_the_members_are_listed_by_peer_url() -> None:
+    listed = "n1=http://127.0.0.1:7501,n2=http://127.0.0.1:7502"
+    config = config_of(peer_url="http://127.0.0.1:7501", initial_cluster=listed)
+    assert dict(config.initial_cluster)["n1"] == config.peer_url
+
+
     assert config.listen == Address("127.0.0.1", 7401)
 
 

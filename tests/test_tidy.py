@@ -40,7 +40,10 @@ MAY_IMPORT: Final = {
     "http": ("problems",),
     "transport": ("http", "frames", "core.messages", "core.types"),
     "api": ("replica", "kv", "http", "outcomes", "problems"),
-    "config": ("values", "core.types", "core.settings", "replica", "api.settings", "transport.settings", "storage.wal"),
+    "config": (
+        *("values", "core.types", "core.settings", "replica", "api.settings", "storage.wal"),
+        *("transport.settings", "transport.secret"),
+    ),
     "client": ("kv", "values"),
     "sim": (
         *("replica", "waiting", "core", "frames", "state_machine", "outcomes", "storage", "kv", "transport.codec"),
