@@ -21,10 +21,9 @@ REDIRECTS_MAX: Final = 3
 ANSWER_TIMEOUT_S: Final = 10.0
 """Longer than a node takes to give up by itself, so that its own words arrive."""
 PAUSE_S: Final = 0.1
-UNKNOWN: Final = (
-    "whether the write happened is not known, and it may happen yet. Read the key before you write again; "
-    "with --exactly-once the command repeats until it knows."
-)
+UNKNOWN: Final = "whether the write happened is not known, and it may happen yet. Read the key before you write again; "
+_ASKED_ONCE: Final = "with --exactly-once the command repeats until it knows."
+_ASKED_OFTEN: Final = "a longer --timeout repeats for longer."
 CHANGED_NOTHING: Final = frozenset(
     {"not_leader", "no_leader", "superseded", "shutting_down", "too_stale", "overloaded"}
 )
@@ -74,7 +73,7 @@ class Cluster:
                 asked.why = f"{answer.url}: {answer.explanation}"
             remaining_s = deadline - self._clock()
             if asked.is_open and remaining_s <= 0:
-                raise outcome_unknown(asked.why)
+                raise OutcomeUnknown(f"{asked.why}: {UNKNOWN}{_ASKED_OFTEN}")
             if remaining_s <= 0 or not (connected or asked.is_open):
                 raise _nobody_answered(self.endpoints, connected, asked.why)
             self._pause(min(PAUSE_S, remaining_s))
@@ -117,7 +116,7 @@ class Cluster:
         except KeyboardInterrupt:
             if request.only_reads:
                 raise
-            raise Interrupted("interrupted: " + UNKNOWN) from None
+            raise Interrupted(f"interrupted: {UNKNOWN}{_ASKED_ONCE}") from None
         if not request.only_reads and _leaves_it_open(answer):
             asked.is_open = True
             if not asked.may_repeat:
@@ -144,8 +143,8 @@ class _Asked:
 
 
 def outcome_unknown(why: str) -> OutcomeUnknown:
-    """The one message for a write whose fate was not heard."""
-    return OutcomeUnknown(f"{why}: {UNKNOWN}")
+    """The one message for a write that was sent once and not heard of."""
+    return OutcomeUnknown(f"{why}: {UNKNOWN}{_ASKED_ONCE}")
 
 
 def ask_this_node(url: str, target: str, *, timeout_s: float) -> Answer | None:

@@ -114,22 +114,26 @@ def _delete_range(cluster: Writer, wanted: Range, options: Shared) -> None:
     if options.wants_json:
         print_json({"deleted": deleted, "revision": revision} | applied_index(answer))
     if not deleted:
-        raise AbsentOrConditionFailed(f"there is no key {_in_words(wanted)}: nothing was deleted.")
+        raise _nothing_there(wanted)
     if not options.wants_json:
         click.echo(f"{deleted:,} {_keys(deleted)} deleted, revision {revision}")
 
 
 def _make_sure(cluster: Cluster, wanted: Range) -> None:
     """Asks whoever sits at the terminal; without one, --yes must have been said."""
-    what = _in_words(wanted)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Unusable(f"this would delete every key {what}. If that is meant, say --yes.")
+    if not _is_attended():
+        raise Unusable(f"this would delete every key {_in_words(wanted, 1)}. If that is meant, say --yes.")
     count, is_all = _count(cluster, wanted)
     if not count:
-        raise AbsentOrConditionFailed(f"there is no key {what}: nothing was deleted.")
+        raise _nothing_there(wanted)
     number = f"{count:,}" if is_all else f"more than {count:,}"
-    if not click.confirm(f"Delete {number} {_keys(count)} {what}?", err=True):
+    if not click.confirm(f"Delete {number} {_keys(count)} {_in_words(wanted, count)}?", err=True):
         raise CommandFailed("nothing was deleted.", code="declined")
+
+
+def _is_attended() -> bool:
+    """Whether somebody could answer a question."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _count(cluster: Cluster, wanted: Range) -> tuple[int, bool]:
@@ -139,9 +143,13 @@ def _count(cluster: Cluster, wanted: Range) -> tuple[int, bool]:
     return len(page.get("items") or ()), page.get("more") is not True
 
 
-def _in_words(wanted: Range) -> str:
+def _nothing_there(wanted: Range) -> AbsentOrConditionFailed:
+    return AbsentOrConditionFailed(f"there is no key {_in_words(wanted, 1)}: nothing was deleted.")
+
+
+def _in_words(wanted: Range, count: int) -> str:
     if wanted.prefix:
-        return f"that begins with {name_of(wanted.prefix)}"
+        return f"that {'begins' if count == 1 else 'begin'} with {name_of(wanted.prefix)}"
     sides = [f"{word} {name_of(bound)}" for word, bound in (("from", wanted.start), ("before", wanted.end)) if bound]
     return " and ".join(sides) if sides else "in this store"
 

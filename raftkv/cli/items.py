@@ -104,6 +104,8 @@ def preview(raw: bytes, cells: int) -> str:
     if cell_len(text) <= cells and len(raw) <= cells * _PREVIEW_BYTES_PER_CELL:
         return text
     size = f" ({byte_count(len(raw))})"
+    if len(size) > cells // 2:
+        return set_cell_size(text, cells - 1).rstrip() + "…"
     return set_cell_size(text, max(0, cells - len(size) - 1)).rstrip() + "…" + size
 
 

@@ -23,7 +23,7 @@ from raftkv.cli.targets import Range, range_of, with_query
 PAGE_KEYS: Final = 1_000
 """Keys asked for at a time; a node also ends a page at 4 MiB."""
 _VALUE_CELLS_OF_FILES: Final = 60
-_VALUE_CELLS_MIN: Final = 20
+_VALUE_CELLS_WANTED: Final = 20
 _SAMPLE: Final = 1_000
 """So many lines are looked at before the first is printed, for the width of the columns."""
 
@@ -164,8 +164,8 @@ def _columns(widest_key: int, rest: int, *, is_terminal: bool) -> tuple[int, int
     if not is_terminal:
         return widest_key, _VALUE_CELLS_OF_FILES
     room = shutil.get_terminal_size().columns - rest
-    key_cells = min(widest_key, max(room - _VALUE_CELLS_MIN, room // 2))
-    return key_cells, max(_VALUE_CELLS_MIN, room - key_cells)
+    key_cells = min(widest_key, max(room - _VALUE_CELLS_WANTED, room // 2))
+    return key_cells, max(len("value"), room - key_cells)
 
 
 def _filled(text: str, cells: int) -> str:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from raftkv.cli.answers import refused
 from raftkv.cli.asking import Cluster
 from raftkv.cli.exchange import Answer, Request
-from raftkv.cli.failures import CommandFailed
+from raftkv.cli.failures import CommandFailed, OutcomeUnknown, Unreachable
 
 SPARE_S: Final = 10.0
 """How much longer the session lives than the command goes on asking."""
@@ -55,7 +55,11 @@ def writer(cluster: Cluster, *, exactly_once: bool) -> Iterator[Writer]:
     ttl_ms = int(min(cluster.patience_s + SPARE_S, TTL_S_MAX) * 1000)
     body = json.dumps({"ttl_ms": ttl_ms}).encode()
     # A session that was opened and not heard of expires by itself.
-    opened = cluster.ask(Request("POST", "/v1/sessions", body, {"Content-Type": "application/json"}), repeatable=True)
+    request = Request("POST", "/v1/sessions", body, {"Content-Type": "application/json"})
+    try:
+        opened = cluster.ask(request, repeatable=True)
+    except OutcomeUnknown as error:
+        raise Unreachable("no session could be opened in time. Nothing was written; see `raftkv status`.") from error
     id = opened.json().get("session")
     if opened.status != 201 or not isinstance(id, str):
         raise refused(opened)
