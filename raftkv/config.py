@@ -179,6 +179,18 @@ SETTINGS: Final = (
         "After so long without a leader, up to twice that, a node stands for election.",
         "raft",
     ),
+    Setting(
+        "lease-reads",
+        parse_switch,
+        "consistency=lease is answered without a round while clocks keep to the bound below. The same at all nodes.",
+        "raft",
+    ),
+    Setting(
+        "clock-drift-max-per-mille",
+        whole_number(1, 1000),
+        "Leases rest on it: no node's clock is faster than another's by more thousandths, or stands still.",
+        "raft",
+    ),
     Setting("append-bytes-max", whole_number(1, 16 * _MIB), "Entries in one message to a follower.", "raft"),
     Setting("inflight-appends-max", whole_number(1, 1024), "Messages with entries under way to one follower.", "raft"),
     Setting("log-memory-bytes", whole_number(_MIB, _TIB), "Newest entries that are kept in memory.", "raft"),
@@ -300,6 +312,7 @@ def _compose(values: dict[str, Any], problems: list[str]) -> NodeConfig:
             problems.append(f"{setting.flag} is missing (or {setting.variable}, or {setting.name} in the file)")
     rooms = {room: _room(room, values, problems) for room in ROOMS}
     problems += _contradictions(values)
+    secret = _peer_secret(values.get("peer-secret-file"), problems)
     if problems:
         raise ConfigError(problems)
     # Whoever finds no leader may hope for one after an election timeout.
@@ -323,7 +336,6 @@ def _peer_secret(file: Path | None, problems: list[str]) -> PeerSecret | None:
 def _room(room: str, values: Mapping[str, Any], problems: list[str]) -> Any:
     """One room's settings; what the room itself refuses is told in the operator's words."""
     given = {
-    secret = _peer_secret(values.get("peer-secret-file"), problems)
         setting.field: values[setting.name]
         for setting in SETTINGS
         if setting.room == room and values.get(setting.name) is not None
@@ -379,14 +391,14 @@ def _open_binds(values: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"{listen.host} is not a loopback address, and whoever reaches it can read and write everything: "
             "bind to 127.0.0.1, or say with --insecure that the network is trusted"
-        )
-    return problems
             + (f"; {_WHAT_A_SECRET_DOES}" if peer_listen == listen else "")
         )
     if peer_listen and peer_listen != listen and not is_loopback(peer_listen.host):
         problems.append(
             f"{peer_listen.host} is not a loopback address, and whoever reaches it can speak as another node: "
             f"bind to 127.0.0.1, or say with --insecure that the network is trusted; {_WHAT_A_SECRET_DOES}"
+        )
+    return problems
 
 
 _WHAT_A_SECRET_DOES: Final = (

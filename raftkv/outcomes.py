@@ -84,7 +84,15 @@ class Answered:
 
 @dataclass(slots=True)
 class TooStale:
-    """This node cannot meet the bound that the read set."""
+    """This node did not get as far as the bounds that the read set, and how far it is."""
+
+    applied_index: int
+    staleness_ms: int | None
+    """None: not known."""
+    min_index: int = 0
+    """That was asked for."""
+    max_staleness_ms: int | None = None
+    """That was asked for; None: any."""
 
 
 @dataclass(slots=True)

@@ -22,13 +22,16 @@ from raftkv import frames as framing
 from raftkv.core.effects import Committed, DiskWrite, Effects, Exchange, LogRead, Note
 from raftkv.core.messages import Envelope
 from raftkv.core.raft import Raft
-from raftkv.core.types import Index, NodeId, Role, Ticket
+from raftkv.core.types import Index, Member, NodeId, Role, Ticket
 from raftkv.errors import ConfigError, MessageError, Misdirected
 from raftkv.outcomes import (
     Answered,
     Consistency,
     Leadership,
+    ReadOutcome,
+    ReadTimedOut,
     Refused,
+    TooStale,
     TransferOutcome,
     Transferred,
     TransferRefused,
@@ -92,7 +95,15 @@ class _WaitingTransfer:
 class Replica:
     """Drives one Raft and one state machine."""
 
-    def __init__(self, raft: Raft, machine: StateMachine, settings: ReplicaSettings | None = None) -> None:
+    def __init__(
+        self,
+        raft: Raft,
+        machine: StateMachine,
+        settings: ReplicaSettings | None = None,
+        *,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        """``clock`` reads the clock that ``turn`` is given the time of: a lease is believed by a new reading only."""
         self.raft = raft
         self.machine = machine
         self.settings = settings or ReplicaSettings()
@@ -100,8 +111,12 @@ class Replica:
         """New writes are refused; those that wait are still answered."""
         self.disk_is_short = False
         """Only writes that free space are taken; told by the shell."""
+        self.client_url_of: Callable[[Member], str | None] = lambda member: member.url
+        """Where clients reach a member; None: not known. Told by the shell: the log has where nodes reach it."""
         self.last_stamp_ms = 0
         """Cluster time as of the last applied command."""
+        assert clock is not None or not raft.state.settings.lease_reads, "leases rest on a clock"
+        self._clock = clock
         self._now_us = 0
         self._clock_base: tuple[int, int, int] | None = None
         """(term, stamp, own clock) since when this leader adds its own clock to the cluster's time."""
@@ -117,6 +132,9 @@ class Replica:
         """… at this time: a link that fails at once would be asked in a circle."""
         self._asked_reads: dict[int, list[WaitingRead]] = {}
         self._indexed_reads = WaitingReads()
+        """Reads that wait for an index to be applied here."""
+        self._bounded_reads = WaitingReads()
+        """Stale reads that wait for this node to be fresh enough; what they need is their bound, below zero."""
         self._reads_count = 0
         self._read_id = 0
         self._tick_proposed_for: int | None = None
@@ -155,12 +173,12 @@ class Replica:
         max_staleness_ms: int | None = None,
     ) -> None:
         """Answers the query as fresh as asked for; ``done`` is called exactly once, at once or later."""
-        read = WaitingRead(query, consistency, self._counted(done), self._deadline(), max_staleness_ms)
+        read = WaitingRead(query, consistency, self._counted(done), self._deadline(), min_index, max_staleness_ms)
         self._reads_count += 1
         if self._reads_count > self.settings.reads_in_flight_max:
             read.done(Refused(Why.OVERLOADED, self.leadership()))
         elif consistency is Consistency.STALE:
-            self._indexed_reads.add([read], index=min_index)
+            self._indexed_reads.add([read], need=min_index)
         elif consistency is not Consistency.FOLLOWER and self.raft.role is not Role.LEADER:
             read.done(Refused(Why.NOT_LEADER, self.leadership()))
         else:
@@ -183,6 +201,11 @@ class Replica:
     def when_idle(self, done: Callable[[], None]) -> None:
         """``done`` is called once no write waits any more."""
         self._when_idle = done
+
+    @property
+    def lease_reads(self) -> bool:
+        """Whether the operator turned leases on at this node."""
+        return self.raft.state.settings.lease_reads
 
     @property
     def writes_in_flight(self) -> int:
@@ -272,10 +295,23 @@ class Replica:
         if self._failed_reads and self._now_us >= self._ask_again_us:
             self._unasked_reads += self._failed_reads
             self._failed_reads = []
+        if self._unasked_reads and self.lease_reads:
+            self._try_lease()
         if self._unasked_reads:
             self._read_id += 1
             self._asked_reads[self._read_id], self._unasked_reads = self._unasked_reads, []
             self.raft.request_read(self._read_id)
+
+    def _try_lease(self) -> None:
+        """Lease reads wait for what is committed by now to be applied; without a lease they ask like the others."""
+        unasked, self._unasked_reads = self._unasked_reads, []
+        holds = self.raft.holds_lease(self._now_us)
+        for read in unasked:
+            if read.consistency is Consistency.LEASE and holds and not read.lease_ran_out:
+                read.lease_term = self.raft.term
+                self._indexed_reads.add([read], need=self.raft.commit_index)
+            else:
+                self._unasked_reads.append(read)
 
     # ------------------------------------------------------------------------------------- applying
 
@@ -320,29 +356,57 @@ class Replica:
         for ready in effects.reads_ready:
             reads = self._asked_reads.pop(ready.read_id, None)
             if reads:
-                self._indexed_reads.add(reads, index=ready.index)
-        too_stale = []
+                self._indexed_reads.add(reads, need=ready.index)
+        on_lease: list[WaitingRead] = []
         for read in self._indexed_reads.reached(self.raft.applied_index):
-            if not self._answer(read):
-                too_stale.append(read)
-        if too_stale:
-            self._indexed_reads.add(too_stale, index=self.raft.applied_index)
+            if read.lease_term:
+                on_lease.append(read)
+            elif read.max_staleness_ms is not None:
+                self._bounded_reads.add([read], need=-read.max_staleness_ms)
+            else:
+                self._answer(read)
+        if on_lease:
+            self._answer_on_lease(on_lease)
+        if len(self._bounded_reads):
+            self._answer_if_fresh()
 
-    def _answer(self, read: WaitingRead) -> bool:
-        """Whether the read was fresh enough to be answered."""
-        staleness_ms = None
-        consistency = read.consistency
-        if consistency is Consistency.STALE:
-            staleness_us = self.raft.state.staleness_us
-            staleness_ms = None if staleness_us is None else -(-staleness_us // 1000)
-            bound = read.max_staleness_ms
-            if bound is not None and (staleness_ms is None or staleness_ms > bound):
-                return False
-        elif consistency is Consistency.LEASE:
-            consistency = Consistency.LINEARIZABLE
+    def _answer(self, read: WaitingRead) -> None:
+        """From the state as it is; whatever made the read wait has come."""
         answer = self.machine.query(read.query)
-        read.done(Answered(self.raft.applied_index, answer, consistency, staleness_ms))
-        return True
+        if read.consistency is Consistency.STALE:
+            outcome = Answered(self.raft.applied_index, answer, Consistency.STALE, self._staleness_ms())
+        elif read.consistency is Consistency.LEASE:
+            outcome = Answered(self.raft.applied_index, answer, Consistency.LINEARIZABLE)
+        else:
+            outcome = Answered(self.raft.applied_index, answer, read.consistency)
+        read.done(outcome)
+
+    def _answer_on_lease(self, reads: list[WaitingRead]) -> None:
+        """The table is read first, and only then the clock by which the lease is judged.
+
+        The other way round, this process could be stopped between the two, another lead and write, and the
+        answer still be given. The lease of a later term says nothing of what was committed when they asked.
+        """
+        assert self._clock is not None
+        answers = [self.machine.query(read.query) for read in reads]
+        held_term = self.raft.term if self.raft.holds_lease(self._clock()) else None
+        for read, answer in zip(reads, answers, strict=True):
+            if read.lease_term == held_term:
+                read.done(Answered(self.raft.applied_index, answer, Consistency.LEASE))
+            else:
+                read.lease_term, read.lease_ran_out = 0, True
+                self._unasked_reads.append(read)
+
+    def _answer_if_fresh(self) -> None:
+        """Stale reads whose bound is met by now."""
+        staleness_ms = self._staleness_ms()
+        if staleness_ms is not None:
+            for read in self._bounded_reads.reached(-staleness_ms):
+                self._answer(read)
+
+    def _staleness_ms(self) -> int | None:
+        staleness_us = self.raft.state.staleness_us
+        return None if staleness_us is None else -(-staleness_us // 1000)
 
     def _read_failed(self, reads: list[WaitingRead]) -> None:
         """A follower's read is asked again soon, as long as a leader is known; others are sent away."""
@@ -448,14 +512,22 @@ class Replica:
         return self._now_us + self.settings.request_timeout_ms * 1000
 
     def _expire(self) -> None:
-        self._writes.expire(self._now_us)
-        self._indexed_reads.expire(self._now_us)
-        expire_reads(self._unasked_reads, self._now_us)
-        expire_reads(self._failed_reads, self._now_us)
+        now_us = self._now_us
+        self._writes.expire(now_us)
+        expired = self._indexed_reads.expire(now_us) + self._bounded_reads.expire(now_us)
+        expired += expire_reads(self._unasked_reads, now_us) + expire_reads(self._failed_reads, now_us)
         for read_id, reads in list(self._asked_reads.items()):
-            expire_reads(reads, self._now_us)
+            expired += expire_reads(reads, now_us)
             if not reads:
                 del self._asked_reads[read_id]
+        for read in expired:
+            read.done(self._too_late(read))
+
+    def _too_late(self, read: WaitingRead) -> ReadOutcome:
+        """What a read is told at its deadline: what it asked for, and how far this node is."""
+        if read.consistency is not Consistency.STALE:
+            return ReadTimedOut()
+        return TooStale(self.raft.applied_index, self._staleness_ms(), read.min_index, read.max_staleness_ms)
 
     def _next_deadline_us(self, core_us: int | None) -> int | None:
         """When the next turn must come at the latest."""
@@ -464,8 +536,7 @@ class Replica:
         deadlines = [core_us, self._writes.next_deadline_us(), self._tick_due_us()]
         if self._asked_reads:
             deadlines.append(min(reads[0].deadline_us for reads in self._asked_reads.values()))
-        if len(self._indexed_reads):
-            deadlines.append(self._indexed_reads.next_deadline_us())
+        deadlines += [self._indexed_reads.next_deadline_us(), self._bounded_reads.next_deadline_us()]
         if self._transfer is not None:
             deadlines.append(self._transfer.deadline_us)
         if self._failed_reads:
@@ -481,4 +552,4 @@ class Replica:
 
     def _url_of(self, node: str) -> str | None:
         member = self.raft.state.configurations.members.get(NodeId(node))
-        return None if member is None else member.url
+        return None if member is None else self.client_url_of(member)

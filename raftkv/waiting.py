@@ -1,7 +1,8 @@
-"""Clients that wait: writes for their index to be applied, reads for their index to be reached.
+"""Clients that wait: writes for their index to be applied, reads for what they need to be reached.
 
-Told: who waits for what and until when, what was applied, what time it is. Tells each of them what became
-of it, exactly once. Knows no Raft and no state machine. Pure.
+Told: who waits for what and until when, what was applied, what time it is. Tells each write what became of
+it, exactly once; gives each read back, exactly once, to whoever can answer it or say why not. Knows no Raft
+and no state machine. Pure.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
-from raftkv.outcomes import Applied, Consistency, ReadOutcome, ReadTimedOut, Superseded, TooStale, Unknown, WriteOutcome
+from raftkv.outcomes import Applied, Consistency, ReadOutcome, Superseded, Unknown, WriteOutcome
 
 WriteDone = Callable[[WriteOutcome], None]
 ReadDone = Callable[[ReadOutcome], None]
@@ -107,51 +108,59 @@ class WaitingRead:
     consistency: Consistency
     done: ReadDone
     deadline_us: int
+    min_index: int = 0
     max_staleness_ms: int | None = None
-
-    def expired(self) -> ReadOutcome:
-        """What it is told at its deadline."""
-        return TooStale() if self.consistency is Consistency.STALE else ReadTimedOut()
+    """The two bounds of a stale read."""
+    lease_term: int = 0
+    """It is to be answered on the leader's lease of this term, if that still holds then (0: on none) …"""
+    lease_ran_out: bool = False
+    """… which it did not; now it waits for a round."""
 
 
 @dataclass(slots=True)
 class WaitingReads:
-    """Reads that know the index which they need, and are waiting for it to be applied."""
+    """Reads that know how far something must have come before they can be answered."""
 
     _heap: list[tuple[int, int, list[WaitingRead]]] = field(default_factory=list)
     _count: int = 0
+    _look_us: int | None = None
+    """No deadline comes before this: between two deadlines, nobody looks through all that wait."""
 
-    def add(self, reads: list[WaitingRead], *, index: int) -> None:
-        """They may be answered once ``index`` is applied."""
+    def add(self, reads: list[WaitingRead], *, need: int) -> None:
+        """They may be answered once ``need`` is reached."""
         self._count += 1
-        heappush(self._heap, (index, self._count, reads))
+        heappush(self._heap, (need, self._count, reads))
+        first_us = min(read.deadline_us for read in reads)
+        self._look_us = first_us if self._look_us is None else min(self._look_us, first_us)
 
-    def reached(self, applied_index: int) -> list[WaitingRead]:
-        """Those who may be answered now, in the order of their indexes."""
+    def reached(self, far: int) -> list[WaitingRead]:
+        """Those who may be answered now, in the order of their needs. They wait no more."""
         ready: list[WaitingRead] = []
-        while self._heap and self._heap[0][0] <= applied_index:
+        while self._heap and self._heap[0][0] <= far:
             ready.extend(heappop(self._heap)[2])
         return ready
 
-    def expire(self, now_us: int) -> None:
-        """Whoever's deadline has come is told so."""
-        for _, _, reads in self._heap:
-            expire_reads(reads, now_us)
+    def expire(self, now_us: int) -> list[WaitingRead]:
+        """Those whose deadline has come. They wait no more."""
+        if self._look_us is None or now_us < self._look_us:
+            return []
+        expired = [read for _, _, reads in self._heap for read in expire_reads(reads, now_us)]
         self._heap = [entry for entry in self._heap if entry[2]]
         self._heap.sort(key=lambda entry: entry[:2])
+        self._look_us = min((read.deadline_us for _, _, reads in self._heap for read in reads), default=None)
+        return expired
 
     def next_deadline_us(self) -> int | None:
-        """When the next of them expires."""
-        return min((read.deadline_us for _, _, reads in self._heap for read in reads), default=None)
+        """When to look again; an answered read's deadline may still stand here."""
+        return self._look_us if self._heap else None
 
     def __len__(self) -> int:
         return sum(len(reads) for _, _, reads in self._heap)
 
 
-def expire_reads(reads: list[WaitingRead], now_us: int) -> None:
-    """Removes and tells those whose deadline has come."""
+def expire_reads(reads: list[WaitingRead], now_us: int) -> list[WaitingRead]:
+    """Takes those whose deadline has come out of the list."""
     expired = [read for read in reads if read.deadline_us <= now_us]
     if expired:
         reads[:] = [read for read in reads if read.deadline_us > now_us]
-        for read in expired:
-            read.done(read.expired())
+    return expired

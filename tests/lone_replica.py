@@ -77,7 +77,9 @@ class LoneReplica:
         self.lone = Lone("a", others, settings=raft_settings, log=log)
         self.raft = self.lone.raft
         self.machine = Remembering()
-        self.replica = Replica(self.raft, self.machine, settings)
+        self.stopped_us = 0
+        """For so long the process is stopped between the reading of its clock and the end of each turn."""
+        self.replica = Replica(self.raft, self.machine, settings, clock=lambda: self.now_us + self.stopped_us)
         self.told: list[tuple[str, Any]] = []
         self.disk_answers = True
         self.now_us = 0
@@ -129,21 +131,25 @@ class LoneReplica:
             self.says(name, AppendEntriesReply(self.raft.term, True, NONE, self.raft.last_index, NO_TERM, NONE))
             self.echo(name)
 
-    def echo(self, *names: str) -> None:
+    def echo(self, *names: str, withholds_ms: int = 0) -> None:
         """They have echoed its newest round."""
         office = self.raft.state.office
         assert office is not None
         for name in names:
-            self.says(name, HeartbeatReply(self.raft.term, office.last_round, NONE, b""))
+            self.says(name, HeartbeatReply(self.raft.term, office.last_round, NONE, b"", withholds_ms))
+
+    def promise(self, *names: str) -> None:
+        """The same, and they withhold their votes for as long as this node would."""
+        self.echo(*names, withholds_ms=self.raft.state.settings.election_timeout_ms)
 
     def follow(self, leader: str, term: int, *, age_ms: int = 0) -> None:
         """That node leads in that term; then so much time passes since the newest round that it has confirmed."""
         self.round += 1
-        confirmed = Round(self.round)
-        self.says(leader, Heartbeat(Term(term), NONE, self.raft.commit_index, confirmed, Round(0), 0))
+        self.says(leader, Heartbeat(Term(term), NONE, self.raft.commit_index, Round(self.round), 0, 0))
+        life, heard_us = self.raft.state.life, self.now_us
         self.turn(age_ms * 1000)
         self.round += 1
-        self.says(leader, Heartbeat(Term(term), NONE, self.raft.commit_index, Round(self.round), confirmed, 0))
+        self.says(leader, Heartbeat(Term(term), NONE, self.raft.commit_index, Round(self.round), life, heard_us))
 
     def append(self, leader: str, term: int, bodies: Sequence[bytes | None], *, prev: int, commit: int) -> None:
         """That leader's entries arrive: commands with these bodies, a no-op for None."""

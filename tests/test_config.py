@@ -79,6 +79,8 @@ SAMPLES = {
     "heartbeat-ms": "50",
     "max-value-bytes": "4096",
     "inflight-appends-max": "7",
+    "lease-reads": "on",
+    "clock-drift-max-per-mille": "20",
     "segment-bytes": "1048576",
 }
 
@@ -87,12 +89,12 @@ SAMPLES = {
 def test_every_setting_has_one_name_in_all_sources(setting, tmp_path: Path) -> None:
     sample = SAMPLES.get(setting.name, "2000000")
     others = {name: value for name, value in NEEDED.items() if name != setting.name}
-    if setting.name == "initial-cluster":
-        others["id"] = "node-7"
     if setting.name == "peer-listen":
         others["peer-url"] = SAMPLES["peer-url"]
     if setting.name == "peer-secret-file":
         sample = str(secret_file(tmp_path))
+    if setting.name == "initial-cluster":
+        others["id"] = "node-7"
     file = tmp_path / "raftkv.toml"
     file.write_text(f'{setting.name} = "{sample}"\n')
     by_flag = load(flags={**others, setting.name: sample}, environment={})
@@ -244,8 +246,6 @@ def test_a_bind_beyond_loopback_needs_the_operators_word(flags: dict[str, object
     assert load(flags={**NEEDED, **flags, "insecure": True}, environment={}).insecure
 
 
-def test_a_public_url_with_a_loopback_bind_needs_no_such_word() -> None:
-    config = config_of(url="http://db.example:80", listen="127.0.0.1:7401")
 def test_a_secret_opens_the_bind_and_promises_clients_nothing(tmp_path: Path) -> None:
     told = problems_of({**NEEDED, "listen": "0.0.0.0:7401"})
     assert "--peer-secret-file, which keeps strangers from speaking as a node (clients prove nothing" in told
@@ -350,9 +350,11 @@ def test_peers_would_not_arrive_where_they_are_listened_for(flags: dict[str, obj
 def test_the_members_are_listed_by_peer_url() -> None:
     listed = "n1=http://127.0.0.1:7501,n2=http://127.0.0.1:7502"
     config = config_of(peer_url="http://127.0.0.1:7501", initial_cluster=listed)
-    assert dict(config.initial_cluster)["n1"] == config.peer_url
+    assert dict(config.initial_cluster)[config.id] == config.peer_url
 
 
+def test_a_public_url_with_a_loopback_bind_needs_no_such_word() -> None:
+    config = config_of(url="http://db.example:80", listen="127.0.0.1:7401")
     assert config.listen == Address("127.0.0.1", 7401)
 
 

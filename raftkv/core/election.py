@@ -28,7 +28,6 @@ def follow(state: State, term: Term, leader: NodeId | None, why: str) -> None:
     if rules.term_is_news(theirs=term, ours=state.current_term):
         state.set_term_and_vote(term, None)
         state.leader_id = None
-        state.heard_rounds.clear()
     if state.campaign is not None:
         state.campaign = None
     if leader is not None and state.leader_id != leader:
@@ -151,14 +150,21 @@ def _take_office(state: State) -> None:
 
 
 def _withholds(state: State, *, transfer: bool) -> bool:
-    """A leader that is in contact with its majority counts as hearing one."""
-    heard_us = state.now_us if state.office is not None and _has_its_majority(state) else state.last_heard_leader_us
     return rules.vote_is_withheld(
-        last_heard_leader_us=heard_us,
+        last_heard_leader_us=_may_have_heard_leader_us(state),
         now_us=state.now_us,
         election_timeout_us=state.settings.election_timeout_us,
         transfer=transfer,
     )
+
+
+def _may_have_heard_leader_us(state: State) -> int | None:
+    """A leader in contact with its majority counts as hearing one; so does a start after which a promise may hold."""
+    if state.office is not None and _has_its_majority(state):
+        return state.now_us
+    if state.last_heard_leader_us is None and state.may_have_promised:
+        return state.began_us
+    return state.last_heard_leader_us
 
 
 def _has_its_majority(state: State) -> bool:

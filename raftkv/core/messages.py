@@ -89,11 +89,12 @@ class Heartbeat:
     """The leader's commit, or where its term begins, if that is later. Proves nothing here; who has applied
     it knows how fresh that is."""
     round: Round
-    dated_by: Round
-    """The newest round that this follower had echoed when the newest confirmed round was sent (0: none) …"""
-    dated_after_ms: int
-    """… and how long after that echo had come the confirmed round was sent. So a follower dates the leader's
-    word by its own clock, and the time that a heartbeat is under way, or lies in a stopped process's
+    dated_life: int
+    """Of the receiver's lives, the one by whose clock the next is meant; 0: nothing is dated."""
+    dated_us: int
+    """The newest confirmed round was sent when the receiver's own clock showed this, or later: the reading in its
+    last echo before that round, and the time that passed here since that echo came. So a follower dates its
+    leader's word by its own clock, and the time that a heartbeat is under way, or lies in a stopped process's
     buffer, makes nothing look fresher than it is."""
 
 
@@ -108,6 +109,13 @@ class HeartbeatReply:
     """The newest multiple of 1,024 that was applied here (0: none yet) …"""
     state_hash: bytes
     """… and the hash of the state there (empty: none yet)."""
+    withholds_ms: int = 0
+    """Since this round was heard here, no vote is given for so long, whether or not this node stops and starts
+    meanwhile (thesis §6.4.1); 0: nothing of the kind is promised."""
+    life: int = 0
+    """Tells this node's life from its others: a clock may begin anew with the machine; 0: not told."""
+    heard_us: int = 0
+    """What this node's clock showed when it heard the round; for nobody but itself."""
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final, NamedTuple
 
 from raftkv.core import rules
 from raftkv.core.types import Index, Round
@@ -22,6 +23,26 @@ class Phase(Enum):
 
     PROBE = "probe"
     REPLICATE = "replicate"
+
+
+class Echo(NamedTuple):
+    """What a peer said with a read round that it gave back."""
+
+    round: Round
+    came_us: int
+    """When, by our clock."""
+    promised_until_us: int
+    """Until when, by our clock, it votes for nobody else (thesis §6.4.1)."""
+    life: int
+    heard_us: int
+    """When it heard the round, by the clock of that life of its own."""
+
+    def dates(self, sent_us: int) -> tuple[int, int]:
+        """By the peer's own clock, no later than when we sent something at ``sent_us``; (0, 0): it cannot be said."""
+        return (self.life, self.heard_us + sent_us - self.came_us) if self.life else (0, 0)
+
+
+NO_ECHO: Final = Echo(Round(0), 0, 0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -43,10 +64,8 @@ class Progress:
     """When it last answered in this term; at the start of a term, when that began."""
     has_answered: bool = False
     """It has answered at all in this term."""
-    echoed_round: Round = Round(0)
-    """The newest read round that it echoed …"""
-    echoed_at_us: int = 0
-    """… and when that echo came first."""
+    echo: Echo = field(default_factory=lambda: NO_ECHO)
+    """Of the newest read round that it echoed; the first that came."""
     state_hash: tuple[Index, bytes] = (Index(0), b"")
     """What it last said of its state."""
 
@@ -79,10 +98,10 @@ class Progress:
         self.inflight.clear()
         self.next_index = next_index
 
-    def echoed(self, round: Round, *, now_us: int) -> None:
-        """The peer has echoed this round; one that is late or doubled changes nothing."""
-        if round > self.echoed_round:
-            self.echoed_round, self.echoed_at_us = round, now_us
+    def echoed(self, echo: Echo) -> None:
+        """The peer has echoed a round; an echo that is late or doubled changes nothing."""
+        if echo.round > self.echo.round:
+            self.echo = echo
 
     def oldest_send_us(self) -> int | None:
         """When the oldest unanswered AppendEntries went out."""

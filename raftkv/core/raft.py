@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from raftkv.core import election, reads, replication, transfer
+from raftkv.core import election, leases, reads, replication, transfer
 from raftkv.core.effects import Effects, Exchange, LogRead
 from raftkv.core.messages import (
     REPLY_TYPES,
@@ -71,6 +71,8 @@ class Raft:
         """It is now ``now_us`` on this node's monotonic clock. Timers that have run out are acted upon."""
         state = self._state
         state.now_us = max(state.now_us, now_us)
+        if state.began_us is None:
+            state.began_us = state.now_us
         if state.office is not None:
             election.check_quorum(state)
         if state.office is not None:
@@ -260,6 +262,14 @@ class Raft:
         if state.leader_id is None or state.last_heard_leader_us is None:
             return False
         return state.now_us - state.last_heard_leader_us < state.settings.election_timeout_us
+
+    def holds_lease(self, now_us: int) -> bool:
+        """Whether nobody else can have led until ``now_us``, a reading of this node's clock (thesis §6.4.1).
+
+        What was read from the state machine before that reading is linearizable, if everything up to the
+        commit index was applied.
+        """
+        return leases.is_held(self._state, now_us=now_us)
 
     def term_at(self, index: int) -> Term | None:
         """The term of an entry; None where the log does not say."""

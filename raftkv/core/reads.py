@@ -7,11 +7,13 @@ the read came, and the commit index noted then is safe to read at. One round ser
 
 from __future__ import annotations
 
-from raftkv.core import election, replication, rules
+from raftkv.core import election, leases, replication, rules
 from raftkv.core.effects import Exchange, ReadReady
 from raftkv.core.messages import Envelope, Heartbeat, HeartbeatReply, ReadIndexReply, ReadIndexRequest
+from raftkv.core.progress import Echo
 from raftkv.core.state import AskedRead, Office, OpenRound, State, WaitingRead
 from raftkv.core.types import Index, NodeId, Round
+from raftkv.errors import MessageError
 
 # ------------------------------------------------------------------------------ reads of this node
 
@@ -87,12 +89,9 @@ def _send_round(state: State, office: Office) -> None:
     joining: list[WaitingRead] = []
     if replication.may_serve(state, office):
         joining, office.unregistered_reads = office.unregistered_reads, joining
-    dates = {
-        peer: (progress.echoed_round, state.now_us - progress.echoed_at_us)
-        for peer, progress in office.progress.items()
-    }
+    dates = {peer: progress.echo.dates(state.now_us) for peer, progress in office.progress.items()}
     office.rounds.append(OpenRound(office.last_round, state.now_us, _commit_at_least(state, office), joining, dates))
-    _forget_oldest_idle_round(state, office)
+    _join_rounds(state, office)
     for peer, progress in office.progress.items():
         message = Heartbeat(
             state.current_term,
@@ -104,11 +103,14 @@ def _send_round(state: State, office: Office) -> None:
         state.outbox.send_at_once(state.request(peer, message))
 
 
-def _forget_oldest_idle_round(state: State, office: Office) -> None:
-    """Rounds that nobody echoes do not pile up: their reads wait for the newest."""
+def _join_rounds(state: State, office: Office) -> None:
+    """Rounds that nobody echoes do not pile up: the newest takes over the reads of the one before it.
+
+    The old ones stay: where a round trip is long, theirs are the echoes that come next.
+    """
     if len(office.rounds) > 2 * state.settings.inflight_rounds_max:
-        oldest = office.rounds.pop(0)
-        office.rounds[0].reads[:0] = oldest.reads
+        joined = office.rounds.pop(-2)
+        office.rounds[-1].reads[:0] = joined.reads
 
 
 def _commit_at_least(state: State, office: Office) -> Index:
@@ -120,24 +122,36 @@ def _commit_at_least(state: State, office: Office) -> Index:
     return max(state.commit_index, office.term_start)
 
 
-def _date_for(office: Office, peer: NodeId) -> tuple[Round, int]:
-    """By what the follower may date this leader's newest confirmed round, and how many milliseconds after that."""
-    if office.newest_confirmed is None:
-        return Round(0), 0
-    dated_by, after_us = office.newest_confirmed.dates.get(peer, (Round(0), 0))
-    return dated_by, after_us // 1000
+def _date_for(office: Office, peer: NodeId) -> tuple[int, int]:
+    """When, by the follower's own clock, this leader's newest confirmed round was sent, or earlier."""
+    return (0, 0) if office.newest_confirmed is None else office.newest_confirmed.dates.get(peer, (0, 0))
 
 
 def handle_heartbeat_reply(state: State, envelope: Envelope, reply: HeartbeatReply) -> None:
     """Notes the echo; what it confirms is released."""
+    _prove_round_is_ours(state, envelope, reply)
     progress = replication.contact(state, envelope, reply)
-    if progress is None:
+    if progress is None or state.office is None:
         return
-    progress.echoed(reply.round, now_us=state.now_us)
+    promised_us = leases.promised_until_us(state, sent_us=_sent_us(state.office, reply.round), reply=reply)
+    progress.echoed(Echo(reply.round, state.now_us, promised_us, reply.life, reply.heard_us))
     if reply.hash_index > 0:
         progress.state_hash = (reply.hash_index, reply.state_hash)
         _note_disagreement(state, envelope.sender, reply)
     confirm_rounds(state)
+
+
+def _sent_us(office: Office, round: Round) -> int | None:
+    """When that round, or the nearest before it that is remembered, went out; None: it is long confirmed."""
+    confirmed = [] if office.newest_confirmed is None else [office.newest_confirmed]
+    return next((one.sent_us for one in reversed(confirmed + office.rounds) if one.round <= round), None)
+
+
+def _prove_round_is_ours(state: State, envelope: Envelope, reply: HeartbeatReply) -> None:
+    """Raises MessageError if a follower of this leader echoes a round that was never sent."""
+    office = state.office
+    if office is not None and reply.term == state.current_term and reply.round > office.last_round:
+        raise MessageError(f"{envelope.sender} echoes round {reply.round}, ours go to {office.last_round}")
 
 
 def confirm_rounds(state: State) -> None:
@@ -145,7 +159,7 @@ def confirm_rounds(state: State) -> None:
     office = state.office
     if office is None or not office.rounds:
         return
-    echoed: dict[NodeId, int] = {peer: progress.echoed_round for peer, progress in office.progress.items()}
+    echoed: dict[NodeId, int] = {peer: progress.echo.round for peer, progress in office.progress.items()}
     confirmed = rules.confirmed_round(state.voter_sets, state.with_own(echoed, office.last_round))
     while office.rounds and office.rounds[0].round <= confirmed:
         done = office.rounds.pop(0)
@@ -178,14 +192,9 @@ def _note_disagreement(state: State, sender: NodeId, reply: HeartbeatReply) -> N
 
 
 def _note_freshness(state: State, request: Heartbeat) -> None:
-    """Dates the leader's word by when this node heard the round that the leader names (design: reading).
-
-    The confirmed round was sent so long after the leader had our echo, which came after we heard the round.
-    """
-    heard_us = state.heard_rounds.get(request.dated_by)
-    state.note_round(request.round)
-    if heard_us is not None:
-        state.note_freshness(request.leader_commit, as_of_us=heard_us + request.dated_after_ms * 1000)
+    """Dates the leader's word by this node's own clock (design: reading); what an earlier life read there is void."""
+    if request.dated_life == state.life:
+        state.note_freshness(request.leader_commit, as_of_us=min(request.dated_us, state.now_us))
 
 
 def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, exchange: Exchange) -> None:
@@ -201,5 +210,7 @@ def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, excha
         state.commit_index = rules.follower_commit_index(
             ours=state.commit_index, leaders=request.commit, last_checked=state.log.last_index
         )
-    reply = HeartbeatReply(state.current_term, echoed, *state.state_hash)
+    reply = HeartbeatReply(
+        state.current_term, echoed, *state.state_hash, state.settings.withholds_ms, state.life, state.now_us
+    )
     state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)

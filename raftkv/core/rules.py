@@ -210,6 +210,44 @@ def confirmed_round(voter_sets: VoterSets, echoed: Mapping[NodeId, int]) -> Roun
     return Round(majority_value(voter_sets, echoed))
 
 
+# -------------------------------------------------------------------------------------------- leases
+
+
+def lease_duration_us(*, promised_us: int, clock_drift_max_per_mille: int) -> int:
+    """Thesis §6.4.1: how long, by the leader's clock, a voter that withholds its vote for so long, by its own, does.
+
+    The voter's clock may be the fastest allowed and the leader's the slowest, and readings are cut to
+    microseconds. With the whole time, another could lead, and have acknowledged writes, before it is over.
+    """
+    return promised_us * 1000 // (1000 + clock_drift_max_per_mille) - 2
+
+
+def lease_end_us(voter_sets: VoterSets, promised_until_us: Mapping[NodeId, int]) -> int:
+    """Thesis §6.4.1, paper §6: until when a majority of each voter set has promised this leader its votes.
+
+    Any other leader needs a vote of one of them. Judged by the voter sets in force, not by those of the
+    round: the majority of an old set says nothing of who is elected by a new one.
+    """
+    return majority_value(voter_sets, promised_until_us)
+
+
+def lease_is_held(*, end_us: int, now_us: int, forgone: bool) -> bool:
+    """Thesis §6.4.1, §3.10: until its end, and never again in a term in which TimeoutNow was sent.
+
+    Voters do not withhold their votes from a candidate that the leader itself has sent.
+    """
+    return now_us < end_us and not forgone
+
+
+def vote_may_be_promised(*, saved_term: int, leases: bool) -> bool:
+    """Thesis §6.4.1 with §4.2.3: a voter that starts again may have answered a leader right before it stopped.
+
+    It counts its start as having heard one. Without it a lease would rest on a promise that was forgotten.
+    A voter that has never known a term has answered nobody.
+    """
+    return leases and saved_term > 0
+
+
 # ------------------------------------------------------------------------------------------ in office
 
 

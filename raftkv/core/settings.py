@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from raftkv.core import rules
 from raftkv.errors import ConfigError
 
 
@@ -25,17 +26,25 @@ class RaftSettings:
     """Entries kept in memory; what a slow follower needs from before is read from disk."""
     apply_entries_max: int = 1000
     """Entries handed to the state machine in one turn, so that a long catch-up stalls nothing."""
+    lease_reads: bool = False
+    """This node promises, as a voter, what a lease rests on, and, as a leader, answers lease reads on it."""
+    clock_drift_max_per_mille: int = 100
+    """No node's clock runs faster than another's by more than so many thousandths. Leases rest on it."""
 
     def __post_init__(self) -> None:
+        numbers = {name: getattr(self, name) for name in self.__slots__ if name != "lease_reads"}
         problems = [
-            f"{name} must be at least 1"
-            for name in self.__slots__
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1
+            f"{name} must be at least 1" for name, value in numbers.items() if not isinstance(value, int) or value < 1
         ]
         if self.heartbeat_ms * 2 > self.election_timeout_ms:
             problems.append(
                 f"heartbeat_ms ({self.heartbeat_ms}) must be at most half of election_timeout_ms "
                 f"({self.election_timeout_ms}): else one lost heartbeat is an election"
+            )
+        if self.lease_reads and not problems and self.lease_us <= self.heartbeat_us:
+            problems.append(
+                f"clock_drift_max_per_mille ({self.clock_drift_max_per_mille}) leaves leases of "
+                f"{self.lease_us // 1000} ms, which run out before the next heartbeat ({self.heartbeat_ms} ms)"
             )
         if problems:
             raise ConfigError(problems)
@@ -44,6 +53,18 @@ class RaftSettings:
     def election_timeout_us(self) -> int:
         """E in microseconds, the core's unit."""
         return self.election_timeout_ms * 1000
+
+    @property
+    def lease_us(self) -> int:
+        """How long a lease lasts when everybody promises E."""
+        return rules.lease_duration_us(
+            promised_us=self.election_timeout_us, clock_drift_max_per_mille=self.clock_drift_max_per_mille
+        )
+
+    @property
+    def withholds_ms(self) -> int:
+        """How long this voter promises not to vote after it has heard a leader, a restart included; 0: no promise."""
+        return self.election_timeout_ms if self.lease_reads else 0
 
     @property
     def heartbeat_us(self) -> int:

@@ -25,8 +25,6 @@ from raftkv.core.progress import Progress
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, NodeId, Role, Round, Term
 
-_ROUNDS_KEPT_MAX = 256
-"""A leader that dates its word by an older one dates it not at all."""
 _FRESHNESS_KEPT_MAX = 64
 """A node that applies nothing for long forgets steps between, which only makes it say "older"."""
 
@@ -84,8 +82,8 @@ class OpenRound:
     read_index: Index
     """Who has applied this knows all that was acknowledged before the round was sent."""
     reads: list[WaitingRead]
-    dates: dict[NodeId, tuple[Round, int]]
-    """For each follower: the newest round that it had echoed by then, and how long before, in microseconds."""
+    dates: dict[NodeId, tuple[int, int]]
+    """For each follower: which of its lives, and what that one's clock showed by then, or less."""
 
 
 @dataclass(slots=True)
@@ -115,6 +113,8 @@ class Office:
     newest_confirmed: OpenRound | None = None
     """The newest round that a majority has echoed."""
     transfer: Transfer | None = None
+    lease_forgone: bool = False
+    """TimeoutNow went out in this term: votes are no longer withheld from everybody else."""
     stall_noted: bool = False
     disagreement_noted: bool = False
 
@@ -158,8 +158,10 @@ class State:
         self.role = Role.FOLLOWER
         self.leader_id: NodeId | None = None
         self.last_heard_leader_us: int | None = None
-        self.heard_rounds: dict[Round, int] = {}
-        """When each of the newest rounds of this term's leader was first heard."""
+        self.may_have_promised = rules.vote_may_be_promised(saved_term=saved.term, leases=settings.lease_reads)
+        """An earlier life of this node may have answered a leader until it stopped."""
+        self.began_us: int | None = None
+        """When this life first saw the time."""
         self.freshness: deque[tuple[Index, int]] = deque()
         """(commit index, time as of which a confirmed leader had no later one), both rising."""
         self.election_deadline_us: int | None = None
@@ -213,11 +215,11 @@ class State:
         """Tells people."""
         self.notes.append(Note(event, text))
 
-    def note_round(self, round: Round) -> None:
-        """The leader's round was heard, and is echoed, now."""
-        self.heard_rounds.setdefault(round, self.now_us)
-        if len(self.heard_rounds) > _ROUNDS_KEPT_MAX:
-            del self.heard_rounds[next(iter(self.heard_rounds))]
+    @property
+    def life(self) -> int:
+        """When this life began; hardly when another did, though a reboot sets the clock back. Never 0."""
+        assert self.began_us is not None, "time comes in before anything else"
+        return self.began_us + 1
 
     def note_freshness(self, commit: Index, *, as_of_us: int) -> None:
         """Who has applied ``commit`` holds everything that was acknowledged before ``as_of_us``."""
@@ -227,7 +229,8 @@ class State:
             self.freshness.pop()
         self.freshness.append((commit, as_of_us))
         if len(self.freshness) > _FRESHNESS_KEPT_MAX:
-            del self.freshness[1]
+            # Not an old one: a node that always lags a little must come to the next before that is forgotten.
+            del self.freshness[-2]
         while len(self.freshness) > 1 and self.freshness[1][0] <= self.applied_index:
             self.freshness.popleft()
 

@@ -47,7 +47,7 @@ def go_on(state: State) -> None:
     if not transfer.told and rules.transfer_target_is_ready(
         target_match=progress.match_index, our_last_index=state.log.last_index
     ):
-        transfer.told = True
+        transfer.told = office.lease_forgone = True
         state.outbox.send_at_once(state.request(transfer.target, TimeoutNow(state.current_term)))
 
 

@@ -99,7 +99,12 @@ class VirtualCluster:
             identity = Identity(member.id, member.incarnation, CLUSTER_ID)
             self._open_exchanges[member.id] = {}
             self.nodes[member.id] = VirtualNode(
-                identity, base, raft_settings=plan.raft, replica_settings=plan.replica, make_machine=make_machine
+                identity,
+                base,
+                raft_settings=plan.raft,
+                replica_settings=plan.replica,
+                make_machine=make_machine,
+                world_us=lambda: self.now_us,
             )
 
     # ------------------------------------------------------------------------------------- the clock
@@ -187,7 +192,7 @@ class VirtualCluster:
         """One turn of the node's pump: what has gathered is done, what is wanted is set going."""
         if not node.is_up or node.paused:
             return
-        work = node.running.turn(node.clock.local_us(self.now_us))
+        work = node.running.turn(node.read_clock_us())
         for write in work.persist:
             self._write(node, write)
         for envelope in work.requests:

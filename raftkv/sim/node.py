@@ -115,6 +115,7 @@ class VirtualNode:
         raft_settings: RaftSettings,
         replica_settings: ReplicaSettings,
         make_machine: Callable[[], StateMachine],
+        world_us: Callable[[], int],
     ) -> None:
         self.me = me
         self.disk = ModelDisk(base)
@@ -133,6 +134,7 @@ class VirtualNode:
         self._raft_settings = raft_settings
         self._replica_settings = replica_settings
         self._make_machine = make_machine
+        self._world_us = world_us
 
     @property
     def id(self) -> NodeId:
@@ -155,12 +157,16 @@ class VirtualNode:
         """Whether the process runs (it may be paused)."""
         return self.replica is not None
 
+    def read_clock_us(self) -> int:
+        """What this node's clock shows now."""
+        return self.clock.local_us(self._world_us())
+
     def start(self, rng: Random) -> None:
         """The process begins with what its disk holds."""
         assert self.replica is None
         self.life += 1
         raft = Raft(self.me, self._raft_settings, self.disk.recover(), Random(rng.randrange(2**32)))
-        self.replica = Replica(raft, self._make_machine(), self._replica_settings)
+        self.replica = Replica(raft, self._make_machine(), self._replica_settings, clock=self.read_clock_us)
 
     def crash(self, rng: Random) -> None:
         """The process is gone, with all that it had not synced."""

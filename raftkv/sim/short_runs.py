@@ -114,6 +114,7 @@ class ShortRun:
                 raft_settings=settings,
                 replica_settings=_REPLICA_SETTINGS,
                 make_machine=lambda: WatchedMachine(self.oracle),
+                world_us=lambda id=member.id: self.clocks_us[id],  # type: ignore[misc]
             )
             self.clocks_us[member.id] = 0
         self.invariants = Invariants(self)

@@ -152,11 +152,11 @@ def deadline_after(lone: Lone, *, of: str, message: object) -> tuple[int | None,
     ("message", "resets"),
     [
         (append(1, 0, 0), True),
-        (Heartbeat(Term(1), NONE, NONE, Round(1), Round(0), 0), True),
+        (Heartbeat(Term(1), NONE, NONE, Round(1), 0, 0), True),
         (RequestVote(Term(1), NONE, NO_TERM, transfer=False), True),  # granted
         (RequestVote(Term(5), NONE, NO_TERM, transfer=False), True),
         (append(0, 0, 0), False),  # a stale leader
-        (Heartbeat(Term(0), NONE, NONE, Round(1), Round(0), 0), False),
+        (Heartbeat(Term(0), NONE, NONE, Round(1), 0, 0), False),
         (RequestVote(Term(0), NONE, NO_TERM, transfer=False), False),
         (PreVoteRequest(Term(9), Index(9), Term(9)), False),
         (PreVoteReply(Term(7), Term(2), granted=False), False),

@@ -146,7 +146,7 @@ def test_every_request_gets_one_reply_whatever_becomes_of_the_term():
     for term in (2, 3, 4):
         sender = "bcb"[term - 2]
         lone.says(sender, AppendEntries(Term(term), Index(1), Term(1), NONE, entries([term], first=2)))
-        lone.says(sender, Heartbeat(Term(term), NONE, NONE, Round(1), Round(0), 0))
+        lone.says(sender, Heartbeat(Term(term), NONE, NONE, Round(1), 0, 0))
         lone.says("c", PreVoteRequest(Term(term + 1), Index(9), Term(1)))
         lone.says("c", ReadIndexRequest(Term(term), 1))
         lone.says("b", TimeoutNow(Term(1)))

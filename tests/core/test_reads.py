@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import pytest
+
 from raftkv.core.messages import (
     AppendEntries,
     Heartbeat,
@@ -10,15 +14,18 @@ from raftkv.core.messages import (
     ReadIndexRequest,
     RequestVote,
 )
+from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, NodeId, Round, Term
+from raftkv.errors import MessageError
 from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, entries
 
 NO_HASH = (NONE, b"")
 
 
-def echo(lone: Lone, round: int, *, term: int | None = None) -> HeartbeatReply:
-    return HeartbeatReply(lone.raft.term if term is None else Term(term), Round(round), *NO_HASH)
+def echo(lone: Lone, round: int, *, term: int | None = None, life: int = 0, heard_us: int = 0) -> HeartbeatReply:
+    said_in = lone.raft.term if term is None else Term(term)
+    return HeartbeatReply(said_in, Round(round), *NO_HASH, life=life, heard_us=heard_us)
 
 
 def serving_leader(**how) -> Lone:
@@ -74,15 +81,16 @@ def test_a_heartbeat_of_an_older_term_is_not_echoed():
     lone.follow("b", 1)
     lone.says("b", RequestVote(Term(2), NONE, NO_TERM, transfer=True))
     lone.forget()
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), Round(0), 0))
-    assert lone.reply == HeartbeatReply(Term(2), Round(0), *NO_HASH)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), 0, 0))
+    reply = lone.reply
+    assert (reply.term, reply.round) == (2, 0)
 
 
 def test_a_held_echo_that_became_void_echoes_nothing():
     """faults 34: the same, for a reply that waited for the disk while the term moved on."""
     lone = Lone()
     lone.disk_answers = False
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), Round(0), 0))
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(7), 0, 0))
     lone.says("b", RequestVote(Term(2), NONE, NO_TERM, transfer=True))
     assert lone.replies == []
     lone.disk_answers = True
@@ -136,7 +144,7 @@ def test_losing_office_fails_every_read_once():
     lone.says("c", ReadIndexRequest(lone.raft.term, 5))
     lone.raft.request_read(2)
     lone.forget()
-    lone.says("b", Heartbeat(Term(9), NONE, NONE, Round(1), Round(0), 0))
+    lone.says("b", Heartbeat(Term(9), NONE, NONE, Round(1), 0, 0))
     assert sorted(lone.effects.reads_failed) == [1, 2]
     assert ReadIndexReply(Term(9), 5, confirmed=False, index=NONE) in lone.replies
     assert lone.turn().reads_failed == []
@@ -243,8 +251,8 @@ def test_a_follower_of_a_new_leader_is_not_fresh_before_the_no_op_is_applied():
     follower = Lone("b", log=[1, 1])
     follower.now_us = 5_000_000
     follower.elapse(0)
+    heartbeat.dated_life, heartbeat.dated_us = follower.raft.state.life, follower.now_us
     follower.says("a", AppendEntries(Term(2), Index(2), Term(1), Index(2), []))
-    follower.says("a", Heartbeat(Term(2), NONE, Index(3), heartbeat.dated_by, Round(0), 0))
     follower.says("a", heartbeat)
     assert follower.raft.applied_index == 2
     assert follower.raft.state.staleness_us is None
@@ -259,68 +267,100 @@ def test_before_a_round_is_confirmed_a_heartbeat_claims_no_freshness():
     lone.elapse(50_000_000)
     lone.lead()
     lone.elapse(0)
-    assert lone.requests(Heartbeat, B)[-1].dated_by == 0
+    assert lone.requests(Heartbeat, B)[-1].dated_life == 0
 
 
 def test_a_heartbeat_is_dated_by_the_echo_that_came_before_the_confirmed_round():
+    """What the follower's clock showed when it heard that round, and the time from its echo to the later round."""
     lone = Lone()
     lone.lead()
     lone.elapse(1000)
     first = lone.office.last_round
     lone.elapse(7_000)
-    lone.says("b", echo(lone, first))
+    lone.says("b", echo(lone, first, life=8, heard_us=5_000_000))
     lone.elapse(93_000)
     second = lone.office.last_round
     assert second == first + 1
-    lone.says("b", echo(lone, second))
+    lone.says("b", echo(lone, second, life=8, heard_us=9_000_000))
     lone.forget()
     lone.elapse(100_000)
     (to_b,) = lone.requests(Heartbeat, "b")
     (to_c,) = lone.requests(Heartbeat, "c")
-    assert (to_b.dated_by, to_b.dated_after_ms) == (first, 93)
-    assert to_c.dated_by == 0, "it has echoed nothing, so it cannot date anything"
+    assert (to_b.dated_life, to_b.dated_us) == (8, 5_093_000)
+    assert to_c.dated_life == 0, "it has echoed nothing, so nothing can be dated for it"
 
 
-def followed(*rounds_us: int) -> Lone:
-    """A follower that has heard these rounds of term 1, numbered from 1, with so much time after each."""
+def followed(passed_us: int) -> Lone:
+    """A follower that heard a first round of term 1 at 0 by its clock, so long ago."""
     lone = Lone()
-    for number, passed_us in enumerate(rounds_us, 1):
-        lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(number), Round(0), 0))
-        lone.elapse(passed_us)
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(1), 0, 0))
+    lone.elapse(passed_us)
     return lone
+
+
+def dated(lone: Lone, round: int, dated_us: int, *, term: int = 1, commit: int = 0, life: int | None = None) -> None:
+    """A heartbeat comes whose newest confirmed round was sent when this node's clock showed that, or later."""
+    of_life = lone.raft.state.life if life is None else life
+    lone.says("b", Heartbeat(Term(term), NONE, Index(commit), Round(round), of_life, dated_us))
+
+
+def test_an_echo_says_when_the_round_was_heard():
+    lone = followed(70_000)
+    lone.forget()
+    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), 0, 0))
+    reply = lone.reply
+    assert (reply.life, reply.heard_us) == (lone.raft.state.life, 70_000)
 
 
 def test_staleness_grows_with_time_and_shrinks_with_news():
     lone = followed(20_000)
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), Round(1), 0))
+    dated(lone, 2, 0)
     assert lone.raft.state.staleness_us == 20_000
     lone.elapse(30_000)
     assert lone.raft.state.staleness_us == 50_000
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(3), Round(1), 40))
+    dated(lone, 3, 40_000)
     assert lone.raft.state.staleness_us == 10_000
-    lone.says("b", Heartbeat(Term(1), NONE, Index(9), Round(4), Round(3), 0))
+    dated(lone, 4, 50_000, commit=9)
     assert lone.raft.state.staleness_us == 10_000, "what would be fresher is not applied here"
 
 
 def test_a_heartbeat_that_lay_in_a_buffer_makes_nothing_fresh():
-    """A process is stopped and continued; the leader's word of long ago is the first that it hears."""
+    """faults 23: a process is stopped and continued; the leader's word of long ago is the first that it hears."""
     lone = followed(100_000)
     lone.elapse(30_000_000)
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), Round(1), 50))
+    dated(lone, 2, 50_000)
     assert lone.raft.state.staleness_us == 30_050_000
 
 
-def test_a_round_that_is_heard_twice_dates_by_the_first_time():
-    """The leader may have the echo of the first; so no later than that was its confirmed round sent."""
-    lone = followed(40_000)
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(1), Round(0), 0))
-    lone.elapse(10_000)
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(2), Round(1), 0))
-    assert lone.raft.state.staleness_us == 50_000
+def test_a_date_from_an_earlier_life_is_void():
+    """The machine was started anew, its clock began anew, and a doubled heartbeat brings the old clock's reading."""
+    lone = followed(100_000)
+    dated(lone, 2, 90_000, life=lone.raft.state.life + 1)
+    assert lone.raft.state.staleness_us is None
+    dated(lone, 3, 90_000)
+    assert lone.raft.state.staleness_us == 10_000
+
+
+def test_a_restarted_node_has_another_life():
+    first, second = Lone(), Lone()
+    second.now_us = 7
+    second.raft = Raft(second.me, RaftSettings(), second.saved, Random(1))
+    second.elapse(0)
+    assert first.raft.state.life != second.raft.state.life
+    assert first.raft.state.life > 0
+
+
+def test_a_date_that_lies_ahead_is_no_fresher_than_now():
+    """The leader's clock may run faster than ours."""
+    lone = followed(100_000)
+    dated(lone, 2, 150_000)
+    assert lone.raft.state.staleness_us == 0
+    lone.elapse(100_000)
+    assert lone.raft.state.staleness_us == 100_000
 
 
 def test_a_late_echo_takes_no_round_back():
-    """faults 34: neither the round itself nor when its echo came."""
+    """faults 34: neither the round itself nor when its echo came, nor what was promised with it."""
     lone = Lone()
     lone.lead()
     lone.elapse(1000)
@@ -330,21 +370,55 @@ def test_a_late_echo_takes_no_round_back():
     assert second > first
     lone.says("b", echo(lone, second))
     progress = lone.office.progress[NodeId("b")]
-    came_us = progress.echoed_at_us
+    known = progress.echo
+    assert known.round == second
     lone.elapse(1000)
     lone.says("b", echo(lone, first))
     lone.says("b", echo(lone, second))
-    assert (progress.echoed_round, progress.echoed_at_us) == (second, came_us)
-
-
-def test_a_round_of_another_term_dates_nothing():
-    lone = followed(10_000)
-    lone.says("c", Heartbeat(Term(2), NONE, NONE, Round(2), Round(1), 0))
-    assert lone.raft.state.staleness_us is None
+    assert progress.echo is known
 
 
 def test_late_news_takes_no_freshness_back():
-    lone = followed(40_000, 50_000, 10_000)
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(5), Round(3), 0))
-    lone.says("b", Heartbeat(Term(1), NONE, NONE, Round(4), Round(2), 0))
+    lone = followed(100_000)
+    dated(lone, 5, 90_000)
+    dated(lone, 4, 40_000)
     assert lone.raft.state.staleness_us == 10_000
+
+
+def test_a_node_that_always_lags_a_little_is_a_little_stale():
+    """Many rounds a second, each with a later commit: those that it will have applied soon are not forgotten first."""
+    lone = Lone()
+    lone.says("b", AppendEntries(Term(1), NONE, NO_TERM, NONE, entries([1] * 2000)))
+    lag = 200
+    for step in range(1, 1800):
+        lone.elapse(500)
+        dated(lone, step, lone.now_us, commit=step)
+        applied = Index(max(0, step - lag))
+        lone.says("b", AppendEntries(Term(1), Index(2000), Term(1), applied, []))
+        staleness_us = lone.raft.state.staleness_us
+        if step > 2 * lag:
+            assert staleness_us is not None
+            assert staleness_us <= 2 * lag * 500 + 1000
+
+
+def test_rounds_are_confirmed_though_a_round_trip_is_longer_than_many_heartbeats():
+    """Each echo is of a round sent ten heartbeats ago; a read must not wait for ever for that of the newest."""
+    lone = serving_leader(settings=RaftSettings(heartbeat_ms=10, election_timeout_ms=1000))
+    echoes: list[HeartbeatReply] = []
+    lone.raft.request_read(1)
+    ready = lone.turn().reads_ready
+    for _ in range(60):
+        lone.elapse(10_000)
+        echoes.append(echo(lone, lone.office.last_round))
+        if len(echoes) > 10:
+            ready += lone.says("b", echoes.pop(0)).reads_ready
+    assert [one.read_id for one in ready] == [1]
+
+
+def test_an_echo_of_a_round_that_was_never_sent_is_refused():
+    """It would confirm rounds to come."""
+    lone = serving_leader()
+    with pytest.raises(MessageError):
+        lone.hears("b", echo(lone, lone.office.last_round + 1))
+    lone.raft.request_read(1)
+    assert not lone.turn().reads_ready

@@ -106,7 +106,7 @@ def test_commit_never_falls():
     lone = Lone(log=[1, 1, 1])
     lone.says("b", append(1, 3, 1, commit=3))
     lone.says("b", append(1, 3, 1, commit=1))
-    lone.says("b", Heartbeat(Term(1), Index(1), Index(1), Round(1), Round(0), 0))
+    lone.says("b", Heartbeat(Term(1), Index(1), Index(1), Round(1), 0, 0))
     assert lone.raft.commit_index == 3
 
 

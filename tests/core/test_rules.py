@@ -309,6 +309,70 @@ def test_confirmed_round(sets, echoed, newest):
     assert rules.confirmed_round(sets, echoed) == newest
 
 
+# -------------------------------------------------------------------------------------------- leases
+
+
+@cases(
+    "promised_us, per_mille, lease_us",
+    (300_000, 1, 299_698),
+    (300_000, 100, 272_725),
+    (300_000, 1000, 149_998),
+    (0, 100, -2),
+)
+def test_lease_duration_us(promised_us, per_mille, lease_us):
+    """Thesis §6.4.1, faults 36"""
+    assert rules.lease_duration_us(promised_us=promised_us, clock_drift_max_per_mille=per_mille) == lease_us
+
+
+@cases("per_mille, slow, fast", (1, 1000, 1001), (100, 1000, 1100), (223, 900, 1100), (1000, 700, 1400), (1000, 1, 2))
+def test_a_lease_is_over_before_the_promise_is_on_the_fastest_clock_allowed(per_mille, slow, fast):
+    """Thesis §6.4.1: clocks that show so many thousandths of the time, cut to microseconds wherever they begin."""
+    rng = Random(1)
+    for _ in range(500):
+        promised_us, heard = rng.randrange(2_000, 600_000), rng.randrange(10**9)
+        lease_us = rules.lease_duration_us(promised_us=promised_us, clock_drift_max_per_mille=per_mille)
+        first_free = next(
+            t
+            for t in range(promised_us * 1000 // fast - 2, 10**9)
+            if _shown(heard + t, fast) >= _shown(heard, fast) + promised_us
+        )
+        assert not rules.lease_is_held(
+            end_us=_shown(heard, slow) + lease_us, now_us=_shown(heard + first_free, slow), forgone=False
+        )
+
+
+def _shown(world_us: int, per_mille: int) -> int:
+    return world_us * per_mille // 1000
+
+
+@cases(
+    "sets, promised, end",
+    ((ONE,), {A: 9}, 9),
+    ((THREE,), {A: 9, B: 7, C: 0}, 7),
+    ((THREE,), {A: 9}, 0),
+    ((THREE,), {B: 7, C: 6}, 6),  # a leader that is no voter
+    ((FIVE,), {A: 9, B: 8, C: 3}, 3),
+    ((THREE,), {A: 9, D: 9, E: 9}, 0),
+    (JOINT, {A: 9, B: 9, C: 1, D: 2, E: 2}, 2),
+    (JOINT, {A: 1, B: 1, C: 9, D: 9, E: 9}, 1),
+)
+def test_lease_end_us(sets, promised, end):
+    """Thesis §6.4.1, paper §6, faults 36 and 37: of each set in force"""
+    assert rules.lease_end_us(sets, promised) == end
+
+
+@cases("now, forgone, verdict", (4, False, True), (5, False, False), (6, False, False), (4, True, False))
+def test_lease_is_held(now, forgone, verdict):
+    """Thesis §6.4.1, §3.10: until 5"""
+    assert rules.lease_is_held(end_us=5, now_us=now, forgone=forgone) is verdict
+
+
+@cases("term, leases, verdict", (0, True, False), (1, True, True), (7, True, True), (7, False, False))
+def test_vote_may_be_promised(term, leases, verdict):
+    """Thesis §6.4.1, §4.2.3"""
+    assert rules.vote_may_be_promised(saved_term=term, leases=leases) is verdict
+
+
 # ----------------------------------------------------------------------------------------- in office
 
 

@@ -110,7 +110,7 @@ def test_an_unlisted_candidate_moves_no_term_while_a_leader_is_heard():
 
 @pytest.mark.parametrize(
     "message",
-    [AppendEntries(Term(1), NONE, NO_TERM, NONE, []), Heartbeat(Term(1), NONE, NONE, Round(1), Round(0), 0)],
+    [AppendEntries(Term(1), NONE, NO_TERM, NONE, []), Heartbeat(Term(1), NONE, NONE, Round(1), 0, 0)],
     ids=["append", "heartbeat"],
 )
 def test_a_second_leader_of_the_own_term_is_refused(message):
