@@ -63,7 +63,7 @@ def _for_programs(view: ClusterView) -> dict[str, object]:
         "failures_survived": verdict.failures_survived if verdict is not None and known else None,
         "change": view.members.get("change"),
         "nodes": [
-            {"id": view.names.get(node.url, node.id), "url": node.url, "status": node.status} for node in view.nodes
+            {"id": node.id or view.names.get(node.url), "url": node.url, "status": node.status} for node in view.nodes
         ],
     }
 
