@@ -38,6 +38,7 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Get, Page, Range, Revision
+from raftkv.sim.specification import Specification, page
 from raftkv.state_machine import LogEntry
 from tests.kv.model import NaiveStore
 from tests.kv.store import Store, typed
@@ -56,6 +57,13 @@ IDS = [bytes([letter]) * 16 for letter in b"stuv"]
 PASSED_MS = [0] * 20 + [1] * 5 + [500, 999, 1_000, 2_500, -700]
 
 
+QUERIES = [
+    Range(b"", None, 100, 10_000, reverse=True),
+    Range(b"a", b"b", 2, 10_000),
+    Range(b"a\x00", None, 100, 6),
+    Range(b"", b"b", 100, 0, reverse=True),
+    Range(b"", None, 2, 4, keys_only=True),
+]
 OFTEN: list[Command] = [
     Put(b"a", b"one"),
     DeleteRange(b"a", b"b", 1),
@@ -123,12 +131,12 @@ steps = st.tuples(
 
 
 def assert_same_state(store: Store, model: NaiveStore) -> None:
-    assert {key: record for key in KEYS if (record := store.get(key))} == model.records
-    in_order = sorted(model.records.items())
-    for reverse, expected in ((False, in_order), (True, in_order[::-1])):
-        page = store.machine.query(Range(b"", None, limit=100, bytes_max=10_000, reverse=reverse))
-        assert page == Page(expected, more=False, revision=model.revision)
-    assert store.machine.query(Revision()) == model.revision
+    assert {key: record for key in KEYS if (record := store.get(key))} == model.keys.records
+    in_order = Page(sorted(model.keys.records.items()), more=False, revision=model.keys.revision)
+    assert store.machine.query(Range(b"", None, 100, 10_000)) == in_order
+    for query in QUERIES:
+        assert store.machine.query(query) == page(model.keys.records, model.keys.revision, query)
+    assert store.machine.query(Revision()) == model.keys.revision
     due_ms = min((session.last_seen_ms + session.ttl_ms for session in model.sessions.values()), default=None)
     assert store.machine.tick_due_ms() == due_ms
 
@@ -144,7 +152,7 @@ def tell(story: list[Step]) -> list[Answer]:
 
 
 def _tell(story: list[Step]) -> list[Answer]:
-    store, model = Store(), NaiveStore(ANSWERS_MAX, SESSIONS_MAX, BYTES_MAX, KEYS_MAX)
+    store, model = Store(), NaiveStore(ANSWERS_MAX, SESSIONS_MAX, Specification(BYTES_MAX, KEYS_MAX))
     told = []
     opening: list[Step] = [((OpenSession(id, 2_000), None), 0, False) for id in IDS[:2]]
     for (command, numbering), passed_ms, restart in opening + story:
