@@ -22,7 +22,8 @@ class MemberReport:
     """A member of the configuration in force; the last two only its leader knows."""
 
     id: str
-    url: str
+    url: str | None
+    """Where clients reach it; None: not known."""
     role: str
     """voter or learner."""
     match_index: int | None = None

@@ -62,7 +62,7 @@ _ITEM: Final = structure(
     allOf=[one_of_both("key"), {"not": {"required": ["value", "value_base64"]}}],
 )
 _MEMBER: Final = structure(
-    {"id": TEXT, "url": TEXT, "match_index": nullable(NUMBER), "last_contact_ms": nullable(NUMBER)},
+    {"id": TEXT, "url": nullable(TEXT), "match_index": nullable(NUMBER), "last_contact_ms": nullable(NUMBER)},
     description="A member; what only the leader knows is null elsewhere.",
 )
 _PROBLEM: Final[Schema] = {

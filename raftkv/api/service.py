@@ -19,7 +19,8 @@ class MemberStatus:
     """A member as this node sees it; what only the leader has is None elsewhere."""
 
     id: str
-    url: str
+    url: str | None
+    """Where clients reach it."""
     match_index: int | None = None
     last_contact_ms: int | None = None
     """Since its newest answer."""

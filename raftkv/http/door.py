@@ -11,6 +11,7 @@ the transport is then one that decrypts.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, cast
 
@@ -44,9 +45,11 @@ class Front(Protocol):
 class Door:
     """The protocol factory of one listening socket: ``loop.create_server(door, …)``."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, handler: Handler, other: Front, settings: DoorSettings) -> None:
-        """``other`` takes what ``handler`` hands over."""
-        self._loop, self._handler, self._other, self._settings = loop, handler, other, settings
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handler_of: Callable[[], Handler], other: Front, settings: DoorSettings
+    ) -> None:
+        """``handler_of`` makes each connection's handler, or gives one to all; ``other`` takes what is handed over."""
+        self._loop, self._handler_of, self._other, self._settings = loop, handler_of, other, settings
         self._lean: dict[ServerProtocol, None] = {}
         self._empty: asyncio.Event | None = None
 
@@ -61,7 +64,7 @@ class Door:
             return _Refused()
         protocol = ServerProtocol(
             self._loop,
-            self._handler,
+            self._handler_of(),
             self._settings.connection,
             on_closed=self._lean_closed,
             on_hand_over=self._hand_over,

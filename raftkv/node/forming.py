@@ -49,7 +49,7 @@ class Forming:
         stored = self.identity.identity
         self._config, self._loop, self._shell = config, loop, shell
         self._formation = Formation(
-            Member(config.id, stored.incarnation, config.url),
+            Member(config.id, stored.incarnation, config.peer_url),
             config.initial_cluster,
             cluster_id=stored.cluster_id,
             configuration=stored.initial_configuration,
@@ -92,7 +92,13 @@ class Forming:
     def introduction(self) -> Introduction:
         """What this node says of itself: only what is on stable storage."""
         stored = self.identity.identity
-        return replace(self._formation.introduction(), cluster_id=stored.cluster_id, formed=stored.formed)
+        config = self._config
+        return replace(
+            self._formation.introduction(),
+            cluster_id=stored.cluster_id,
+            formed=stored.formed,
+            client_url=None if config.url == config.peer_url else config.url,
+        )
 
     def start(self) -> None:
         """The cluster forms by itself, as soon as everybody has been heard."""

@@ -12,7 +12,8 @@ from random import Random
 from typing import Final, Protocol
 
 from raftkv.core.messages import Envelope, Introduction
-from raftkv.core.types import NodeId
+from raftkv.core.types import Incarnation, Member, NodeId
+from raftkv.transport.codec import MEMBERS_MAX
 from raftkv.transport.link import PeerLink
 from raftkv.transport.sealed import Credentials
 from raftkv.transport.settings import TransportSettings
@@ -34,6 +35,37 @@ class PeersListener(Protocol):
     def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
         """Who answers at that peer's address."""
         ...
+
+
+class ClientUrls:
+    """Where clients reach the members, as far as these have said so since this node started.
+
+    The log tells where nodes reach each other. A node introduces itself first on every connection, so whoever
+    hears a leader has heard where clients reach it.
+    """
+
+    def __init__(self, me: NodeId, *, url: str, peer_url: str) -> None:
+        self._me, self._url = me, url
+        self._are_the_same = url == peer_url
+        """Of this node."""
+        self._said: dict[tuple[NodeId, Incarnation], str] = {}
+
+    def heard(self, said: Introduction) -> None:
+        """Its newest word counts; the oldest words of all are forgotten where too many are said."""
+        speaker = (said.sender, said.incarnation)
+        self._said.pop(speaker, None)
+        self._said[speaker] = said.client_url or said.url
+        if len(self._said) > MEMBERS_MAX:
+            del self._said[next(iter(self._said))]
+
+    def of(self, member: Member) -> str | None:
+        """Where clients reach it; None: not known.
+
+        Of a member that was not heard yet, a node whose own two addresses are one believes the same.
+        """
+        if member.id == self._me:
+            return self._url
+        return self._said.get((member.id, member.incarnation), member.url if self._are_the_same else None)
 
 
 class Peers:
@@ -132,3 +164,8 @@ class Peers:
         if self._complaints.get(peer) != text:
             self._complaints[peer] = text
             _LOG.error("%s", text)
+
+    @staticmethod
+    def on_stranger(text: str) -> None:
+        """Somebody who asked this node was refused; told once of each, in words."""
+        _LOG.warning("%s", text)

@@ -150,7 +150,7 @@ class Fronts:
         loop, recorder = asyncio.get_running_loop(), Recorder()
         limits = ServerSettings(**settings)
         other = AiohttpFront(limits, recorder.targets)
-        door = Door(loop, recorder, other, DoorSettings(connections_max, limits))
+        door = Door(loop, lambda: recorder, other, DoorSettings(connections_max, limits))
         port = await self._serve(door)
         self._closers.append(lambda: other.server.shutdown(0.1))
         return port, recorder, other, door

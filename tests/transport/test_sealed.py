@@ -12,6 +12,7 @@ from raftkv.transport import codec, seals
 from raftkv.transport.seals import PeerKeys, Session
 from raftkv.transport.secret import PeerSecret
 from tests.http.fronts import until
+from tests.transport.middle import Alteration, Middle, as_it_is, proofs_in, replacing
 from tests.transport.peers import Node, Peer, Peers
 from tests.transport.samples import append, envelope, heartbeat, introduction
 
@@ -95,55 +96,6 @@ async def test_attempts_with_a_wrong_secret_do_not_become_a_storm(peers: Peers):
 
 # -------------------------------------------------------------------- somebody at a peer's address
 
-Alteration = Callable[[bytes], bytes]
-
-
-def as_it_is(data: bytes) -> bytes:
-    return data
-
-
-class Middle:
-    """Somebody between a link and its peer, who may alter what passes. Both directions are recorded."""
-
-    def __init__(self) -> None:
-        self.there: Alteration = as_it_is
-        self.back: Alteration = as_it_is
-        self.target = 0
-        self.port = 0
-        self.heard: list[bytes] = []
-        self.answered: list[bytes] = []
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def listen(self, target: int) -> None:
-        self.target = target
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        self._tasks += [
-            asyncio.ensure_future(self._carry(reader, there_writer, self.heard, lambda data: self.there(data))),
-            asyncio.ensure_future(self._carry(there_reader, writer, self.answered, lambda data: self.back(data))),
-        ]
-
-    @staticmethod
-    async def _carry(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: list[bytes], alter: Alteration
-    ) -> None:
-        try:
-            while data := await reader.read(65536):
-                seen.append(data)
-                writer.write(alter(data))
-        except ConnectionError as error:
-            seen.append(f"({error})".encode())
-        writer.close()
-
 
 class At(Peer):
     """A peer as a link sees it that goes by another port."""
@@ -161,10 +113,6 @@ async def through_the_middle(peers: Peers, act: Callable[[Middle, Peer, Node], A
     finally:
         peer.stop()
         await middle.close()
-
-
-def replacing(old: bytes, new: bytes) -> Alteration:
-    return lambda data: data.replace(old, new)
 
 
 FORGED: dict[str, Alteration] = {
@@ -309,9 +257,9 @@ async def test_nothing_that_is_told_shows_the_secret_or_a_proof(peers: Peers):
         await until(lambda: wrong.refused)
         told = repr((node.failed, node.refused, wrong.refused, peer.strangers, link.refusal, link.trouble, vars(link)))
         sent = b"".join(middle.heard + middle.answered)
-        proofs = {part[:43] for mark in (b"Raftkv-HMAC ", b'mac="') for part in sent.split(mark)[1:]}
+        proofs = proofs_in(sent)
         assert len(proofs) >= 6
-        assert not [proof for proof in proofs if proof.decode() in told]
+        assert not [proof for proof in proofs if proof in told]
         for secret in (SECRET, OTHER):
             assert secret.decode() not in told
             assert secret not in sent

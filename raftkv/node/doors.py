@@ -1,0 +1,119 @@
+"""The ports of one node: one for clients and peers alike, or one for each of them.
+
+Told: the addresses, who answers peers and who clients. Tells: the operating system what to bind. With a port
+for peers alone, their routes are on that port only, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from typing import Final
+
+from raftkv.config import NodeConfig
+from raftkv.http.answers import Answer
+from raftkv.http.door import Door, DoorSettings, Front
+from raftkv.http.handling import Exchange, Handler, Verdict
+from raftkv.http.heads import Head
+from raftkv.transport.guard import PeerGate
+from raftkv.transport.routes import PeerRoutes, refusal
+from raftkv.values import Address
+
+_BACKLOG: Final = 1024
+
+
+class Doors:
+    """Opened once, closed once."""
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        config: NodeConfig,
+        routes: PeerRoutes,
+        front: Front,
+        *,
+        complain: Callable[[str], None],
+    ) -> None:
+        """``complain`` hears in words who does not have the peers' secret, where this node has one."""
+        self._loop = loop
+        self._servers: list[asyncio.Server] = []
+        for_peers = _for_peers(config, routes, complain)
+        settings = DoorSettings()
+        if config.peers_have_their_own_port:
+            clients = Door(loop, lambda: _CLIENTS_ONLY, front, settings)
+            peers = Door(loop, lambda: PeersOnly(for_peers()), _NO_FRONT, settings)
+            self._doors: list[tuple[Address, Door]] = [(config.listen, clients), (config.peer_listen, peers)]
+        else:
+            self._doors = [(config.listen, Door(loop, for_peers, front, settings))]
+
+    async def open(self) -> None:
+        """Every port is bound. An OSError says in ``filename`` which one is not; the others are still to be closed."""
+        for address, door in self._doors:
+            try:
+                server = await self._loop.create_server(door, address.host, address.port, backlog=_BACKLOG)
+            except OSError as error:
+                error.filename = f"{address.host}:{address.port}"
+                raise
+            self._servers.append(server)
+
+    def stop_accepting(self) -> None:
+        """Nobody new comes in."""
+        for server in self._servers:
+            server.close()
+
+    async def close(self, grace_s: float) -> None:
+        """Every connection that is not with the other front is closed, after its outstanding answers, or then."""
+        await asyncio.gather(*(door.close(grace_s) for _, door in self._doors))
+
+
+def _for_peers(config: NodeConfig, routes: PeerRoutes, complain: Callable[[str], None]) -> Callable[[], Handler]:
+    """Who answers peers: the routes themselves; with a secret, a guard of each connection before them."""
+    if config.peer_secret is None:
+        return lambda: routes
+    return PeerGate(config.peer_secret, config.id, routes, complain)
+
+
+class ClientsOnly:
+    """The handler of a port on which the peers' routes are not."""
+
+    def on_head(self, head: Head) -> Verdict:
+        """All of it is the other front's, which knows no such route as peers use."""
+        return Verdict.HAND_OVER
+
+    def on_request(self, exchange: Exchange) -> None:
+        """Never told: everything is handed over."""
+        raise AssertionError("nothing is read here")
+
+
+class PeersOnly:
+    """The handler of one connection to a port on which nothing is but the peers' routes."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+
+    def on_head(self, head: Head) -> int | Answer | Verdict:
+        """404 to whatever is none of theirs."""
+        verdict = self._handler.on_head(head)
+        if verdict is Verdict.HAND_OVER:
+            return refusal(404, "not_found", "this port is for other nodes; clients have one of their own")
+        return verdict
+
+    def on_request(self, exchange: Exchange) -> None:
+        """Passed on."""
+        self._handler.on_request(exchange)
+
+
+class _NoFront:
+    """Nothing is ever handed over to it."""
+
+    connections_count: Final = 0
+
+    def protocol_factory(self) -> asyncio.Protocol:
+        raise AssertionError("this port hands nothing over")
+
+
+_CLIENTS_ONLY: Final = ClientsOnly()
+_NO_FRONT: Final = _NoFront()
