@@ -1,24 +1,46 @@
 """What the committed log says, kept beside the cluster, and every answer to a client held against it.
 
 Told: every command as the replicas execute it, and what clients were told. Tells: Violated, when a command was
-executed twice, when replicas answer it differently, or when an answer is not what the log has at its index.
-Knows nothing of Raft: where it and the checker of histories disagree, one of them is wrong.
+executed twice, when replicas answer it differently, when an answer is not what the specification of keys has at
+its index, or a table not the state there. Knows nothing of Raft: where it and the checker of histories disagree,
+one of them is wrong.
+
+The log's order, executed by the specification, in which every answer has a place between its question and its
+return: this is linearizability of all keys together, transactions and ranges included, with the order given.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, NamedTuple
 
-from raftkv.kv.answers import Answer, ConditionFailed, DeleteDone, PutDone, Repeated
-from raftkv.kv.commands import Delete, Put, Write, decode
+from raftkv.kv.answers import (
+    Answer,
+    ConditionFailed,
+    DeleteDone,
+    DeleteRangeDone,
+    PutDone,
+    Repeated,
+    TooLarge,
+    TxnDone,
+)
+from raftkv.kv.commands import Delete, Write, decode
 from raftkv.kv.machine import KeyValueMachine
-from raftkv.kv.queries import Found
+from raftkv.kv.queries import Found, Page, Range
 from raftkv.sim.invariants import Violated
+from raftkv.sim.specification import Records, Specification, page
 from raftkv.state_machine import LogEntry
 
-_EXECUTED = (PutDone, DeleteDone, ConditionFailed)
+_EXECUTED: Final = (PutDone, DeleteDone, DeleteRangeDone, TxnDone, ConditionFailed)
+_EVERYTHING: Final = Range(b"", None, limit=2**62, bytes_max=2**62)
+
+
+class _State(NamedTuple):
+    """All keys after some command."""
+
+    records: Records
+    revision: int
 
 
 class Oracle:
@@ -33,10 +55,12 @@ class Oracle:
         self._newest_index = 0
         self._numbered_at: dict[tuple[bytes, int], int] = {}
         """Where each session's number was executed."""
-        self._put_at: dict[bytes, int] = {}
-        """Where each value was put: no two puts of a workload have the same."""
-        self._versions: dict[bytes, tuple[list[int], list[tuple[bytes | None, int]]]] = {}
-        """By key: the indexes at which it changed, and (value or None, mod revision) from there on."""
+        self._told_apart_at: dict[bytes, int] = {}
+        """Where each write was executed that a workload never gives twice: all but deletes of one key."""
+        self._specification = Specification()
+        self._changed_at = [0]
+        """The indexes at which keys changed, and the states from there on."""
+        self._states = [_State({}, 0)]
 
     def executed(self, entry: LogEntry, answer: Answer) -> None:
         """A replica has executed this entry."""
@@ -54,38 +78,56 @@ class Oracle:
             raise Violated("in order", f"index {index} was executed first after {self._newest_index}")
         self._newest_index = index
         self._answers[index] = (entry.command, answer)
-        if not isinstance(answer, _EXECUTED):
+        if not isinstance(answer, (*_EXECUTED, TooLarge)):
+            return
+        command, numbered, request = decode(entry.command)
+        assert isinstance(command, Write)
+        self._specified(index, command, answer)
+        if isinstance(answer, TooLarge):
             return
         self.executions += 1
-        command, numbered, _ = decode(entry.command)
-        assert isinstance(command, Write)
         if numbered is not None:
             first = self._numbered_at.setdefault((numbered.session, numbered.sequence), index)
             if first != index:
                 raise Violated("at most once", f"number {numbered.sequence} was executed at {first} and {index}")
-        if isinstance(answer, PutDone):
-            assert isinstance(command, Put)
-            first = self._put_at.setdefault(command.value, index)
+        if not isinstance(command, Delete):
+            first = self._told_apart_at.setdefault(request or entry.command, index)
             if first != index:
-                raise Violated("at most once", f"{command.value!r} was put at {first} and {index}")
-            self._changed(command.key, index, command.value, answer.revision)
-        elif isinstance(answer, DeleteDone) and answer.deleted:
-            assert isinstance(command, Delete)
-            self._changed(command.key, index, None, 0)
+                raise Violated("at most once", f"{command} was executed at {first} and {index}")
 
-    def _changed(self, key: bytes, index: int, value: bytes | None, mod_revision: int) -> None:
-        indexes, versions = self._versions.setdefault(key, ([], []))
-        indexes.append(index)
-        versions.append((value, mod_revision))
+    def _specified(self, index: int, command: Write, answer: Answer) -> None:
+        """The write came to what it must come to after all before it."""
+        expected = self._specification.write(command)
+        if answer != expected or _types(answer) != _types(expected):
+            raise Violated("answers as specified", f"{command} at {index} came to {answer}, not to {expected}")
+        if self._specification.revision != self._states[-1].revision:
+            self._changed_at.append(index)
+            self._states.append(_State(self._specification.records, self._specification.revision))
 
-    def end_of(self, command: bytes) -> Answer | None:
-        """What became of a write that can be told from others; None: it was not executed, or nobody can say."""
-        request, numbered, _ = decode(command)
+    def _state_at(self, index: int) -> _State:
+        return self._states[bisect_right(self._changed_at, index) - 1]
+
+    def removed_at(self, index: int) -> set[bytes]:
+        """The keys that the command at this index took away."""
+        return self._state_at(index - 1).records.keys() - self._state_at(index).records.keys()
+
+    def table_is(self, index: int, found: Page) -> None:
+        """A replica that has executed all up to this index holds this: of a transaction everything or nothing."""
+        state = self._state_at(index)
+        if found != Page(sorted(state.records.items()), more=False, revision=state.revision):
+            raise Violated("a table is the state at its index", f"at {index} {state} is specified, held was {found}")
+
+    def end_of(self, command: bytes) -> tuple[int, Answer] | None:
+        """Where a write was executed that can be told from others, and its answer.
+
+        None: it was not executed, or nobody can say.
+        """
+        _, numbered, request = decode(command)
         if numbered is not None:
             index = self._numbered_at.get((numbered.session, numbered.sequence))
         else:
-            index = self._put_at.get(request.value) if isinstance(request, Put) else None
-        return None if index is None else self._answers[index][1]
+            index = self._told_apart_at.get(request or command)
+        return None if index is None else (index, self._answers[index][1])
 
     def write_answered(self, command: bytes, index: int, answer: Answer, *, asked_at: int) -> None:
         """A client was told that its command was committed at ``index``, with this answer.
@@ -105,20 +147,33 @@ class Oracle:
                 raise Violated("a repeat has the first answer", f"{answer}, but the log has {first}")
 
     def read_answered(self, key: bytes, index: int, found: Found, *, asked_at: int | None) -> None:
-        """A client was told that this is the key's record in the state at ``index``.
+        """A client was told that this is what the key holds in the state at ``index``.
 
         ``asked_at`` is what ``acknowledged_index`` was when it asked; None: it wanted a stale answer.
         """
+        self._read_in_time(index, asked_at)
+        state = self._state_at(index)
+        truth = Found(state.records.get(key), state.revision)
+        if found != truth:
+            raise Violated("a read is the state at its index", f"{key!r} at {index} is {truth}, told was {found}")
+
+    def page_answered(self, query: Range, index: int, found: Page, *, asked_at: int | None) -> None:
+        """The same of a range."""
+        self._read_in_time(index, asked_at)
+        truth = page(*self._state_at(index), query)
+        if found != truth:
+            raise Violated("a read is the state at its index", f"{query} at {index} is {truth}, told was {found}")
+
+    def _read_in_time(self, index: int, asked_at: int | None) -> None:
         if asked_at is not None:
             self.acknowledged_index = max(self.acknowledged_index, index)
             if index < asked_at:
                 raise Violated("real-time order", f"read at {index}, asked after {asked_at} was acknowledged")
-        indexes, versions = self._versions.get(key, ([], []))
-        place = bisect_right(indexes, index)
-        truth = versions[place - 1] if place else (None, 0)
-        told = (None, 0) if found.record is None else (found.record.value, found.record.mod_revision)
-        if told != truth:
-            raise Violated("a read is the state at its index", f"{key!r} at {index} is {truth}, told was {told}")
+
+
+def _types(answer: object) -> object:
+    """Answers of different kinds with the same fields compare equal; with their kinds they do not."""
+    return type(answer), [type(result) for result in answer.results] if isinstance(answer, TxnDone) else ()
 
 
 class WatchedMachine(KeyValueMachine):
@@ -135,4 +190,6 @@ class WatchedMachine(KeyValueMachine):
         answers = super().apply_batch(entries)
         for entry, answer in zip(entries, answers, strict=True):
             self._oracle.executed(entry, answer)
+        if entries:
+            self._oracle.table_is(entries[-1].log_index, self.query(_EVERYTHING))
         return answers

@@ -137,9 +137,9 @@ class Workload:
         """
         completed = list(self.history)
         for task in self._unknown:
-            answer = self.oracle.end_of(task.command)
-            if answer is not None:
-                result = _result(answer)
+            end = self.oracle.end_of(task.command)
+            if end is not None:
+                result = _result(end[1])
                 completed.append(Operation(task.client, task.request, result, task.invoked_us, self.cluster.now_us))
             elif task.numbered is None and not isinstance(task.request, Put):
                 completed.append(Operation(task.client, task.request, None, task.invoked_us, None))
