@@ -17,7 +17,7 @@ from aiohttp import StreamReader, web
 
 from raftkv.api.aiohttp_connection import SENT, SENT_LAST, Connection, ConnectionServer
 from raftkv.api.exchange import Pending
-from raftkv.api.problems import RequestRefused, bad_request, problem, refused_response
+from raftkv.api.problems import RequestRefused, bad_request, problem
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response
 from raftkv.api.routes import Api
@@ -97,7 +97,7 @@ class AiohttpFront:
         try:
             body = await self._read_body(request, decision)
         except RequestRefused as refused:
-            return await self._send(request, refused_response(refused))
+            return await self._send(request, decision.given_up(refused))
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         decision.finish(body, lambda response: None if answer.done() else answer.set_result(response))
         return await self._send(request, await answer)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from raftkv.api.metering import Kind, Meter, measured
 from raftkv.api.problems import RequestRefused, problem, refused_response
 from raftkv.api.requests import Request, too_large
 from raftkv.api.responses import Headers, Respond, Response, with_headers, without_body
@@ -47,15 +48,19 @@ class Context:
 class Pending:
     """A request whose head is in order: once its body is read, ``finish`` has it answered."""
 
-    __slots__ = ("_act", "body_bytes_max")
+    __slots__ = ("_act", "body_bytes_max", "measured_by")
 
     def __init__(self, body_bytes_max: int, act: Callable[[bytes, Respond], None]) -> None:
         self.body_bytes_max = body_bytes_max
         """A front stops reading beyond it, and answers with ``too_large``."""
         self._act = act
+        self.measured_by: tuple[Meter, Kind, int] | None = None
+        """Who is told of the answer: of what kind the request is, and when it began."""
 
     def finish(self, body: bytes, respond: Respond) -> None:
         """``respond`` is called exactly once, now or later."""
+        if self.measured_by is not None:
+            respond = measured(respond, *self.measured_by)
         if len(body) > self.body_bytes_max:
             respond(self.too_large())
             return
@@ -67,6 +72,13 @@ class Pending:
     def too_large(self) -> Response:
         """The answer to a body that did not end within ``body_bytes_max``."""
         return refused_response(too_large(self.body_bytes_max))
+
+    def given_up(self, refused: RequestRefused) -> Response:
+        """The answer where a front could not read the body; ``finish`` is not called then."""
+        if self.measured_by is not None:
+            meter, kind, began_ns = self.measured_by
+            meter.answered(kind, refused.code.status, began_ns)
+        return refused_response(refused)
 
 
 def pending_without_body(pending: Pending) -> Pending:

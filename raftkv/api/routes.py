@@ -14,8 +14,9 @@ from functools import cache
 from typing import Final
 
 from raftkv.api import admin, diagnostics, keys, openapi, reads, sessions, status
-from raftkv.api.actions import Conditions, Numbering, Route, reading
+from raftkv.api.actions import Action, Conditions, Numbering, Route, reading
 from raftkv.api.exchange import Context, Decision, pending_without_body
+from raftkv.api.metering import NO_ACTION, Meter
 from raftkv.api.parameters import read_query
 from raftkv.api.problems import RequestRefused, refused_response
 from raftkv.api.requests import (
@@ -58,8 +59,18 @@ _MATCHERS: Final = tuple((route.matcher(), route) for route in ROUTES)
 class Api:
     """Every route of one node."""
 
-    def __init__(self, service: Service, *, node_id: str, settings: ApiSettings, metrics: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        service: Service,
+        *,
+        node_id: str,
+        settings: ApiSettings,
+        metrics: Callable[[], bytes],
+        meter: Meter | None = None,
+    ) -> None:
+        """``meter`` is told of every answer; None: nobody measures."""
         self.settings = settings
+        self._meter = meter
         self._context = Context(
             service, settings, node_id, metrics, cache(lambda: json_bytes(openapi.render(ROUTES, settings)))
         )
@@ -67,24 +78,31 @@ class Api:
 
     def begin(self, head: Head) -> Decision:
         """The answer where the head settles it, otherwise what to do with the body."""
+        meter = self._meter
+        began_ns = 0 if meter is None else meter.clock_ns()
+        kind = NO_ACTION
         try:
-            decision = self._decide(read_head(head))
+            request = read_head(head)
+            route, rest = _route_of(request.path)
+            action = _action_of(route, request.method)
+            kind = (request.method, route.path)
+            decision = self._decide(action, request, rest)
         except RequestRefused as refused:
             decision = refused_response(refused)
-        if head.method != "HEAD":
-            return decision
-        return without_body(decision) if isinstance(decision, Response) else pending_without_body(decision)
+        if head.method == "HEAD":
+            decision = without_body(decision) if isinstance(decision, Response) else pending_without_body(decision)
+        if meter is not None:
+            if isinstance(decision, Response):
+                meter.answered(kind, decision.status, began_ns)
+            else:
+                decision.measured_by = (meter, kind, began_ns)
+        return decision
 
     def encode(self, response: Response, *, connection: str | None, date: str) -> bytes:
         """The answer as it goes out; ``connection`` and ``date`` are the values of those headers."""
         return encode(response, common=self._common_header_bytes, connection=connection, date=date)
 
-    def _decide(self, request: Request) -> Decision:
-        route, rest = _route_of(request.path)
-        action = route.actions.get(request.method)
-        if action is None:
-            allowed = ", ".join(route.actions)
-            raise RequestRefused(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed}", (("Allow", allowed),))
+    def _decide(self, action: Action, request: Request, rest: bytes) -> Decision:
         request.parameters = read_query(request.query, action.parameters)
         request.body = action.body
         if action.conditions is Conditions.NONE:
@@ -103,3 +121,11 @@ def _route_of(path: bytes) -> tuple[Route, bytes]:
         if found is not None:
             return route, found[1] if matcher.groups else b""
     raise RequestRefused(Code.NOT_FOUND, "there is no such route")
+
+
+def _action_of(route: Route, method: str) -> Action:
+    action = route.actions.get(method)
+    if action is None:
+        allowed = ", ".join(route.actions)
+        raise RequestRefused(Code.METHOD_NOT_ALLOWED, f"this route takes {allowed}", (("Allow", allowed),))
+    return action

@@ -11,7 +11,6 @@ between them would be found only by the election that needs it.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from asyncio import AbstractEventLoop, TimerHandle
@@ -59,6 +58,8 @@ SILENT_S: Final = 1.0
 """After so long without an answer a link is tried."""
 STALL_US: Final = 150_000
 """Half of the default election timeout. A loop that stands still for longer is a danger to its office."""
+DISK_HANGS_US_MAX: Final = 120_000_000
+"""After so long a disk is not waited for any more: the node says that it is not alive."""
 PEERS_MAX: Final = 64
 """Of whom anything is kept; nobody has so many, but anybody may send a message."""
 PROPOSALS_MAX: Final = 4096
@@ -107,6 +108,7 @@ class Watch:
         self.changes: deque[Change] = deque(maxlen=CHANGES_MAX)
         self.stalls: deque[Stall] = deque(maxlen=STALLS_MAX)
         self.stalls_count = 0
+        self.longest_stall_us = 0
         self.commits_us = Histogram()
         """How long each proposal of this leader took to be committed."""
         self.proposal_entries = Histogram()
@@ -217,6 +219,10 @@ class Watch:
         """Who asked for votes, the newest last."""
         return tuple(self._candidates.values())
 
+    def loop_time_s(self) -> float:
+        """Now, by the clock of the links."""
+        return self._loop.time()
+
     def age_ms(self, at_us: int) -> int:
         """How long ago that was."""
         return max(0, self._clock() - at_us) // 1000
@@ -231,6 +237,7 @@ class Watch:
         late_us = self._clock() - self._due_us
         if late_us >= STALL_US:
             self.stalls_count += 1
+            self.longest_stall_us = max(self.longest_stall_us, late_us)
             self.stalls.append(Stall(late_us, self._clock()))
             _LOG.warning(
                 "the event loop stood still for %d ms",
@@ -309,6 +316,20 @@ def report(parts: Parts) -> Diagnostics:
     )
 
 
+def why_disk_is_useless(disk: DiskThread, replica: Replica) -> str | None:
+    """Why this node should be started anew for its disk's sake; None: it should not.
+
+    A disk that is slow, or hangs for as long as networked ones do while they fail over, comes back by itself, and a
+    start would have to read the whole log from it. One that has hung for two minutes often needs to be attached anew.
+    """
+    if not disk.is_alive:
+        return "the thread that writes the log has ended"
+    waits_us = oldest_wait_us(disk, replica)
+    if waits_us > DISK_HANGS_US_MAX:
+        return f"the disk has not finished a write for {waits_us // 1_000_000} s"
+    return None
+
+
 def oldest_wait_us(disk: DiskThread, replica: Replica | None) -> int:
     """How long the oldest write, or what the disk is at, has been waiting; 0: nothing does."""
     handed_out_us = None if replica is None else replica.raft.state.durability.oldest_write_us
@@ -339,11 +360,8 @@ def _leader_age_ms(replica: Replica | None) -> int | None:
 def _members(parts: Parts, status: Status) -> tuple[MemberReport, ...]:
     """Those of the configuration; before there is one, those that the operator listed."""
     if parts.replica is None:
-        config = parts.config
-        ids = sorted([config.id, *(id for id, _ in parts.forming.others())])
-        urls = {**dict(parts.forming.others()), config.id: config.url}
-        knows = config.url == config.peer_url
-        return tuple(MemberReport(id, urls[id] if knows or id == config.id else None, "voter") for id in ids)
+        listed = sorted([*parts.forming.others(), (parts.config.id, parts.config.url)])
+        return tuple(MemberReport(id, url, "voter") for id, url in listed)
     return tuple(
         MemberReport(member.id, member.url, role, member.match_index, member.last_contact_ms)
         for role, members in (("voter", status.voters), ("learner", status.learners))
@@ -353,7 +371,7 @@ def _members(parts: Parts, status: Status) -> tuple[MemberReport, ...]:
 
 def _link(link: PeerLink, url: str, parts: Parts) -> LinkReport:
     watch, peer = parts.watch, link.peer
-    now_s = asyncio.get_running_loop().time()
+    now_s = watch.loop_time_s()
     farewell = watch.farewell_of(peer)
     refusal = None
     if link.refusal is not None:

@@ -17,6 +17,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -30,12 +31,12 @@ from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Ticket
 from raftkv.errors import Misdirected, RaftkvError
-from raftkv.node.diagnostics import Parts, Watch, report
+from raftkv.http.door import Door, DoorSettings
+from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
-from raftkv.node.doors import Doors
 from raftkv.node.forming import Forming, FormingShell
-from raftkv.node.metrics import NodeMetrics, Reading
-from raftkv.node.peers import ClientUrls, Peers
+from raftkv.node.metrics import NodeMetrics
+from raftkv.node.peers import Peers
 from raftkv.node.pump import Pump, PumpShell
 from raftkv.node.service import NodeService
 from raftkv.outcomes import TransferOutcome
@@ -45,7 +46,6 @@ from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.recovery import Recovered
 from raftkv.storage.wal import Wal
 from raftkv.transport.routes import PeerExchange, PeerRoutes
-from raftkv.transport.sealed import Credentials
 
 _LOG: Final = logging.getLogger("raftkv.node")
 STOP_GRACE_S: Final = 2.0
@@ -81,18 +81,22 @@ class RunningNode:
         self.service = NodeService(
             config.id, machine, has_work=self._has_work, why_not_formed=self._forming.why_not_formed
         )
-        self._metrics = NodeMetrics(self._reading)
-        api = Api(self.service, node_id=config.id, settings=config.api, metrics=self._metrics.text)
+        self._metrics = NodeMetrics(lambda: self._parts)
+        api = Api(
+            self.service,
+            node_id=config.id,
+            settings=config.api,
+            metrics=self._metrics.text,
+            meter=self._metrics.requests,
+        )
         self._front = AiohttpFront(api, config.api)
+        self._door = Door(loop, PeerRoutes(self), self._front, DoorSettings())
         self._rng = rng
-        secret = config.peer_secret
-        credentials = None if secret is None else Credentials(secret, config.id)
-        self._peers = Peers(config.transport, rng, self._forming.introduction, self, credentials)
-        self._client_urls = ClientUrls(config.id, url=config.url, peer_url=config.peer_url)
-        self._doors = Doors(loop, config, PeerRoutes(self), self._front, complain=self._peers.on_stranger)
+        self._peers = Peers(config.transport, rng, self._forming.introduction, self)
         self._watch = Watch(loop)
         self._parts = Parts(config, self._watch, self._peers, self._forming, self.service.status)
         self.service.diagnose = self._diagnose
+        self._server: asyncio.Server | None = None
         self._replica: Replica | None = None
         self._disk: DiskThread | None = None
         self._pump: Pump | None = None
@@ -102,8 +106,9 @@ class RunningNode:
     # ------------------------------------------------------------------------------------ start, stop
 
     async def start(self) -> None:
-        """The ports are bound; the cluster forms, or goes on, by itself."""
-        await self._doors.open()
+        """The port is bound; the cluster forms, or goes on, by itself."""
+        address = self.config.listen
+        self._server = await self._loop.create_server(self._door, address.host, address.port, backlog=1024)
         self._peers.reach(self._forming.others())
         self._watch.start(self._peers.links)
         self._forming.start()
@@ -119,9 +124,10 @@ class RunningNode:
             self._replica.shutting_down = True
             await self._hand_over()
             await self._finish_writes()
-        self._doors.stop_accepting()
+        if self._server is not None:
+            self._server.close()
         await self._front.stop(STOP_GRACE_S)
-        await self._doors.close(STOP_GRACE_S)
+        await self._door.close(STOP_GRACE_S)
         if self._pump is not None:
             self._pump.stop()
         await self._peers.close()
@@ -189,7 +195,6 @@ class RunningNode:
         me = core_state.Identity(identity.node_id, identity.incarnation, identity.cluster_id)
         raft = Raft(me, self.config.raft, _saved(recovered), self._rng)
         replica = Replica(raft, self._machine, self.config.replica)
-        replica.client_url_of = self._client_urls.of
         shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail)
         self._pump = Pump(replica, self._loop, shell)
         listener = DiskListener(self._persisted, self._was_read, self._room_is_short, self._fail)
@@ -206,6 +211,7 @@ class RunningNode:
             recovered.last_index,
         )
         self._disk.start()
+        self.service.disk_trouble = partial(why_disk_is_useless, self._disk, replica)
         self._pump.schedule()
 
     # ------------------------------------------------------------------- what the disk and the pump say
@@ -269,7 +275,6 @@ class RunningNode:
         self._hear(introduction)
 
     def _hear(self, said: Introduction) -> None:
-        self._client_urls.heard(said)
         if self._replica is None:
             self._forming.hear(said)
             return
@@ -327,25 +332,6 @@ class RunningNode:
 
     def _diagnose(self) -> Diagnostics:
         return report(self._parts)
-
-    def _reading(self) -> Reading | None:
-        if self._replica is None or self._pump is None or self._disk is None:
-            return None
-        raft = self._replica.raft
-        return Reading(
-            term=raft.term,
-            role=raft.role,
-            commit_index=raft.commit_index,
-            applied_index=raft.applied_index,
-            last_index=raft.last_index,
-            durable_index=raft.durable_index,
-            writes_in_flight=self._replica.writes_in_flight,
-            reads_in_flight=self._replica.reads_in_flight,
-            turns=self._pump.turns_count,
-            longest_turn_us=self._pump.longest_turn_us,
-            syncs=self._disk.syncs_count,
-            log_bytes=self._disk.log_bytes,
-        )
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

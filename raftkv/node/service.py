@@ -12,6 +12,7 @@ from raftkv.api.service import Health, MemberStatus, Status, Unready
 from raftkv.core.types import ClusterId, NodeId, Role
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Revision
+from raftkv.node.diagnostics import disagreeing
 from raftkv.node.pump import now_us
 from raftkv.outcomes import Consistency, Leadership, Refused, TransferOutcome, TransferRefused, TransferWhy, Why
 from raftkv.replica import Replica
@@ -41,6 +42,8 @@ class NodeService:
         self.diagnose: Callable[[], Diagnostics]
         """Set by whoever runs the node, before anybody can ask."""
         self.failure: str | None = None
+        self.disk_trouble: Callable[[], str | None] = lambda: None
+        """Why the disk makes this node useless; None: it does not."""
         self.stopping = False
         self._node_id, self._machine = node_id, machine
         self._began_us = now_us()
@@ -107,7 +110,7 @@ class NodeService:
                 state_hash=None,
                 version=__version__,
                 uptime_ms=uptime_ms,
-                health=Health(self.failure, self.unready()),
+                health=Health(self.dead_because(), self.unready()),
             )
         raft = replica.raft
         leadership = replica.leadership()
@@ -132,7 +135,7 @@ class NodeService:
                 MemberStatus(*self._member(replica, learner.member.id))
                 for learner in raft.configuration.current.learners
             ),
-            health=Health(self.failure, self.unready()),
+            health=Health(self.dead_because(), self.unready()),
         )
 
     def diagnostics(self) -> Diagnostics:
@@ -143,10 +146,10 @@ class NodeService:
         """The store's; other machines have none."""
         return self._machine.query(Revision()) if isinstance(self._machine, KeyValueMachine) else None
 
-    def _member(self, replica: Replica, member: NodeId) -> tuple[str, str | None, int | None, int | None]:
+    def _member(self, replica: Replica, member: NodeId) -> tuple[str, str, int | None, int | None]:
         """Id, URL, match index, time since its last contact; the latter two only the leader knows."""
         state = replica.raft.state
-        url = replica.client_url_of(state.configurations.members[member])
+        url = state.configurations.members[member].url
         office = state.office
         if office is None:
             return member, url, None, None
@@ -156,13 +159,25 @@ class NodeService:
         contact_ms = (now_us() - progress.last_contact_us) // 1000 if progress.has_answered else None
         return member, url, progress.match_index, contact_ms
 
+    def dead_because(self) -> str | None:
+        """Why this node can do no work at all, so that it should be started anew; None: it can.
+
+        No majority, no leader, a cluster that is not formed, a full disk: starting anew mends none of these.
+        """
+        return self.failure or self.disk_trouble()
+
     def unready(self) -> tuple[tuple[Unready, str], ...]:
         """Why this node should get no traffic, the gravest reason first; nothing: it is ready."""
         replica = self.replica
         if self.stopping:
             return ((Unready.SHUTTING_DOWN, "this node is stopping"),)
+        if self.failure is not None:
+            return ((Unready.SHUTTING_DOWN, f"this node has halted: {self.failure}"),)
         if replica is None:
             return ((Unready.NO_LEADER, self._why_not_formed()),)
+        others = disagreeing(replica.raft)
+        if 2 * len(others) > len(replica.raft.state.configurations.voters):
+            return ((Unready.REPLICAS_DISAGREE, f"this node's state differs from that of {', '.join(others)}"),)
         leadership = replica.leadership()
         if leadership.leader_id is None:
             return ((Unready.NO_LEADER, "no leader is known in this term"),)
