@@ -6,11 +6,11 @@ command is replicated, or by whom it was applied.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Any, Final
 
 from raftkv.api.actions import APPLIED_INDEX, NUMBERED, Action, Answer, Conditions, Field, Numbering, Opening
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, etag, written
+from raftkv.api.items import key_fields
 from raftkv.api.problems import problem
 from raftkv.api.requests import REVISION_TAG, Body, Request, key_of, numbering, refuse_large_body, write_condition
 from raftkv.api.responses import OCTETS, Respond, Response, json_response
@@ -55,20 +55,12 @@ def delete(context: Context, request: Request, raw_key: bytes) -> Decision:
     return Pending(0, act)
 
 
-def _key_field(key: bytes) -> dict[str, Any]:
-    """Text as text, what is not UTF-8 as base64."""
-    try:
-        return {"key": key.decode()}
-    except UnicodeDecodeError:
-        return {"key_base64": b64encode(key).decode()}
-
-
 def _put_answer(key: bytes, answer: Any) -> Response:
     if type(answer) is ConditionFailed:
         return _condition_failed(answer)
     assert type(answer) is PutDone, answer
     fields = {
-        **_key_field(key),
+        **key_fields(key),
         "revision": answer.revision,
         "create_revision": answer.create_revision,
         "version": answer.version,

@@ -112,8 +112,8 @@ class Parameter(Generic[T]):
 
     name: str
     kind: Kind[T]
-    default: T
     description: str
+    default: T
 
     def of(self, request: Request) -> T:
         """What the request says, or the default."""

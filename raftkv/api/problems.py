@@ -15,8 +15,8 @@ from raftkv.problems import TYPE_PREFIX, Code
 class RequestRefused(WireError):
     """The request is not served as it stands; nothing was asked of the replica. Ends as that problem."""
 
-    def __init__(self, code: Code, detail: str, headers: Headers = ()) -> None:
-        self.code, self.detail, self.headers = code, detail, headers
+    def __init__(self, code: Code, detail: str, headers: Headers = (), *, extra: dict[str, Any] | None = None) -> None:
+        self.code, self.detail, self.headers, self.extra = code, detail, headers, extra
         super().__init__(detail)
 
 
@@ -41,4 +41,4 @@ def problem(code: Code, detail: str, *, headers: Headers = (), extra: dict[str, 
 
 def refused_response(refused: RequestRefused) -> Response:
     """The answer to a refused request."""
-    return problem(refused.code, refused.detail, headers=refused.headers)
+    return problem(refused.code, refused.detail, headers=refused.headers, extra=refused.extra)

@@ -6,6 +6,7 @@ is made sure of.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from raftkv.api.actions import APPLIED_INDEX, READS, Action, Answer, Conditions, Field, Numbering
@@ -25,23 +26,23 @@ from raftkv.api.problems import bad_request, problem
 from raftkv.api.requests import Request, key_of, read_condition
 from raftkv.api.responses import OCTETS, Headers, Respond, Response, with_headers
 from raftkv.api.schemas import NUMBER
-from raftkv.kv.queries import Found, Get
+from raftkv.kv.queries import Found, Get, Query
 from raftkv.outcomes import Answered, Consistency, ReadOutcome, ReadTimedOut, Refused, TooStale
 from raftkv.problems import Code
 
 CONSISTENCY: Final = Parameter(
     "consistency",
     OneOf(tuple(level.value for level in Consistency)),
-    Consistency.LINEARIZABLE.value,
     "How fresh the answer is. linearizable: every write acknowledged before the read began is seen; the leader "
     "answers. follower: the same, from the node asked. lease: the leader answers, without a round where leases are "
     "on. stale: the node asked answers at once.",
+    Consistency.LINEARIZABLE.value,
 )
 MIN_INDEX: Final[Parameter[int | None]] = Parameter(
-    "min_index", WholeNumber(), None, "With consistency=stale: waits until this log index is applied here."
+    "min_index", WholeNumber(), "With consistency=stale: waits until this log index is applied here.", None
 )
 MAX_STALENESS_MS: Final[Parameter[int | None]] = Parameter(
-    "max_staleness_ms", WholeNumber(), None, "With consistency=stale: how old the answer may be."
+    "max_staleness_ms", WholeNumber(), "With consistency=stale: how old the answer may be.", None
 )
 READ_PARAMETERS: Final[tuple[Parameter[Any], ...]] = (CONSISTENCY, MIN_INDEX, MAX_STALENESS_MS)
 
@@ -68,6 +69,13 @@ def freshness(request: Request) -> Freshness:
 def get(context: Context, request: Request, raw_key: bytes) -> Decision:
     """The key's value as it was put."""
     key, wanted, known_revision = key_of(raw_key), freshness(request), read_condition(request)
+    return read(context, request, Get(key), wanted, lambda answer: _found(answer, known_revision=known_revision))
+
+
+def read(
+    context: Context, request: Request, query: Query, wanted: Freshness, answered: Callable[[Any], Response]
+) -> Decision:
+    """The query's answer as fresh as it is wanted; ``answered`` puts the state machine's own into words."""
     if wanted.consistency in _ONLY_A_LEADER_ANSWERS:
         away = away_from_leader(context, request)
         if away is not None:
@@ -75,10 +83,10 @@ def get(context: Context, request: Request, raw_key: bytes) -> Decision:
 
     def act(_: bytes, respond: Respond) -> None:
         def done(outcome: ReadOutcome) -> None:
-            respond(_read(context, request, outcome, known_revision=known_revision))
+            respond(_read(context, request, outcome, answered))
 
         context.service.read(
-            Get(key),
+            query,
             wanted.consistency,
             done,
             min_index=wanted.min_index,
@@ -88,10 +96,10 @@ def get(context: Context, request: Request, raw_key: bytes) -> Decision:
     return Pending(0, act)
 
 
-def _read(context: Context, request: Request, outcome: ReadOutcome, *, known_revision: int | None) -> Response:
+def _read(context: Context, request: Request, outcome: ReadOutcome, answered: Callable[[Any], Response]) -> Response:
     match outcome:
         case Answered():
-            return with_headers(_found(outcome.answer, known_revision=known_revision), _provenance(outcome))
+            return with_headers(answered(outcome.answer), _provenance(outcome))
         case Refused():
             return refused(context, request, outcome)
         case TooStale():

@@ -21,6 +21,7 @@ from raftkv.http.heads import HEAD_BYTES_MAX, TARGET_BYTES_MAX
 from raftkv.kv.commands import ABSENT, ANY, KEY_BYTES_MAX, NUMBER_MAX, PRESENT, SESSION_BYTES, Expect, Numbered
 from raftkv.problems import Code
 
+ACCEPT: Final = b"accept"
 CONTENT_LENGTH: Final = b"content-length"
 CONTENT_TYPE: Final = b"content-type"
 CONTENT_ENCODING: Final = b"content-encoding"
@@ -33,6 +34,7 @@ ACKNOWLEDGED: Final = b"raftkv-acknowledged"
 
 _HEEDED: Final = frozenset(
     {
+        ACCEPT,
         CONTENT_LENGTH,
         CONTENT_TYPE,
         CONTENT_ENCODING,

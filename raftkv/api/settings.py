@@ -20,6 +20,8 @@ class ApiSettings:
     """The largest value that a PUT is taken with."""
     structured_body_bytes_max: int = 64 * 1024
     """JSON and msgpack bodies of sessions and administration."""
+    transaction_body_bytes_max: int = 3 * 1024 * 1024
+    """Those of transactions: 2 MiB of keys and values in base64, and what stands around them."""
     bodies_bytes_max: int = 64 * 1024 * 1024
     """All bodies being read at once, by one front; beyond it 429, before a byte of the body is read."""
     discard_bytes_max: int = 8 * 1024 * 1024
@@ -45,7 +47,7 @@ class ApiSettings:
         ]
         if not problems and self.max_value_bytes > VALUE_BYTES_MAX:
             problems.append(f"max_value_bytes must be at most {VALUE_BYTES_MAX}, not {self.max_value_bytes}")
-        if not problems and self.bodies_bytes_max < self.max_value_bytes:
-            problems.append("bodies_bytes_max must be at least max_value_bytes")
+        if not problems and self.bodies_bytes_max < max(self.max_value_bytes, self.transaction_body_bytes_max):
+            problems.append("bodies_bytes_max must be at least max_value_bytes and transaction_body_bytes_max")
         if problems:
             raise ConfigError(problems)

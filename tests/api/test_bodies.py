@@ -138,8 +138,37 @@ def test_depth_is_judged_by_brackets_outside_of_strings() -> None:
     assert fields_of(b'{"a":[%s]}' % b",".join([b"[]"] * 500), BodyType.JSON, known=known)
 
 
-def test_a_msgpack_list_is_bounded() -> None:
+@pytest.mark.parametrize("shape", [lambda n: [0] * n, lambda n: [[]] * n, lambda n: [["x"]] * (n // 2), lambda n: {
+    str(number): b"x" for number in range(n // 2)
+}])  # fmt: skip
+def test_the_values_of_a_body_are_counted_before_it_is_parsed(shape) -> None:
+    """faults 64: some mebibytes of empty lists would keep the event loop for a second."""
     known = frozenset({"a"})
-    assert fields_of(msgpack.packb({"a": [0] * ITEMS_MAX}), BodyType.MSGPACK, known=known)
-    with pytest.raises(RequestRefused):
-        fields_of(msgpack.packb({"a": [0] * (ITEMS_MAX + 1)}), BodyType.MSGPACK, known=known)
+    assert fields_of(msgpack.packb({"a": shape(ITEMS_MAX - 2)}), BodyType.MSGPACK, known=known)
+    with pytest.raises(RequestRefused, match="values"):
+        fields_of(msgpack.packb({"a": shape(ITEMS_MAX)}), BodyType.MSGPACK, known=known)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\xc0", b"\x7f", b"\xff", b"\xca\0\0\0\0", b"\xcb" + bytes(8), b"\xcc\0", b"\xcd\0\0", b"\xce\0\0\0\0",
+     b"\xcf" + bytes(8), b"\xd0\0", b"\xd1\0\0", b"\xd2\0\0\0\0", b"\xd3" + bytes(8), b"\xa2ab", b"\xd9\x02ab",
+     b"\xda\0\x02ab", b"\xdb\0\0\0\x02ab", b"\xc4\x02\xdd\xff", b"\xc5\0\x02\xdd\xff", b"\xc6\0\0\0\x02\xdd\xff",
+     b"\x80", b"\xde\0\0", b"\xdf\0\0\0\0", b"\xdc\0\0", b"\xdd\0\0\0\0"],
+)  # fmt: skip
+def test_msgpack_is_counted_as_the_unpacker_counts(value: bytes) -> None:
+    """A list claimed behind any kind of value is still seen: nothing makes the count lose its place."""
+    known = frozenset({"a"})
+    assert fields_of(b"\x81\xa1a\x92" + value + b"\x90", BodyType.MSGPACK, known=known)
+    with pytest.raises(RequestRefused, match="values"):
+        fields_of(b"\x81\xa1a\x92" + value + b"\xdd\xff\xff\xff\xff", BodyType.MSGPACK, known=known)
+
+
+def test_json_is_counted_outside_of_strings_only() -> None:
+    known = frozenset({"a"})
+    full = b'{"a":[' + b",".join([b"0"] * (ITEMS_MAX - 1)) + b"]}"
+    assert fields_of(full, BodyType.JSON, known=known)
+    with pytest.raises(RequestRefused, match="values"):
+        fields_of(full.replace(b"[", b"[0,"), BodyType.JSON, known=known)
+    text = b'{"a":"' + b',[{\\"\\\\' * ITEMS_MAX + b'"}'
+    assert fields_of(text, BodyType.JSON, known=known)

@@ -110,7 +110,7 @@ def test_what_becomes_of_a_read(client: Client, outcome: object, status: int, co
 
 
 def test_a_plus_in_a_query_is_a_space() -> None:
-    known = [Parameter(name, Octets(0, 9), b"", "") for name in ("a", "b")]
+    known = [Parameter(name, Octets(0, 9), "", b"") for name in ("a", "b")]
     assert read_query(b"a=x+y%2Bz&b", known) == {"a": b"x y+z", "b": b""}
 
 

@@ -157,7 +157,7 @@ class TestBodies:
 
     def test_bodies_in_flight_are_bounded(self, open_aiohttp: MakeClient) -> None:
         """faults 65: 429 before another body is read, and room again once one is done."""
-        client = open_aiohttp(ApiSettings(bodies_bytes_max=MIB))
+        client = open_aiohttp(ApiSettings(bodies_bytes_max=MIB, transaction_body_bytes_max=MIB))
         first, second = client.wire(), client.wire()
         first.send(put_head(length=MIB - 10) + b"x")
         wait_until(lambda: client.front._bodies_bytes == MIB - 10, client)
