@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from raftkv.api import admin, diagnostics, keys, openapi, reads, sessions, status
+from raftkv.api import admin, diagnostics, keys, openapi, ranges, reads, sessions, status, txns
 from raftkv.api.actions import Action, Conditions, Numbering, Route, reading
 from raftkv.api.exchange import Context, Decision, pending_without_body
 from raftkv.api.metering import NO_ACTION, Meter
@@ -34,11 +34,13 @@ from raftkv.api.settings import ApiSettings
 from raftkv.problems import Code
 
 ROUTES: Final = (
+    Route("/v1/kv", {"GET": ranges.GET, "HEAD": ranges.GET, "DELETE": ranges.DELETE}),
     Route(
         "/v1/kv/{key}",
         {"GET": reads.GET, "HEAD": reads.GET, "PUT": keys.PUT, "DELETE": keys.DELETE},
         keys.KEY,
     ),
+    Route("/v1/txn", {"POST": txns.EXECUTE}),
     Route("/v1/sessions", {"POST": sessions.OPEN}),
     Route("/v1/sessions/{session}", {"DELETE": sessions.CLOSE}, sessions.ID),
     Route("/v1/sessions/{session}/keepalive", {"POST": sessions.KEEP_ALIVE}, sessions.ID),

@@ -70,10 +70,10 @@ def test_every_answer_forbids_caching_and_guessing(client: Client, method: str, 
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/", "/v1/kv", "/v2/kv/a", "//v1/kv/a", "/v1//kv/a", "/V1/kv/a", "/v1/KV/a", "/%761/kv/a",
+    ["/", "/v1", "/v1/", "/v2/kv", "/v2/kv/a", "//v1/kv/a", "/v1//kv/a", "/V1/kv/a", "/v1/KV/a", "/%761/kv/a",
      "/v1%2Fkv/a", "/v1/kv%2Fa", "/v1/../v1/kv/a", "/v1/./kv/a", "/v1/sessions/", "/v1/sessions//keepalive",
      "/v1/sessions/x/y", "/v1/sessions/x/keepalive/", "/v1/status/", "/v1/admin/members", "/v1/admin", "/healthz/",
-     "/metrics%", "/v1/txn", "/raft/v1/append-entries"],
+     "/metrics%", "/v1/txn/", "/raft/v1/append-entries"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
 def test_no_other_path_is_a_route(client: Client, path: str, method: str) -> None:
@@ -85,7 +85,9 @@ def test_no_other_path_is_a_route(client: Client, path: str, method: str) -> Non
 
 SESSION = f"/v1/sessions/{1:032x}"
 ALLOWED = {
+    "/v1/kv": ("/v1/kv", "GET, HEAD, DELETE"),
     "/v1/kv/{key}": ("/v1/kv/a", "GET, HEAD, PUT, DELETE"),
+    "/v1/txn": ("/v1/txn", "POST"),
     "/v1/sessions": ("/v1/sessions", "POST"),
     "/v1/sessions/{session}": (SESSION, "DELETE"),
     "/v1/sessions/{session}/keepalive": (SESSION + "/keepalive", "POST"),
