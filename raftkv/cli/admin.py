@@ -10,7 +10,7 @@ import click
 from raftkv.cli.answers import decided
 from raftkv.cli.commands import command, group
 from raftkv.cli.exchange import Request
-from raftkv.cli.failures import CommandFailed, Unreachable, Unusable
+from raftkv.cli.failures import CommandFailed, OutcomeUnknown, Unreachable, Unusable
 from raftkv.cli.options import Shared, print_json, print_json_list, shared_options
 from raftkv.cli.overview import ClusterView, judge, view_cluster
 
@@ -58,6 +58,7 @@ def _for_programs(view: ClusterView) -> dict[str, object]:
     return {
         "leader_id": None if leader is None else leader.id,
         "term": None if leader is None else (leader.status or {}).get("term"),
+        "led_for_ms": view.led_for_ms,
         "voters": None if verdict is None else verdict.voters,
         "voters_serving": verdict.serving if verdict is not None and known else None,
         "failures_survived": verdict.failures_survived if verdict is not None and known else None,
@@ -84,8 +85,13 @@ def transfer(id: str | None, options: Shared) -> None:
     """
     body = json.dumps({} if id is None else {"id": id}).encode()
     request = Request("POST", "/v1/admin/leader", body, {"Content-Type": "application/json"})
-    # Asking again for the same leader is answered with "leads already", so that a second arrival does no harm.
-    answer = decided(options.cluster().ask(request, repeatable=id is not None))
+    try:
+        answer = decided(options.cluster().ask(request))
+    except OutcomeUnknown as error:
+        raise OutcomeUnknown(
+            f"{'that node' if id is None else id} did not take over in time; it still may. See `raftkv status`, and if "
+            "nothing has changed there, try again or name another node."
+        ) from error
     if options.wants_json:
         print_json(answer.json())
     else:

@@ -12,7 +12,7 @@ from raftkv.cli.asking import Cluster
 from raftkv.cli.commands import command
 from raftkv.cli.exchange import Request
 from raftkv.cli.failures import AbsentOrConditionFailed, CommandFailed, OutcomeUnknown, Unusable
-from raftkv.cli.keys import applied_index, conditions, revision_option
+from raftkv.cli.keys import conditions, provenance, revision_option
 from raftkv.cli.options import Shared, exactly_once_option, print_json, shared_options
 from raftkv.cli.sessions import Writer, writer
 from raftkv.cli.targets import Range, is_dot_segment, key_bytes, key_target, range_of, with_query
@@ -85,7 +85,7 @@ def _delete_key(key: str, if_revision: int | None, options: Shared, *, exactly_o
             answer = written(cluster.ask(Request("DELETE", key_target(raw), headers=headers)), raw)
             report = answer.json()
     if options.wants_json:
-        print_json(report | applied_index(answer))
+        print_json(report | provenance(answer))
     if not report.get("deleted"):
         raise absent(raw)
     if not options.wants_json:
@@ -112,7 +112,7 @@ def _delete_range(cluster: Writer, wanted: Range, options: Shared) -> None:
         deleted += step if isinstance(step, int) else 0
         more, revision = report.get("more") is True, report.get("revision")
     if options.wants_json:
-        print_json({"deleted": deleted, "revision": revision} | applied_index(answer))
+        print_json({"deleted": deleted, "revision": revision} | provenance(answer))
     if not deleted:
         raise _nothing_there(wanted)
     if not options.wants_json:

@@ -106,7 +106,7 @@ def put(key: str, value: str, if_revision: int | None, if_absent: bool, exactly_
             answer = written(cluster.ask(Request("PUT", key_target(raw), body, headers)), raw)
             report = answer.json()
     if options.wants_json:
-        print_json(report | applied_index(answer))
+        print_json(report | provenance(answer))
     else:
         click.echo(f"{'created' if report.get('version') == 1 else 'replaced'}, revision {report.get('revision')}")
 
@@ -137,16 +137,17 @@ def get(
         answer = decided(options.cluster().ask(Request("GET", with_query(key_target(raw), query))), raw)
         item = Item(raw, answer.body, *_revisions(answer)) if options.wants_json else Item(raw, answer.body, 0, 0, 0)
     if options.wants_json:
-        print_json(for_programs(item) | applied_index(answer))
+        print_json(for_programs(item) | provenance(answer))
     else:
         assert item.value is not None
         write_raw(item.value)
 
 
-def applied_index(answer: Answer) -> dict[str, int]:
-    """What the answer reflects, for a later ``--min-index``; nothing where the node does not tell."""
-    told = answer.headers.get("raftkv-applied-index", "")
-    return {"applied_index": int(told)} if told.isdecimal() else {}
+def provenance(answer: Answer) -> dict[str, int]:
+    """What the answer reflects, for a later ``--min-index``, and how old a stale one is; as far as the node tells."""
+    names = ("raftkv-applied-index", "applied_index"), ("raftkv-staleness-ms", "staleness_ms")
+    told = {name: answer.headers.get(header, "") for header, name in names}
+    return {name: int(number) for name, number in told.items() if number.isdecimal()}
 
 
 def _revisions(answer: Answer) -> tuple[int, int, int]:

@@ -13,8 +13,8 @@ from typing import Any, Final
 from raftkv.cli.asking import ask_this_node, members_in
 
 STATUS_TIMEOUT_S: Final = 2.0
-HEARD_MS_MAX: Final = 3_000
-"""A voter that its leader has not heard for longer does not serve; elections are decided well before."""
+HEARD_MS_MAX: Final = 1_000
+"""A voter that its leader has not heard for longer does not serve, where the leader's election timeout is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class ClusterView:
     """An answer to ``GET /v1/cluster``; empty: nobody answered."""
     names: Mapping[str, str]
     """Ids by URL, as far as anybody knows them."""
+    led_for_ms: int | None = None
+    """For how long the leader has led; None: it did not tell."""
+    heard_ms_max: int = HEARD_MS_MAX
+    """A voter that the leader has not heard for longer does not serve."""
 
     @property
     def leader(self) -> NodeView | None:
@@ -110,7 +114,37 @@ def view_cluster(
     listed = [*_members(members, "voters"), *_members(members, "learners")]
     told = {str(member.get("url")).rstrip("/"): str(member.get("id")) for member in listed}
     # The id of a voter that answers by another URL is not to be given to a stranger at the member's own.
-    return ClusterView(_without_doubles(nodes, told), members, {**(names or {}), **told})
+    office = {} if leader is None else _diagnostics(leader, timeout_s)
+    return ClusterView(
+        _without_doubles(nodes, told),
+        members,
+        {**(names or {}), **told},
+        led_for_ms=_led_for_ms(office),
+        heard_ms_max=_heard_ms_max(office),
+    )
+
+
+def _diagnostics(leader: NodeView, timeout_s: float) -> Mapping[str, Any]:
+    answer = ask_this_node(leader.url, "/v1/diagnostics", timeout_s=timeout_s)
+    return answer.json() if answer is not None and answer.status == 200 else {}
+
+
+def _led_for_ms(office: Mapping[str, Any]) -> int | None:
+    """From what the leader remembers of its office in the term that it leads."""
+    told, term = office.get("leadership"), office.get("term")
+    ages = [
+        event.get("age_ms")
+        for event in (told if isinstance(told, list) else ())
+        if isinstance(event, dict) and event.get("event") == "became_leader" and event.get("term") == term
+    ]
+    return next((age for age in ages if isinstance(age, int)), None)
+
+
+def _heard_ms_max(office: Mapping[str, Any]) -> int:
+    """Within two election timeouts a voter that lives has been heard."""
+    settings = office.get("settings")
+    told = settings.get("election_timeout_ms") if isinstance(settings, dict) else None
+    return 2 * told if isinstance(told, int) else HEARD_MS_MAX
 
 
 def _whom_to_ask(nodes: Sequence[NodeView]) -> NodeView | None:
@@ -144,14 +178,26 @@ def judge(view: ClusterView) -> Verdict | None:
     following = {
         node.id for node in view.nodes if node.status is not None and node.status.get("leader_id") == leader.id
     }
-    return Verdict(len(voters), sum(_serves(voter, leader, following) for voter in voters))
+    return Verdict(len(voters), sum(_serves(voter, view, following) for voter in voters))
 
 
-def _serves(voter: Mapping[str, Any], leader: NodeView, following: set[str | None]) -> bool:
+def _serves(voter: Mapping[str, Any], view: ClusterView, following: set[str | None]) -> bool:
     """The leader's own word counts where there is one: what we reach from here is another matter."""
     id, contact_ms = voter.get("id"), voter.get("last_contact_ms")
-    if id == leader.id:
+    if view.leader is not None and id == view.leader.id:
         return True
     if isinstance(contact_ms, int):
-        return contact_ms <= HEARD_MS_MAX
+        return contact_ms <= view.heard_ms_max
     return id in following
+
+
+def heard_elsewhere(view: ClusterView) -> list[str]:
+    """Members that do not answer here, and that the leader hears."""
+    silent = {view.name_of(node) for node in view.nodes if node.status is None}
+    return [
+        str(member.get("id"))
+        for member in (*view.voters, *view.learners)
+        if member.get("id") in silent
+        and isinstance(member.get("last_contact_ms"), int)
+        and member["last_contact_ms"] <= view.heard_ms_max
+    ]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from raftkv.cli.items import byte_count, printable
-from raftkv.cli.overview import ClusterView, NodeView, judge
+from raftkv.cli.overview import ClusterView, NodeView, heard_elsewhere, judge
 
 _WIDTH_OF_FILES: Final = 160
 _GAP: Final = "  "
@@ -47,6 +47,10 @@ def _headlines(view: ClusterView) -> list[Text]:
         style = "bold red" if left < 0 else "" if verdict.serving == verdict.voters else "bold yellow"
         told = f"{verdict.serving} of {verdict.voters} {_plural('voter', verdict.voters)} serve: {_survives(left)}"
         lines.append(Text(told, style))
+    elsewhere = heard_elsewhere(view)
+    if elsewhere:
+        told = f"{_word(', '.join(elsewhere))} {'does' if len(elsewhere) == 1 else 'do'} not answer here"
+        lines.append(Text(f"{told}, but the leader hears {'it' if len(elsewhere) == 1 else 'them'}", "yellow"))
     if view.learners:
         lines.append(Text(f"{len(view.learners)} {_plural('learner', len(view.learners))} without a vote"))
     if view.members.get("change"):
@@ -59,8 +63,7 @@ def _who_leads(view: ClusterView) -> Text:
     if leader is None:
         return Text("no leader", "bold red")
     status = leader.status or {}
-    since = status.get("leader_since_ms")
-    how_long = f" for {duration(since)}" if isinstance(since, int) else ""
+    how_long = "" if view.led_for_ms is None else f", for {duration(view.led_for_ms)}"
     line = Text(_word(leader.id), "bold green")
     return line.append(f" leads in term {_word(status.get('term'))}{how_long}", "default not bold")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -46,6 +47,20 @@ def test_get_writes_the_raw_value_and_nothing_else(run, node, value):
     for extra in ((), ("--output", "table")):
         ended = run("get", "k", "--endpoints", node.url, *extra)
         assert (ended.code, ended.out, ended.err) == (0, value, "")
+
+
+def test_get_for_programs_is_the_item_with_what_it_reflects(run, node):
+    told = {"ETag": '"7"', "Raftkv-Create-Revision": "5", "Raftkv-Version": "2", "Raftkv-Applied-Index": "40"}
+    node.on("GET", "/v1/kv/", Reply(200, b"\xff", told | {"Raftkv-Staleness-Ms": "12"}), Reply(200, b"v", told))
+    item = {"key": "k", "create_revision": 5, "mod_revision": 7, "version": 2, "applied_index": 40}
+    first = run("get", "k", "--output", "json", "--endpoints", node.url)
+    assert json.loads(first.text) == item | {"value_base64": "/w==", "staleness_ms": 12}
+    assert json.loads(run("get", "k", "--output", "json", "--endpoints", node.url).text) == item | {"value": "v"}
+
+
+def test_get_for_programs_of_what_is_no_node_is_refused(run, node):
+    node.on("GET", "/v1/kv/", Reply(200, b"<html>"))
+    assert run("get", "k", "--output", "json", "--endpoints", node.url).code == 4
 
 
 def test_get_passes_the_consistency_on(run, node):

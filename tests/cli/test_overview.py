@@ -139,12 +139,25 @@ def test_programs_get_the_verdict(run, node, make_node):
     assert {name: value for name, value in told.items() if name != "nodes"} == {
         "leader_id": "n1",
         "term": 3,
+        "led_for_ms": None,
         "voters": 2,
         "voters_serving": 2,
         "failures_survived": 0,
         "change": None,
     }
     assert [found["id"] for found in told["nodes"]] == ["n1", "n2"]
+
+
+def test_how_long_the_leader_leads_is_its_own_word_about_this_term(run, node):
+    node.leads(term=3)
+    remembered = [
+        {"event": "became_leader", "term": 2, "age_ms": 900_000, "detail": ""},
+        {"event": "stands", "term": 3, "age_ms": 126_000, "detail": ""},
+        {"event": "became_leader", "term": 3, "age_ms": 125_000, "detail": ""},
+    ]
+    for leadership, told in ((remembered, "n1 leads in term 3, for 2m 5s\n"), ([], "n1 leads in term 3\n")):
+        node.on("GET", "/v1/diagnostics", Reply(body={"term": 3, "leadership": leadership}))
+        assert run("status", "--endpoints", node.url).text.startswith(told)
 
 
 def test_a_member_that_does_not_answer_has_its_name(run, node):
@@ -154,3 +167,19 @@ def test_a_member_that_does_not_answer_has_its_name(run, node):
     lines = run("status", "--endpoints", node.url).text.splitlines()
     assert lines[-1].split()[:3] == ["n2", "no", "answer"]
     assert "1 of 2 voters serve: no majority" in "\n".join(lines)
+
+
+def test_a_member_that_only_the_leader_reaches_is_said_to_be_one():
+    shown = picture(view("leads", FOLLOWS, DEAD, contacts=[0, 40, 80]))
+    assert "3 of 3 voters serve" in shown
+    assert "n3 does not answer here, but the leader hears it" in shown
+    assert "does not answer here" not in picture(view("leads", FOLLOWS, DEAD, contacts=[0, 40, 5_000]))
+
+
+@pytest.mark.parametrize(("contact_ms", "serving"), [(390, 2), (410, 1)])
+def test_the_leader_s_election_timeout_says_how_long_a_voter_may_be_silent(run, node, contact_ms, serving):
+    node.leads()
+    other = {"id": "n2", "url": "http://127.0.0.1:1", "last_contact_ms": contact_ms}
+    node.on("GET", "/v1/cluster", Reply(body={"voters": [{"id": "n1", "url": node.url}, other]}))
+    node.on("GET", "/v1/diagnostics", Reply(body={"settings": {"election_timeout_ms": 200}}))
+    assert f"{serving} of 2 voters serve" in run("status", "--endpoints", node.url).text

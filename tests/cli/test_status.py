@@ -160,6 +160,14 @@ def test_a_refused_transfer_is_exit_code_4_in_the_node_s_words(run, node):
     assert "because of member_not_found" in ended.err
 
 
+def test_a_transfer_that_is_not_heard_of_says_what_to_look_at(run, node):
+    node.on("POST", "/v1/admin/leader", problem(504, "outcome_unknown"))
+    ended = run("leader", "transfer", "n2", "--endpoints", node.url)
+    assert ended.code == 3
+    assert "n2 did not take over in time; it still may. See `raftkv status`" in ended.err
+    assert len(node.heard) == 1
+
+
 def test_a_plan_goes_on_with_what_is_there(tmp_path):
     assert [node.url for node in plan(tmp_path, nodes=None, base_port=None).nodes] == [
         "http://127.0.0.1:7401",
