@@ -44,7 +44,7 @@ MAY_IMPORT: Final = {
         *("values", "core.types", "core.settings", "replica", "api.settings", "storage.wal"),
         *("transport.settings", "transport.secret"),
     ),
-    "client": ("kv", "values"),
+    "client": ("kv", "values", "http", "problems"),
     "sim": (
         *("replica", "waiting", "core", "frames", "state_machine", "outcomes", "storage", "kv", "transport.codec"),
         *("api", "client.session", "config"),
@@ -63,6 +63,7 @@ MAY_IMPORT: Final = {
 PURE: Final = (
     *("core", "kv", "sim", "replica", "waiting", "outcomes", "problems", "frames", "state_machine", "values"),
     *("transport.codec", "api"),
+    *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
 )
 NOT_PURE: Final = ("api.aiohttp_connection", "api.aiohttp_front")
 """The front that hands requests to the pure semantics; the rest of ``api`` is those semantics."""

@@ -1,0 +1,433 @@
+"""Has requests answered: the shell around the decisions of ``attempts``, ``routing`` and ``session``.
+
+Told: wishes. Tells: their results, or one of the four errors of a request. It decides nothing: it connects, sends,
+waits, keeps the session alive, and asks the pure modules what to do next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from itertools import islice
+from random import Random
+from typing import Any, Final, TypeVar
+
+from raftkv.client import wishes
+from raftkv.client.attempts import (
+    Again,
+    Call,
+    Figures,
+    Follow,
+    Heard,
+    Kind,
+    NotSent,
+    Over,
+    Patience,
+    Settled,
+    Step,
+    Whom,
+)
+from raftkv.client.finder import Finder
+from raftkv.client.pool import Pool
+from raftkv.client.results import ClusterStatus
+from raftkv.client.routing import Routing, View
+from raftkv.client.session import Numbered, Session
+from raftkv.client.settings import ClientSettings
+from raftkv.client.wishes import Unintelligible, Wish
+from raftkv.errors import OutcomeUnknown, Rejected, RequestError, Unreachable
+from raftkv.http.exchange import HttpAnswer, NoAnswer, encode_request
+from raftkv.values import Address, is_url, parse_url, url_address
+
+T = TypeVar("T")
+
+_NEWS_FOR_S: Final = 0.5
+"""A call that misses its leader has it looked for at least so long, and then wants it again."""
+_REFRESH_EVERY_S: Final = 60.0
+"""How old the list of members may grow while nothing goes wrong."""
+_KEEPALIVE_TIMEOUT_SHARE: Final = 0.5
+"""Of the time between two signs of life: one that is not answered by then is given up, and the next is due."""
+
+
+class Asker:
+    """Everything that one client has in one running loop. Ended by ``close``."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoints: Sequence[Address],
+        settings: ClientSettings,
+        rng: Random,
+    ) -> None:
+        self.figures = Figures()
+        self.routing = Routing(endpoints, rng)
+        self.seen_index = 0
+        """The highest log index that an answer reflected."""
+        self.session: Session | None = None
+        self._loop, self._settings, self._rng = loop, settings, rng
+        self._patience = Patience(
+            silence_us=int(settings.silence_s * 1_000_000), answer_us_max=int(settings.answer_timeout_s * 1_000_000)
+        )
+        self._pools: dict[Address, Pool] = {}
+        self._finding_pools: dict[Address, Pool] = {}
+        """For the finder's questions: the others may be full of calls that wait for a leader that is silent."""
+        self._finder = Finder(loop, self.routing, rng, self._view_of)
+        self._opening: asyncio.Task[None] | None = None
+        self._room: deque[asyncio.Future[None]] = deque()
+        """Calls that wait until the session may give out another number, first come first."""
+        self._session_began = asyncio.Event()
+        self._keeper = loop.create_task(self._keep())
+        self._keeper.add_done_callback(self._ended)
+        self._is_closing = False
+        """Nothing new is asked."""
+        self._is_closed = False
+        """What is asked ends."""
+        self._finder.want(0.0)
+
+    def now_us(self) -> int:
+        """The time, as the decisions are told it."""
+        return int(self._loop.time() * 1_000_000)
+
+    async def ask(self, wish: Wish[T], *, timeout_s: float) -> T:
+        """The wish's result. Raises one of the four errors of a request."""
+        if self._is_closing:
+            raise RuntimeError("this client is closed")
+        self.figures.calls += 1
+        call = self._call(wish, timeout_s)
+        try:
+            return await self._settle(call, wish)
+        finally:
+            # Answered, given up or cancelled: whatever becomes of the number now, nobody waits for it any more.
+            if call.numbered is not None:
+                call.numbered.settle()
+                self._let_in()
+
+    async def close(self) -> None:
+        """The session is ended if that goes quickly; no connection and no task is left."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        tasks = [self._keeper, *([self._opening] if self._opening is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await self._end_session()
+        finally:
+            self._is_closed = True
+            self._let_in()
+            await self._finder.close()
+            for pool in (*self._pools.values(), *self._finding_pools.values()):
+                await pool.close()
+
+    # ---------------------------------------------------------------------------------------- one call
+
+    def _call(self, wish: Wish[Any], timeout_s: float) -> Call:
+        return Call(
+            wish.kind,
+            whom=wish.whom,
+            routing=self.routing,
+            rng=self._rng,
+            figures=self.figures,
+            patience=self._patience,
+            deadline_us=self.now_us() + int(timeout_s * 1_000_000),
+        )
+
+    async def _settle(self, call: Call, wish: Wish[T]) -> T:
+        to: Address | None = None
+        is_retry = False
+        while True:
+            at = await self._ready(call, to)
+            self.figures.attempts += 1
+            self.figures.retries += is_retry
+            sent_at_us = self.now_us()
+            heard = await self._attempt(call, wish, at)
+            step = self._judge(call, heard, at)
+            if isinstance(step, Settled):
+                assert isinstance(heard, HttpAnswer), "nothing else settles"
+                try:
+                    return self._settled(call, wish, heard, sent_at_us)
+                except Unintelligible as error:
+                    step = self._judge(call, NoAnswer(str(error)), at)
+            if isinstance(step, Over):
+                raise step.error
+            to, is_retry = (step.address, False) if isinstance(step, Follow) else (None, True)
+            if isinstance(step, Again):
+                await self._pause(call, step, at)
+
+    async def _ready(self, call: Call, to: Address | None) -> Address:
+        """Whom to ask now: ``to``, or who is found; a write has its number then. Raises what ends the call."""
+        while True:
+            if self._is_closed:
+                raise call.out_of_time("the client was closed")
+            if self.now_us() >= call.deadline_us:
+                raise call.out_of_time()
+            if (error := call.hear_of_session()) is not None:
+                raise error
+            if call.kind is Kind.NUMBERED and call.numbered is None:
+                call.numbered = await self._number(call)
+            at = to or call.begin(self.now_us())
+            if at is not None:
+                return at
+            self._finder.want(_NEWS_FOR_S)
+            await self._finder.leader_or(min(self._loop.time() + _NEWS_FOR_S / 2, call.deadline_us / 1_000_000))
+
+    async def _attempt(self, call: Call, wish: Wish[Any], at: Address) -> Heard:
+        pool = self._pool(at)
+        connection = pool.take_idle()
+        if connection is None:
+            look = partial(self._look, call, at, self.now_us())
+            taken = await pool.take(look_after_s=self._look_after_s(call), look=look)
+            if isinstance(taken, NotSent):
+                return taken
+            connection = taken
+        fields = wish.fields if call.numbered is None else wish.fields + numbering(call.numbered)
+        request = encode_request(wish.method, wish.target, authority=pool.authority, fields=fields, body=wish.body)
+        look = partial(self._look, call, at, self.now_us())
+        answer = connection.exchange(request, look_after_s=self._look_after_s(call), look=look)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            connection.close("given up")
+            raise
+        finally:
+            pool.give_back(connection)
+
+    def _judge(self, call: Call, heard: Heard, at: Address) -> Step:
+        led = self.routing.leader
+        step = call.hear(heard, at, self.now_us())
+        if self.routing.leader is not None and self.routing.leader != led:
+            self._finder.tell()
+        return step
+
+    def _settled(self, call: Call, wish: Wish[T], answer: HttpAnswer, sent_at_us: int) -> T:
+        self.seen_index = max(self.seen_index, wishes.applied_index_of(answer))
+        if call.numbered is not None:
+            call.numbered.session.was_alive(sent_at_us)
+            self.figures.duplicates += b"raftkv-duplicate" in answer.fields
+        return wish.read(answer)
+
+    def _look_after_s(self, call: Call) -> float:
+        return max(0.0, min(self._settings.silence_s, call.deadline_us / 1_000_000 - self._loop.time()))
+
+    def _look(self, call: Call, at: Address, sent_at_us: int) -> float | None:
+        """Asked while an attempt is without an answer: others are asked who leads, and then it is decided."""
+        if call.whom is Whom.LEADER:
+            self._finder.want(_NEWS_FOR_S)
+        more_us = call.look(at, sent_at_us=sent_at_us, now_us=self.now_us())
+        return None if more_us is None else more_us / 1_000_000
+
+    async def _pause(self, call: Call, again: Again, at: Address) -> None:
+        """Until the next attempt is due, or as soon as another node is known to lead, if that is what is missing."""
+        if again.wants_news:
+            self._finder.want(0.0)
+        until_s = min(self._loop.time() + again.pause_us / 1_000_000, call.deadline_us / 1_000_000)
+        if again.ends_with_news and call.whom is Whom.LEADER:
+            if self.routing.leader in (None, at):
+                self._finder.want(_NEWS_FOR_S)
+                await self._finder.leader_or(until_s)
+        else:
+            await asyncio.sleep(until_s - self._loop.time())
+
+    def _pool(self, at: Address) -> Pool:
+        pool = self._pools.get(at)
+        if pool is None:
+            pool = self._pools[at] = self._new_pool(at, self._settings.connections_per_node_max)
+        return pool
+
+    def _new_pool(self, at: Address, connections_max: int) -> Pool:
+        return Pool(
+            self._loop,
+            at,
+            connections_max=connections_max,
+            connect_timeout_s=self._settings.connect_timeout_s,
+        )
+
+    # --------------------------------------------------------------------------------------- the session
+
+    async def _number(self, call: Call) -> Numbered:
+        """A number of a session that is not over, as far as is known here."""
+        while True:
+            session = self.session
+            if session is not None and not session.is_over:
+                if session.has_room and not self._room:
+                    return session.give()
+                await self._wait_for_room(call)
+                if session.can_give and not self._is_closing:
+                    return session.give()
+            elif not self._is_closing:
+                await self._wait_for_session(call)
+            if self._is_closing:
+                raise call.out_of_time("the client was closed")
+            if self.now_us() >= call.deadline_us:
+                raise call.out_of_time("no number was free in time" if self.session else "no session could be opened")
+
+    async def _wait_for_session(self, call: Call) -> None:
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._open())
+            self._opening.add_done_callback(self._opened)
+        opening = self._opening
+        await asyncio.wait((opening,), timeout=max(0.0, call.deadline_us / 1_000_000 - self._loop.time()))
+        if opening.done() and not opening.cancelled() and isinstance(opening.exception(), Rejected):
+            refused = opening.exception()
+            assert isinstance(refused, Rejected)
+            raise Rejected(f"no session was opened: {refused.detail}", code=refused.code)
+
+    async def _open(self) -> None:
+        """There is a session that is not over."""
+        wish = wishes.open_session(int(self._settings.session_ttl_s * 1000))
+        sent_at_us = self.now_us()
+        opened = await self.ask_beside(wish, timeout_s=self._settings.timeout_s)
+        self.session = Session(opened.id, ttl_us=opened.ttl_ms * 1000, opened_at_us=sent_at_us)
+        self.figures.sessions += 1
+        self._session_began.set()
+        self._let_in()
+
+    def _opened(self, opening: asyncio.Task[None]) -> None:
+        self._opening = None
+        error = None if opening.cancelled() else opening.exception()
+        if error is not None and not isinstance(error, RequestError):
+            self._report(error)
+
+    async def ask_beside(self, wish: Wish[T], *, timeout_s: float) -> T:
+        """As ``ask``, for what the client does for itself."""
+        return await self._settle(self._call(wish, timeout_s), wish)
+
+    async def _wait_for_room(self, call: Call) -> None:
+        """The session gives out the next number to this call; or is over, or time is."""
+        room: asyncio.Future[None] = self._loop.create_future()
+        timer = self._loop.call_at(call.deadline_us / 1_000_000, _end, room)
+        self._room.append(room)
+        try:
+            await room
+        except asyncio.CancelledError:
+            self._room.remove(room)
+            self._let_in()
+            raise
+        finally:
+            timer.cancel()
+        self._room.remove(room)
+
+    def _let_in(self) -> None:
+        """Who waits for a number goes on as far as there are some, or as the session is over."""
+        if not self._room:
+            return
+        session = self.session
+        serves = session is not None and not session.is_over and not self._is_closed
+        for room in islice(self._room, session.free_count if session is not None and serves else None):
+            _end(room)
+
+    async def _keep(self) -> None:
+        """The session stays alive, and the members stay known, while nobody asks for anything."""
+        while True:
+            now_s = self._loop.time()
+            due_s = now_s + _REFRESH_EVERY_S
+            session = self.session
+            if session is not None and not session.is_over:
+                due_s = min(due_s, session.keepalive_due_us / 1_000_000)
+            if due_s > now_s:
+                self._session_began.clear()
+                try:
+                    async with asyncio.timeout(due_s - now_s):
+                        await self._session_began.wait()
+                except TimeoutError:
+                    self._finder.want(0.0)
+            elif session is not None:
+                await self._keep_alive(session)
+
+    async def _keep_alive(self, session: Session) -> None:
+        sent_at_us = self.now_us()
+        every_s = self._settings.session_ttl_s / 3
+        try:
+            await self.ask_beside(wishes.keep_alive(session.id), timeout_s=every_s * _KEEPALIVE_TIMEOUT_SHARE)
+            session.was_alive(sent_at_us)
+        except Rejected as refused:
+            if refused.code == "session_expired":
+                session.is_over = True
+                self._let_in()
+            else:
+                await asyncio.sleep(every_s * _KEEPALIVE_TIMEOUT_SHARE)
+        except (Unreachable, OutcomeUnknown):
+            return
+
+    async def _end_session(self) -> None:
+        session = self.session
+        if session is None or session.is_over or self.routing.leader is None:
+            return
+        session.is_over = True
+        self._let_in()
+        wish = wishes.close_session(session.id)
+        try:
+            await self._settle(self._call(wish, self._settings.close_timeout_s), wish)
+        except RequestError:
+            return  # It expires.
+
+    # ----------------------------------------------------------------------------------- who leads
+
+    async def _view_of(self, at: Address) -> View | None:
+        """What the node says of its cluster, for the finder."""
+        pool = self._finding_pools.get(at)
+        if pool is None:
+            pool = self._finding_pools[at] = self._new_pool(at, 1)
+        taken = await pool.take(look_after_s=self._settings.silence_s, look=_no_longer)
+        if isinstance(taken, NotSent):
+            return None
+        wish = wishes.cluster(at)
+        request = encode_request(wish.method, wish.target, authority=pool.authority, fields=b"", body=b"")
+        try:
+            answer = await taken.exchange(request, look_after_s=self._settings.silence_s, look=_no_longer)
+        except asyncio.CancelledError:
+            taken.close("given up")
+            raise
+        finally:
+            pool.give_back(taken)
+        if not isinstance(answer, HttpAnswer):
+            return None
+        try:
+            view = view_of(wish.read(answer))
+        except Unintelligible:
+            return None
+        self.routing.find(at)
+        return view
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(error)
+
+    def _report(self, error: BaseException) -> None:
+        """A bug of our own: the loop's owner hears of it at once."""
+        self._loop.call_exception_handler({"message": "a task of a raftkv client failed", "exception": error})
+
+
+def numbering(numbered: Numbered) -> bytes:
+    """The three fields; what is acknowledged grows from attempt to attempt, and is no part of the request."""
+    session = numbered.session
+    acknowledged = session.acknowledged
+    fields = b"Raftkv-Session: %b\r\nRaftkv-Sequence: %d\r\n" % (session.id.encode(), numbered.number)
+    return fields + b"Raftkv-Acknowledged: %d\r\n" % acknowledged if acknowledged else fields
+
+
+def view_of(cluster: ClusterStatus) -> View:
+    """The same in addresses; a member whose URL is none is left out."""
+    leader = cluster.leader
+    return View(
+        cluster.cluster_id,
+        cluster.term,
+        None if leader is None else _address(leader.url),
+        tuple(address for member in cluster.voters if (address := _address(member.url)) is not None),
+        tuple(address for member in cluster.learners if (address := _address(member.url)) is not None),
+    )
+
+
+def _address(url: str) -> Address | None:
+    return url_address(parse_url(url)) if is_url(url) else None
+
+
+def _no_longer() -> None:
+    return None
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -1,0 +1,105 @@
+"""Finds out who leads and who the members are, while somebody wants to know.
+
+Told: that news is wanted, and until when. Tells: the routing what each node says of its cluster, and whoever waits
+that a leader is known. One finder serves all calls of a client: sixty-four calls that miss their leader ask no more
+often than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final
+
+from raftkv.client.routing import Routing, View
+from raftkv.values import Address
+
+PAUSE_S: Final = 0.05
+"""Between two questions to the same node, at first; a quarter more each time, each time a little less at random."""
+PAUSE_S_MAX: Final = 1.0
+
+
+class Finder:
+    """Used inside one running loop; ended by ``close``."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        routing: Routing,
+        rng: Random,
+        ask: Callable[[Address], Awaitable[View | None]],
+    ) -> None:
+        """``ask`` tells what a node says of its cluster, within a bounded time; None: it does not answer."""
+        self._loop, self._routing, self._rng, self._ask = loop, routing, rng, ask
+        self._wanted_until_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._asking: dict[Address, asyncio.Task[None]] = {}
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def want(self, for_s: float) -> None:
+        """Everybody is asked, over and over, at least once and for at least so long."""
+        self._wanted_until_s = max(self._wanted_until_s, self._loop.time() + for_s)
+        if self._task is None:
+            self._task = self._loop.create_task(self._find())
+            self._task.add_done_callback(self._ended)
+
+    async def leader_or(self, until_s: float) -> None:
+        """A leader was heard of since, or it is that late by the loop's clock."""
+        news: asyncio.Future[None] = self._loop.create_future()
+        timer = self._loop.call_at(until_s, _wake, news)
+        self._waiting.add(news)
+        try:
+            await news
+        finally:
+            timer.cancel()
+            self._waiting.discard(news)
+
+    def tell(self) -> None:
+        """A leader is known: whoever waits for one goes on."""
+        for news in self._waiting:
+            _wake(news)
+
+    async def close(self) -> None:
+        """Nobody is asked any more."""
+        tasks = [*self._asking.values(), *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.tell()
+
+    async def _find(self) -> None:
+        pause_s = PAUSE_S
+        while True:
+            for address in self._routing.everybody():
+                if address not in self._asking:
+                    task = self._loop.create_task(self._ask_one(address))
+                    self._asking[address] = task
+                    task.add_done_callback(self._ended)
+            if self._loop.time() >= self._wanted_until_s:
+                return
+            await asyncio.sleep(pause_s * (0.75 + 0.25 * self._rng.random()))
+            pause_s = min(pause_s * 1.25, PAUSE_S_MAX)
+
+    async def _ask_one(self, address: Address) -> None:
+        try:
+            view = await self._ask(address)
+        finally:
+            del self._asking[address]
+        if view is None:
+            return
+        self._routing.hear(view, int(self._loop.time() * 1_000_000))
+        if self._routing.leader is not None:
+            self.tell()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Anything but an end or a cancellation is a bug of our own, and the loop's owner hears of it at once."""
+        if task is self._task:
+            self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": "asking for the leader failed", "exception": error})
+
+
+def _wake(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)

@@ -1,0 +1,159 @@
+"""The connections to one node: kept, bounded, one exchange at a time on each.
+
+Told: that a connection is wanted, and whom to ask how long it is worth waiting for. Tells: one that is free, or why
+there is none; nothing has been sent on it then. It never learns what is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Final
+
+from raftkv.client.attempts import NotSent
+from raftkv.http.deadline import Deadline
+from raftkv.http.requests import Look, RequestProtocol
+from raftkv.values import Address
+
+ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
+"""No answer of ours is larger: a page of a range is 4 MiB, a third more in base64."""
+
+
+Turn = asyncio.Future[RequestProtocol | NotSent | None]
+
+
+class Pool:
+    """Used inside one running loop; ended by ``close``."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, address: Address, *, connections_max: int, connect_timeout_s: float
+    ) -> None:
+        self._loop, self._address = loop, address
+        self._connections_max, self._connect_timeout_s = connections_max, connect_timeout_s
+        self._connecting_count = 0
+        self._all: dict[RequestProtocol, None] = {}
+        self._idle: dict[RequestProtocol, None] = {}
+        """The last used one last: the others grow old, and the server closes them."""
+        self._queue: deque[Turn] = deque()
+        """Who waits for a connection, or for room to make one, first come first."""
+        self._is_closed = False
+        self._emptied = asyncio.Event()
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        self.authority: Final = f"{host}:{address.port}".encode()
+
+    @property
+    def connections_count(self) -> int:
+        """Connections that there are, or that are being made."""
+        return len(self._all) + self._connecting_count
+
+    def take_idle(self) -> RequestProtocol | None:
+        """One that was in use before, at once; None: there is none. To be given back."""
+        while self._idle:
+            connection, _ = self._idle.popitem()
+            if connection.is_free:
+                return connection
+        return None
+
+    async def take(self, *, look_after_s: float, look: Look) -> RequestProtocol | NotSent:
+        """One that is free, to be given back; while all are in use, ``look`` says how long to wait on."""
+        while not self._is_closed:
+            taken: RequestProtocol | NotSent | None = self.take_idle()
+            if taken is None and self.connections_count < self._connections_max:
+                taken = await self._connect()
+            if taken is None:
+                taken = await self._turn(look_after_s, look)
+            if taken is not None:
+                return taken
+        return NotSent("the client was closed", unreachable=False)
+
+    def give_back(self, connection: RequestProtocol) -> None:
+        """It is in use no more; closed or not."""
+        if not connection.is_free:
+            self._end_turn(None)
+        elif not self._end_turn(connection):
+            self._idle[connection] = None
+
+    async def close(self) -> None:
+        """No connection is left."""
+        self._is_closed = True
+        for connection in list(self._all):
+            connection.close("the client was closed")
+        while self._end_turn(None):
+            continue
+        if self._all:
+            await self._emptied.wait()
+
+    async def _connect(self) -> RequestProtocol | NotSent:
+        connection: RequestProtocol | None = None
+        self._connecting_count += 1
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await self._loop.create_connection(self._protocol, *self._address)
+        except TimeoutError:
+            return NotSent(f"not connected within {self._connect_timeout_s:g} s")
+        except OSError as error:
+            return NotSent(error.strerror or str(error))
+        finally:
+            self._connecting_count -= 1
+            if connection is None:
+                self._end_turn(None)
+        if self._is_closed:
+            connection.close("the client was closed")
+        if not connection.is_free:
+            return NotSent("the connection was lost as soon as it was made")
+        self._all[connection] = None
+        return connection
+
+    def _protocol(self) -> RequestProtocol:
+        return RequestProtocol(self._loop, answer_bytes_max=ANSWER_BYTES_MAX, on_lost=self._lost)
+
+    def _lost(self, connection: RequestProtocol) -> None:
+        self._all.pop(connection, None)
+        self._idle.pop(connection, None)
+        if self._is_closed and not self._all:
+            self._emptied.set()
+        self._end_turn(None)
+
+    async def _turn(self, look_after_s: float, look: Look) -> RequestProtocol | NotSent | None:
+        """One that another call gave back; None: there may be room for a new one."""
+        turn: Turn = self._loop.create_future()
+
+        def quiet() -> None:
+            more_s = look()
+            if more_s is not None:
+                deadline.set(self._loop.time() + more_s)
+            elif not turn.done():
+                turn.set_result(
+                    NotSent(f"all {self._connections_max} connections were in use", unreachable=False),
+                )
+
+        deadline = Deadline(self._loop, quiet)
+        deadline.set(self._loop.time() + look_after_s)
+        self._queue.append(turn)
+        try:
+            taken = await turn
+        except asyncio.CancelledError:
+            self._pass_on(turn)
+            raise
+        finally:
+            deadline.stop()
+        return taken if not isinstance(taken, RequestProtocol) or taken.is_free else None
+
+    def _pass_on(self, turn: Turn) -> None:
+        """The turn of somebody who waits no more is the next one's."""
+        if not turn.done() or turn.cancelled():
+            return
+        handed = turn.result()
+        if isinstance(handed, RequestProtocol):
+            self.give_back(handed)
+        elif handed is None:
+            self._end_turn(None)
+
+    def _end_turn(self, with_: RequestProtocol | None) -> bool:
+        """Whether somebody waited, and has it now."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(with_)
+                return True
+        return False

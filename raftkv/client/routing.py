@@ -1,0 +1,119 @@
+"""Whom to ask: which nodes there are, which of them leads, which one a read goes to that any may answer.
+
+Told: what nodes say of their cluster, redirects, and who was not to be reached. Tells: the leader as far as it is
+known, and whom else to ask. It never learns what is asked.
+
+A leader is believed until it is lost or a later one is heard of. A node says for up to an election timeout that a
+leader leads which is dead: so one that could not be reached is not believed in again for a moment, unless in a
+later term (faults 51: followers that disagree make no client run in circles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from raftkv.values import Address
+
+SHUNNED_US: Final = 200_000
+"""For so long a node that did not answer is asked only where there is no other; twice as long each further time."""
+SHUNNED_US_MAX: Final = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one node says of its cluster (``GET /v1/cluster``), as far as it matters here."""
+
+    cluster_id: str | None
+    term: int
+    leader: Address | None
+    """Of whom it has heard in this term, lately."""
+    voters: tuple[Address, ...]
+    learners: tuple[Address, ...]
+
+
+@dataclass(slots=True)
+class _Shunned:
+    """A node that did not answer."""
+
+    times: int
+    until_us: int
+    term: int
+    """As leader of a later one it is believed at once."""
+
+
+class Routing:
+    """What one client knows of its cluster."""
+
+    def __init__(self, endpoints: Sequence[Address], rng: Random) -> None:
+        """``endpoints``: where the program says that nodes are; ``rng`` spreads many clients over the nodes."""
+        assert endpoints, "a client knows at least one node"
+        self.leader: Address | None = None
+        self.term = 0
+        """In which ``leader`` leads, or the last one led."""
+        self._endpoints = tuple(dict.fromkeys(endpoints))
+        self._voters: tuple[Address, ...] = ()
+        self._learners: tuple[Address, ...] = ()
+        self._cluster_id: str | None = None
+        self._shunned: dict[Address, _Shunned] = {}
+        self._turn = rng.randrange(1 << 16)
+
+    def is_known(self, address: Address) -> bool:
+        """The program named it, or it is a member."""
+        return address in self._voters or address in self._learners or address in self._endpoints
+
+    def everybody(self) -> tuple[Address, ...]:
+        """Every node that is known, members first."""
+        return tuple(dict.fromkeys((*self._voters, *self._learners, *self._endpoints)))
+
+    def anybody(self, now_us: int) -> Address:
+        """The node that a read goes to which any may answer: each in turn, those that are down left out."""
+        nodes = self._voters or self._endpoints
+        for _ in nodes:
+            self._turn += 1
+            node = nodes[self._turn % len(nodes)]
+            if not self._is_shunned(node, now_us):
+                return node
+        return nodes[self._turn % len(nodes)]
+
+    def hear(self, view: View, now_us: int) -> None:
+        """What a node says of its cluster. One of another cluster is not listened to (faults 32)."""
+        if self._cluster_id is not None and view.cluster_id not in (None, self._cluster_id):
+            return
+        self._cluster_id = self._cluster_id or view.cluster_id
+        if view.voters and view.term >= self.term:
+            self._voters, self._learners = view.voters, view.learners
+        if view.leader is not None:
+            self.hear_of_leader(view.leader, view.term, now_us)
+
+    def hear_of_leader(self, address: Address, term: int, now_us: int) -> bool:
+        """Whether it is believed to lead now: not who is unknown, nor in an earlier term, nor who was just lost."""
+        if not self.is_known(address) or self._is_shunned(address, now_us, term=term):
+            return False
+        if self.leader is not None and term < self.term:
+            return False
+        self.leader, self.term = address, term
+        return True
+
+    def lose_leader(self, address: Address) -> None:
+        """It says that it does not lead, or is going away."""
+        if self.leader == address:
+            self.leader = None
+
+    def lose(self, address: Address, now_us: int) -> None:
+        """It could not be reached, or gave no answer when any node would have."""
+        before = self._shunned.get(address)
+        times = 1 if before is None else before.times + 1
+        for_us = min(SHUNNED_US * 2 ** min(times - 1, 16), SHUNNED_US_MAX)
+        self._shunned[address] = _Shunned(times, now_us + for_us, self.term)
+        self.lose_leader(address)
+
+    def find(self, address: Address) -> None:
+        """It answers."""
+        self._shunned.pop(address, None)
+
+    def _is_shunned(self, address: Address, now_us: int, *, term: int = 0) -> bool:
+        shunned = self._shunned.get(address)
+        return shunned is not None and now_us < shunned.until_us and term <= shunned.term

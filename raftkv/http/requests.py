@@ -1,0 +1,157 @@
+"""One kept connection to a server, for a client of the API: one exchange at a time, any method, answers whole.
+
+Told: a request as bytes, and whom to ask how long its answer is worth waiting for. Tells: the answer, or that
+there will be none. It never learns what a request means: it repeats nothing, follows nothing, and what it is
+given goes out byte for byte. (``http/client.py`` is its sibling for peers: posts only, pipelined.)
+
+Behind an answer that did not come, nothing that comes can be trusted to belong to what is asked next: so a
+connection on which an exchange failed is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, cast
+
+import httptools
+
+from raftkv.http.deadline import Deadline
+from raftkv.http.exchange import HttpAnswer, NoAnswer
+
+_FIELDS_BYTES_MAX: Final = 64 * 1024
+
+Look = Callable[[], float | None]
+"""How many seconds more to wait for an answer that has not come; None: no longer."""
+
+
+class RequestProtocol(asyncio.Protocol):
+    """The client's end of one connection."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        answer_bytes_max: int,
+        on_lost: Callable[[RequestProtocol], None],
+    ) -> None:
+        """``on_lost`` is called once, when the connection is gone and its exchange has ended."""
+        self._loop, self._answer_bytes_max, self._on_lost = loop, answer_bytes_max, on_lost
+        self._transport: asyncio.Transport | None = None
+        self._deadline = Deadline(loop, self._quiet)
+        self._look: Look | None = None
+        self._waiting: asyncio.Future[HttpAnswer | NoAnswer] | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._fields: dict[bytes, bytes] = {}
+        self._fields_bytes = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._is_last = False
+        """The server keeps the connection no longer than this answer."""
+        self._why_closed = ""
+
+    @property
+    def is_free(self) -> bool:
+        """A request can be sent now, as far as is known here."""
+        return self._transport is not None and self._waiting is None and not self._why_closed
+
+    def exchange(self, request: bytes, *, look_after_s: float, look: Look) -> asyncio.Future[HttpAnswer | NoAnswer]:
+        """Sends it, only while ``is_free``; the future always gets a result. ``look`` is asked while none comes."""
+        transport = self._transport
+        assert self.is_free, "ask is_free first"
+        assert transport is not None
+        self._waiting = waiting = self._loop.create_future()
+        self._look = look
+        self._deadline.set(self._loop.time() + look_after_s)
+        transport.write(request)
+        return waiting
+
+    def close(self, why: str) -> None:
+        """Ends the connection at once; what is asked on it gets no answer."""
+        if self._transport is not None and not self._why_closed:
+            self._why_closed = why
+            self._transport.abort()
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Requests can be sent."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """What was asked gets no answer."""
+        self._transport = None
+        self._deadline.stop()
+        self._end(NoAnswer(self._why_closed or (f"connection lost: {exc}" if exc else "the server closed it")))
+        self._on_lost(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer; those that nobody asked for end the connection."""
+        if self._why_closed:
+            return
+        if self._waiting is None:
+            self.close("an answer that nobody asked for")
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.close(f"the answer is not HTTP: {error}")
+
+    # What the parser tells.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; behind one that is whole, none may."""
+        self._fields = {}
+        self._fields_bytes = 0
+        self._body.clear()
+        self._body_bytes = 0
+        if self._waiting is None:
+            self.close("an answer that nobody asked for")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; or a trailer, which nobody needs and nobody trusts, but which counts."""
+        self._fields_bytes += len(name) + len(value)
+        if self._fields_bytes > _FIELDS_BYTES_MAX:
+            self.close(f"a head of more than {_FIELDS_BYTES_MAX} bytes")
+        elif not self._body:
+            self._fields[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._is_last = not self._parser.should_keep_alive()
+
+    def on_body(self, data: bytes) -> None:
+        """A part of the body."""
+        self._body_bytes += len(data)
+        if self._body_bytes > self._answer_bytes_max:
+            self.close(f"an answer of more than {self._answer_bytes_max} bytes")
+        elif not self._why_closed:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole; an interim one (RFC 9110 section 15.2) only says that the real one will come."""
+        status = self._parser.get_status_code()
+        if self._why_closed or status < 200:
+            return
+        answer = HttpAnswer(status, self._fields, b"".join(self._body))
+        transport = self._transport
+        if self._is_last or (transport is not None and transport.get_write_buffer_size()):
+            # An answer that came before its request had left: what follows it on the wire is the request's rest.
+            self.close("the server keeps it no longer")
+        self._end(answer)
+
+    def _quiet(self) -> None:
+        look = self._look
+        more_s = look() if look is not None else None
+        if more_s is None:
+            self.close("no answer in time")
+        else:
+            self._deadline.set(self._loop.time() + more_s)
+
+    def _end(self, with_: HttpAnswer | NoAnswer) -> None:
+        waiting, self._waiting, self._look = self._waiting, None, None
+        if waiting is None:
+            return
+        self._deadline.clear()
+        if not waiting.done():
+            waiting.set_result(with_)
