@@ -3,7 +3,8 @@
 A scenario is a file of blocks. A block is commands, a line of four dashes, and what is told until they are
 done: the notes of the nodes, outcomes of writes and reads, and what ``show`` prints.
 
-    cluster a b c [election=300 heartbeat=100]   nodes, not started yet
+    cluster a b c [election=300 heartbeat=100]   nodes, not started yet; leases=1 turns lease reads on, drift=100
+    clock a 1100         a's clock shows so many microseconds for a thousand of the world's
     log a 1 1 2          a's disk holds entries of these terms
     term a 3 [b]         … and this term, and a vote for b
     start [a …]          processes begin (all, if none is named); restart is the same word
@@ -12,7 +13,7 @@ done: the notes of the nodes, outcomes of writes and reads, and what ``show`` pr
     wait 300ms           virtual time passes
     propose a x y        x and y are written at a; 50 ms pass
     offer a x            the same, and no time passes
-    read a [follower]    a linearizable read at a; 50 ms pass
+    read a [follower]    a linearizable read at a (or of another consistency); 50 ms pass
     ask a [follower]     the same, and no time passes
     isolate a | cut a b | cut a > b | heal | heal a b | heal a > b      links
     hold a > b [Type]    messages of that type from a to b wait (also beside others that are held) …
@@ -21,6 +22,7 @@ done: the notes of the nodes, outcomes of writes and reads, and what ``show`` pr
     double               what is held is delivered, and stays held
     drop                 … or thrown away
     crash a | pause a | resume a
+    stall a 2000ms       a is stopped for so long in its next turn, when it has looked at its clock
     disk a hangs | disk a goes
     transfer a [b]       a is asked to hand over; 50 ms pass
     sent a > b Type      how many messages of that type a sent to b since this was last asked
@@ -43,7 +45,7 @@ from raftkv.replica import ReplicaSettings, Work
 from raftkv.sim.cluster import Plan, VirtualCluster, Watcher
 from raftkv.sim.invariants import Invariants
 from raftkv.sim.network import NetworkFaults
-from raftkv.sim.node import VirtualNode
+from raftkv.sim.node import Clock, VirtualNode
 from raftkv.state_machine import LogEntry
 
 SETTLE_US = 50_000
@@ -147,6 +149,8 @@ class Story(Watcher):
                 heartbeat_ms=settings.get("heartbeat", 100),
                 append_bytes_max=settings.get("append_bytes", 1 << 20),
                 log_memory_bytes=settings.get("memory", 1 << 26),
+                lease_reads=bool(settings.get("leases", 0)),
+                clock_drift_max_per_mille=settings.get("drift", 100),
             ),
             replica=ReplicaSettings(request_timeout_ms=settings.get("timeout", 2000)),
             network=NetworkFaults(delay_us_min=1000, delay_us_max=1000),
@@ -154,6 +158,9 @@ class Story(Watcher):
         self.cluster = VirtualCluster(plan, Random(settings.get("seed", 1)), ListMachine)
         self.cluster.watchers += [self, Invariants(self.cluster)]
         self.cluster.interceptor = self._intercept
+
+    def do_clock(self, name: str, per_mille: str) -> None:
+        self._node(name).clock = Clock(per_mille=int(per_mille))
 
     def do_log(self, name: str, *terms: str) -> None:
         disk = self._node(name).disk
@@ -250,6 +257,9 @@ class Story(Watcher):
 
     def do_pause(self, name: str) -> None:
         self._world.pause(name)
+
+    def do_stall(self, name: str, duration: str) -> None:
+        self._world.stall(name, int(duration.removesuffix("ms")) * 1000)
 
     def do_resume(self, name: str) -> None:
         self._world.resume(name)

@@ -171,11 +171,18 @@ class VirtualCluster:
         """SIGSTOP: nothing happens in it; what arrives waits."""
         self.nodes[NodeId(name)].paused = True
 
+    def stall(self, name: str, duration_us: int) -> None:
+        """SIGSTOP in the middle of the node's next turn, between its look at the clock and everything else; SIGCONT."""
+        self.nodes[NodeId(name)].stall_us = duration_us
+
     def resume(self, name: str) -> None:
-        """SIGCONT."""
+        """SIGCONT. A turn that was stopped goes on with the time that it had read."""
         node = self.nodes[NodeId(name)]
         if node.paused:
             node.paused = False
+            stalled_at_us, node.stalled_at_us = node.stalled_at_us, None
+            if stalled_at_us is not None:
+                self._turn_at(node, stalled_at_us)
             unheard, node.unheard = node.unheard, []
             for act in unheard:
                 act()
@@ -192,7 +199,16 @@ class VirtualCluster:
         """One turn of the node's pump: what has gathered is done, what is wanted is set going."""
         if not node.is_up or node.paused:
             return
-        work = node.running.turn(node.read_clock_us())
+        local_us = node.read_clock_us()
+        if node.stall_us:
+            duration_us, node.stall_us, life = node.stall_us, 0, node.life
+            node.paused, node.stalled_at_us = True, local_us
+            self.after(duration_us, lambda: self.resume(node.id) if node.life == life else None)
+            return
+        self._turn_at(node, local_us)
+
+    def _turn_at(self, node: VirtualNode, local_us: int) -> None:
+        work = node.running.turn(local_us)
         for write in work.persist:
             self._write(node, write)
         for envelope in work.requests:

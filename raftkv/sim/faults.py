@@ -114,6 +114,7 @@ class Faults:
         cluster.plan.disk = DiskFaults()
         for name in cluster.nodes:
             cluster.let_disk_go(name)
+            cluster.stall(name, 0)
             cluster.resume(name)
         cluster.start_all()
 
@@ -232,6 +233,10 @@ class Faults:
         self.cluster.pause(victim.id)
         self._for_a_while(lambda: self.cluster.resume(victim.id))
 
+    def stall(self) -> None:
+        """The process stands still in the middle of a turn: what it does next rests on a clock read long ago."""
+        self.cluster.stall(self._victim().id, self.rng.randrange(1_000, 2_000_000))
+
     def hang_disk(self) -> None:
         """It takes writes and finishes none."""
         victim = self._victim()
@@ -263,6 +268,7 @@ KINDS: Final[dict[str, Callable[[Faults], None]]] = {
         Faults.crash_one,
         Faults.crash_all,
         Faults.pause,
+        Faults.stall,
         Faults.hang_disk,
         Faults.transfer,
         Faults.change_weather,

@@ -124,6 +124,10 @@ class VirtualNode:
         """Counts the starts: what was addressed to an earlier life is void."""
         self.clock = Clock()
         self.paused = False
+        self.stall_us = 0
+        """For so long the process will be stopped in the middle of its next turn, when it has read its clock."""
+        self.stalled_at_us: int | None = None
+        """What its clock showed in the turn in which it is stopped."""
         self.unheard: list[Callable[[], None]] = []
         """What happened to the process while it was paused, in order."""
         self.turn_due_us: int | None = None
@@ -172,6 +176,7 @@ class VirtualNode:
         """The process is gone, with all that it had not synced."""
         self.replica = None
         self.paused = self.turn_is_coming = False
+        self.stall_us, self.stalled_at_us = 0, None
         self.unheard.clear()
         self.turn_due_us = self.timer_at_us = None
         self.disk.crash(rng)
