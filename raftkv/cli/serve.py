@@ -81,21 +81,26 @@ def run(config: NodeConfig) -> int:
         return error.exit_code
     except OSError as error:
         if error.errno in _CANNOT_LISTEN or isinstance(error, socket.gaierror):
-            address = f"{config.listen.host}:{config.listen.port}"
-            click.echo(f"raftkv {config.id}: cannot listen on {address}: {_why_not(error)}", err=True)
+            address = error.filename or f"{config.listen.host}:{config.listen.port}"
+            flag = "--peer-listen" if _is_for_peers_alone(address, config) else "--listen"
+            click.echo(f"raftkv {config.id}: cannot listen on {address}: {_why_not(error, flag)}", err=True)
             return EXIT_USAGE
         return _own_bug(config)
     except Exception:  # noqa: BLE001 - whatever is left is a bug, and has an exit code of its own
         return _own_bug(config)
 
 
-def _why_not(error: OSError) -> str:
+def _is_for_peers_alone(address: str, config: NodeConfig) -> bool:
+    return config.peers_have_their_own_port and address == f"{config.peer_listen.host}:{config.peer_listen.port}"
+
+
+def _why_not(error: OSError, flag: str) -> str:
     """In words, and what to do."""
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return "this machine has no such address. Give one that it has with --listen, or 0.0.0.0 for all of them."
+        return f"this machine has no such address. Give one that it has with {flag}, or 0.0.0.0 for all of them."
     if error.errno == errno.EACCES:
-        return "that is not allowed; ports below 1024 are reserved. Take another with --listen."
-    return "another process has this port (`ss -ltnp` names it). Stop that one, or take another port with --listen."
+        return f"that is not allowed; ports below 1024 are reserved. Take another with {flag}."
+    return f"another process has this port (`ss -ltnp` names it). Stop that one, or take another port with {flag}."
 
 
 def _own_bug(config: NodeConfig) -> int:

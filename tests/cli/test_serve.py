@@ -108,6 +108,27 @@ def test_an_address_that_cannot_be_had_is_told_in_words_with_what_to_do(run, ser
     assert "rrno" not in ended.err
 
 
+def test_the_port_of_peers_is_told_by_its_own_name(run, served):
+    served.end.by = OSError(errno.EADDRINUSE, "error while attempting to bind")
+    served.end.by.filename = "127.0.0.1:7501"
+    ended = run(*WORDS, "--peer-url", "http://127.0.0.1:7501")
+    assert ended.code == 2
+    assert "cannot listen on 127.0.0.1:7501: another process has this port" in ended.err
+    assert "--peer-listen" in ended.err
+
+
+def test_a_secret_that_is_none_ends_serve_before_anything_is_touched(run, served, tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("too short")
+    file.chmod(0o600)
+    ended = run(*WORDS, "--peer-secret-file", str(file))
+    assert ended.code == 2
+    assert "openssl rand -hex 32" in ended.err
+    assert "too short" not in ended.err
+    assert served.configs == []
+    assert not Path("data").exists()
+
+
 def test_the_node_s_own_exit_code_is_passed_on(run, served):
     served.end.with_code = 74
     assert run(*WORDS).code == 74
