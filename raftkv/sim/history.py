@@ -6,7 +6,8 @@ should have happened.
 How to record: one operation for everything that a client did about one request, from the first byte sent to
 the answer that settled it; retries under one session and number are one operation. An answer that says that
 nothing was changed and never will be (a redirect, a 4xx other than 404 and 412, a 503 with a code) is left
-out. An outcome that stayed unknown is ``result=None, returned_at=None``.
+out. An outcome that stayed unknown is ``result=None, returned_at=None``. A request that touched several keys is
+recorded as its parts on single keys (``sim/parts.py``), all with the same times.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Operation:
     """None: unknown; it may have happened, may happen yet, or never."""
     invoked_at: float
     returned_at: float | None
+    part_of: int | None = None
+    """Parts of one request that touched several keys have one number, and took effect at one moment."""
 
     def __post_init__(self) -> None:
         assert (self.result is None) == (self.returned_at is None), "an outcome is known from when it returned"
@@ -79,7 +82,8 @@ class Operation:
 
     def __str__(self) -> str:
         until = "…" if self.returned_at is None else f"{self.returned_at:g}"
-        return f"[{self.invoked_at:g} … {until}] {self.client}: {_asked(self.request)} → {_told(self.result)}"
+        part = "" if self.part_of is None else f" (part of {self.part_of})"
+        return f"[{self.invoked_at:g} … {until}] {self.client}: {_asked(self.request)} → {_told(self.result)}{part}"
 
 
 def _asked(request: Request) -> str:

@@ -141,8 +141,8 @@ _NOBODY: Final = _Witness(0, None)
 def _revision_contradiction(history: Sequence[Operation]) -> Violation | None:
     """Two answers that disagree about revisions: most faults show here, and in the fewest words.
 
-    No two writes make the same one. An answer tells of no older one than an answer before it did: the store's
-    over all keys, a key's own over that key.
+    No two writes make the same one, but for the parts of one request on its several keys. An answer tells of no
+    older one than an answer before it did: the store's over all keys, a key's own over that key.
     """
     made: dict[int, Operation] = {}
     of_store = _NOBODY
@@ -161,7 +161,7 @@ def _revision_contradiction(history: Sequence[Operation]) -> Violation | None:
             return _contradict(store_before.operation, operation, "the store's revision does not rise between them")
         if seen is not None and key_before.operation and seen < key_before.revision:
             return _contradict(key_before.operation, operation, "the key went back to an older revision")
-        if told is not None and makes_one and told in made:
+        if told is not None and makes_one and told in made and not _share(made[told], operation):
             return _contradict(made[told], operation, f"both made revision {told}")
         if told is not None and makes_one:
             made[told] = operation
@@ -169,6 +169,11 @@ def _revision_contradiction(history: Sequence[Operation]) -> Violation | None:
         of_key[key] = max(of_key.get(key, _NOBODY), _Witness(of_this_key, operation), key=_revision_of)
         of_store = max(of_store, _Witness(max(told or 0, seen or 0), operation), key=_revision_of)
     return None
+
+
+def _share(one: Operation, other: Operation) -> bool:
+    """Whether one request wrote both keys, at its one revision."""
+    return one.part_of is not None and one.part_of == other.part_of and one.request.key != other.request.key
 
 
 def _revision_of(witness: _Witness) -> int:

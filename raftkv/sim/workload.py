@@ -10,7 +10,7 @@ write always, another only if what came of it is known to be nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -20,21 +20,29 @@ from raftkv.kv.answers import (
     Answer,
     ConditionFailed,
     DeleteDone,
+    DeleteRangeDone,
     PutDone,
+    ReadKeyResult,
+    ReadRangeResult,
     Repeated,
     SessionExpired,
     SessionOpened,
+    TxnDone,
 )
-from raftkv.kv.commands import ABSENT, ANY, PRESENT, Delete, Expect, Numbered, OpenSession, Put, encode
-from raftkv.kv.queries import Found, Get
+from raftkv.kv.commands import Delete, DeleteRange, Numbered, OpenSession, Put, Txn, Write, encode
+from raftkv.kv.queries import Found, Get, Page, Range
+from raftkv.kv.record import Record
 from raftkv.outcomes import Answered, Applied, Consistency, Refused, Superseded
-from raftkv.sim import history
+from raftkv.sim import history, parts
 from raftkv.sim.cluster import VirtualCluster
-from raftkv.sim.history import Operation, Request, Result
+from raftkv.sim.history import Operation
 from raftkv.sim.invariants import Violated
 from raftkv.sim.oracle import Oracle
+from raftkv.sim.parts import Part
+from raftkv.sim.requests import Memory, Requests
 
 _PAUSED_LOOK_US: Final = 5_000
+_ANYBODY_ANSWERS: Final = (Consistency.FOLLOWER, Consistency.STALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +69,10 @@ class WorkloadPlan:
 class _Task:
     """One request on its way to an answer."""
 
+    number: int
+    """Of all tasks of the run."""
     client: str
-    request: Request
+    request: Get | Range | Write
     consistency: Consistency
     numbered: Numbered | None
     began_us: int
@@ -76,9 +86,14 @@ class _Task:
     is_settled: bool = False
 
     @property
+    def is_read(self) -> bool:
+        """Whether it stands in no log."""
+        return isinstance(self.request, Get | Range)
+
+    @property
     def command(self) -> bytes:
         """What is submitted; a numbered write says the same at every attempt."""
-        assert not isinstance(self.request, Get)
+        assert not isinstance(self.request, Get | Range)
         return encode(self.request, self.numbered)
 
 
@@ -87,12 +102,14 @@ class Workload:
 
     def __init__(self, cluster: VirtualCluster, oracle: Oracle, plan: WorkloadPlan, rng: Random) -> None:
         self.cluster, self.oracle, self.plan, self.rng = cluster, oracle, plan, rng
+        self.keys = [b"k%d" % number for number in range(plan.keys)]
         self.history: list[Operation] = []
         self._unknown: list[_Task] = []
         self.answers = 0
         """Requests that came to a known end."""
         self.stopped = False
         self.in_flight = 0
+        self._tasks = 0
         self._values = 0
         self._sessions = 0
         self._clients = [_Client(self, f"c{number}", number % 2 == 0) for number in range(plan.clients)]
@@ -105,6 +122,11 @@ class Workload:
     def stop(self) -> None:
         """Nobody begins anything new; what is in flight comes to its end."""
         self.stopped = True
+
+    def new_number(self) -> int:
+        """One that no task had before."""
+        self._tasks += 1
+        return self._tasks
 
     def new_value(self) -> bytes:
         """One that was never put before."""
@@ -120,10 +142,10 @@ class Workload:
         """Between a client and a node, one way."""
         return self.rng.randrange(100, self.plan.delay_us_max)
 
-    def record(self, task: _Task, result: Result) -> None:
-        """The operation, as the checker wants it."""
+    def record(self, task: _Task, index: int, answer: Answer | Found | Page) -> None:
+        """What came of it at this log index, as the checker wants it."""
         self.answers += 1
-        self.history.append(Operation(task.client, task.request, result, task.invoked_us, self.cluster.now_us))
+        self.history += self._operations(task, index, answer)
 
     def record_unknown(self, task: _Task) -> None:
         """Its client gave up."""
@@ -133,30 +155,43 @@ class Workload:
         """The history with what became of writes whose clients gave up, as far as the log tells.
 
         They count as answered now. That is one of the completions that linearizability allows, and the one
-        that the cluster chose; a search that had to guess them all would not end.
+        that the cluster chose; a search that had to guess them all would not end. Of a write that can be told
+        from all others, and that the log does not have, nothing came.
         """
         completed = list(self.history)
         for task in self._unknown:
             end = self.oracle.end_of(task.command)
             if end is not None:
-                result = _result(end[1])
-                completed.append(Operation(task.client, task.request, result, task.invoked_us, self.cluster.now_us))
-            elif task.numbered is None and not isinstance(task.request, Put):
+                completed += self._operations(task, *end)
+            elif task.numbered is None and isinstance(task.request, Delete):
                 completed.append(Operation(task.client, task.request, None, task.invoked_us, None))
         return completed
 
+    def _operations(self, task: _Task, index: int, answer: Answer | Found | Page) -> list[Operation]:
+        """One for each key that the answer speaks of."""
+        part_of = task.number if isinstance(task.request, DeleteRange | Txn) else None
+        return [
+            Operation(task.client, request, result, task.invoked_us, self.cluster.now_us, part_of)
+            for request, result in self._parts(task.request, index, answer)
+        ]
 
-def _result(answer: Answer) -> Result:
-    """As the checker's history has it."""
-    match answer:
-        case PutDone():
-            return history.Done(answer.revision)
-        case DeleteDone():
-            return history.Deleted(answer.deleted, answer.revision)
-        case ConditionFailed():
-            return history.Refused(answer.mod_revision, answer.revision)
-        case _:
-            raise Violated("answers that a client can expect", str(answer))
+    def _parts(self, request: Get | Range | Write, index: int, answer: Answer | Found | Page) -> Iterable[Part]:
+        match request, answer:
+            case Get(), Found(record, _):
+                return [(request, parts.seen(record))]
+            case Range(), Page():
+                return parts.of_page(request, answer, self.keys)
+            case Put(), PutDone():
+                return [(request, history.Done(answer.revision))]
+            case Delete(), DeleteDone():
+                return [(request, history.Deleted(answer.deleted, answer.revision))]
+            case Put() | Delete(), ConditionFailed():
+                return [(request, history.Refused(answer.mod_revision, answer.revision))]
+            case DeleteRange(), DeleteRangeDone():
+                return parts.of_range_delete(request, answer, self.keys, self.oracle.removed_at(index))
+            case Txn(), TxnDone():
+                return parts.of_txn(request, answer, self.keys, self.oracle.removed_at(index))
+        raise Violated("answers that a client can expect", f"{request}: {answer}")
 
 
 class _Client:
@@ -172,8 +207,8 @@ class _Client:
         """Numbers whose answers are still wanted, in order."""
         self.believed_leader: NodeId | None = None
         self.seen_index = 0
-        self.revisions: dict[bytes, int] = {}
-        """The mod revision that each key had when last seen: what conditions are made of."""
+        self.memory = Memory()
+        self.requests = Requests(self.rng, world.keys, self.memory, world.new_value)
 
     def start(self) -> None:
         if self.wants_session:
@@ -192,25 +227,21 @@ class _Client:
     def _begin(self) -> None:
         if self.world.stopped:
             return
-        key = b"k%d" % self.rng.randrange(self.world.plan.keys)
         if self.rng.randrange(1000) < self.world.plan.reads_per_mille:
-            consistency = self.rng.choice((Consistency.LINEARIZABLE, Consistency.FOLLOWER, Consistency.STALE))
-            task = self._task(Get(key), consistency, None)
+            consistency = self.rng.choice(tuple(Consistency))
+            task = self._task(self.requests.read(), consistency, None)
         else:
-            task = self._task(self._some_write(key), Consistency.LINEARIZABLE, self._next_number())
+            task = self._task(self.requests.write(), Consistency.LINEARIZABLE, self._next_number())
         self.world.in_flight += 1
         self._attempt(task)
 
-    def _task(self, request: Request, consistency: Consistency, numbered: Numbered | None) -> _Task:
+    def _task(self, request: Get | Range | Write, consistency: Consistency, numbered: Numbered | None) -> _Task:
         now_us = self.world.cluster.now_us
         asked_at = self.world.oracle.acknowledged_index
-        return _Task(self.name, request, consistency, numbered, began_us=now_us, invoked_us=now_us, asked_at=asked_at)
-
-    def _some_write(self, key: bytes) -> Put | Delete:
-        expect = self.rng.choice((ANY, ANY, ANY, ABSENT, PRESENT, Expect(self.revisions.get(key, 1) or 1)))
-        if self.rng.randrange(5) == 0:
-            return Delete(key, expect)
-        return Put(key, self.world.new_value(), expect)
+        number = self.world.new_number()
+        return _Task(
+            number, self.name, request, consistency, numbered, began_us=now_us, invoked_us=now_us, asked_at=asked_at
+        )
 
     def _next_number(self) -> Numbered | None:
         """Acknowledges what is settled below the oldest number that is not."""
@@ -256,9 +287,9 @@ class _Client:
         if self.world.cluster.now_us - task.began_us > self.world.plan.patience_us:
             return self._give_up(task)
         task.attempt += 1
-        if isinstance(task.request, Get):
+        if task.is_read:
             task.invoked_us, task.asked_at = self.world.cluster.now_us, self.world.oracle.acknowledged_index
-        attempt, target = task.attempt, self._whom(anybody=task.consistency is not Consistency.LINEARIZABLE)
+        attempt, target = task.attempt, self._whom(anybody=task.consistency in _ANYBODY_ANSWERS)
         self._after(self.world.delay_us(), lambda: self._arrives(task, attempt, target))
         patience_us = self.rng.randrange(self.world.plan.attempt_us_max // 4, self.world.plan.attempt_us_max)
         return self._after(patience_us, lambda: self._no_answer(task, attempt))
@@ -272,7 +303,7 @@ class _Client:
         if node.paused:
             return self._after(_PAUSED_LOOK_US, lambda: self._arrives(task, attempt, target))
         done = self._answering(task, attempt)
-        if isinstance(task.request, Get):
+        if task.is_read:
             min_index = self.seen_index if task.consistency is Consistency.STALE else 0
             checked = self._checked_read(task, min_index, done)
             node.running.read(task.request, task.consistency, checked, min_index=min_index)
@@ -301,12 +332,15 @@ class _Client:
         return checked
 
     def _checked_read(self, task: _Task, min_index: int, done: Callable[[Any], None]) -> Callable[[Any], None]:
-        key = task.request.key
+        oracle, request = self.world.oracle, task.request
         asked_at = None if task.consistency is Consistency.STALE else task.asked_at
 
         def checked(outcome: Any) -> None:
             if isinstance(outcome, Answered):
-                self.world.oracle.read_answered(key, outcome.index, outcome.answer, asked_at=asked_at)
+                if isinstance(request, Range):
+                    oracle.page_answered(request, outcome.index, outcome.answer, asked_at=asked_at)
+                elif isinstance(request, Get):
+                    oracle.read_answered(request.key, outcome.index, outcome.answer, asked_at=asked_at)
                 if outcome.index < min_index:
                     raise Violated("stale reads are monotonic", f"{outcome.index} was served, asked for {min_index}")
             done(outcome)
@@ -323,13 +357,13 @@ class _Client:
         match outcome:
             case Applied(index, answer):
                 self.seen_index = max(self.seen_index, index)
-                self._hear_answer(task, answer)
+                self._hear_answer(task, index, answer)
             case Answered(index, found):
                 self.seen_index = max(self.seen_index, index)
-                self._hear_found(task, found)
+                self._hear_found(task, index, found)
             case Refused() | Superseded():
                 self._try_again(task)
-            case _ if isinstance(task.request, Get):
+            case _ if task.is_read:
                 self._try_again(task)
             case _:
                 self._uncertain(task)
@@ -353,7 +387,7 @@ class _Client:
 
     def _uncertain(self, task: _Task) -> None:
         task.may_have_happened = True
-        if task.numbered is None and not isinstance(task.request, Get):
+        if task.numbered is None and not task.is_read:
             self._give_up(task)
         else:
             self._try_again(task)
@@ -369,7 +403,7 @@ class _Client:
         self._after(self.rng.randrange(1_000, 80_000), again)
 
     def _give_up(self, task: _Task) -> None:
-        if task.may_have_happened and not isinstance(task.request, Get):
+        if task.may_have_happened and not task.is_read:
             self.world.record_unknown(task)
         self._settle(task)
 
@@ -380,18 +414,34 @@ class _Client:
         self.world.in_flight -= 1
         self._think()
 
-    def _hear_answer(self, task: _Task, answer: Answer) -> None:
+    def _hear_answer(self, task: _Task, index: int, answer: Answer) -> None:
         if isinstance(answer, Repeated):
-            answer = answer.answer
+            index, answer = answer.index, answer.answer
         if isinstance(answer, SessionExpired):
             return self._session_expired(task)
-        self.world.record(task, _result(answer))
-        match answer:
-            case PutDone():
-                self.revisions[task.request.key] = answer.revision
-            case ConditionFailed():
-                self.revisions[task.request.key] = answer.mod_revision
+        self.world.record(task, index, answer)
+        match task.request, answer:
+            case Put(key, value), PutDone():
+                self.memory.put(key, value, answer.revision)
+            case Put(key) | Delete(key), ConditionFailed():
+                self.memory.revisions[key] = answer.mod_revision
+            case Txn(), TxnDone():
+                self._remember(task.request, answer)
         return self._settle(task)
+
+    def _remember(self, txn: Txn, answer: TxnDone) -> None:
+        branch = txn.success if answer.succeeded else txn.failure
+        for operation, result in zip(branch, answer.results, strict=True):
+            if isinstance(operation, Put):
+                self.memory.put(operation.key, operation.value, answer.revision)
+            elif isinstance(result, ReadKeyResult):
+                self.memory.saw(*result)
+            elif isinstance(result, ReadRangeResult) and not result.keys_only:
+                self._remember_items(result.items)
+
+    def _remember_items(self, items: Iterable[tuple[bytes, Record]]) -> None:
+        for key, record in items:
+            self.memory.saw(key, record)
 
     def _session_expired(self, task: _Task) -> None:
         """This attempt did nothing; what an earlier one did, nobody can say any more."""
@@ -400,10 +450,12 @@ class _Client:
             self._open_session()
         self._give_up(task)
 
-    def _hear_found(self, task: _Task, found: Found) -> None:
-        record = found.record
-        self.revisions[task.request.key] = 0 if record is None else record.mod_revision
+    def _hear_found(self, task: _Task, index: int, found: Found | Page) -> None:
+        match task.request, found:
+            case Get(key), Found(record, _):
+                self.memory.saw(key, record)
+            case Range(keys_only=False), Page(items, _, _):
+                self._remember_items(items)
         if task.consistency is not Consistency.STALE:
-            result = history.Absent() if record is None else history.Seen(record.value, record.mod_revision)
-            self.world.record(task, result)
+            self.world.record(task, index, found)
         self._settle(task)
