@@ -19,6 +19,7 @@ from raftkv.http import problems
 from raftkv.http.answers import Answer, encode
 from raftkv.http.handling import Handler, HandOver, ServerSettings
 from raftkv.http.server import ServerProtocol
+from raftkv.problems import Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,10 @@ class Door:
 
     def __call__(self) -> asyncio.Protocol:
         """The protocol of a connection that has just been accepted."""
-        if self.connections_count >= self._settings.connections_max or self._empty is not None:
-            return _Refused()
+        if self._empty is not None:
+            return _Refused(_CLOSING)
+        if self.connections_count >= self._settings.connections_max:
+            return _Refused(_FULL)
         protocol = ServerProtocol(
             self._loop,
             self._handler_of(),
@@ -108,21 +111,24 @@ class Door:
 
 
 class _Refused(asyncio.Protocol):
-    """A connection above the limit is told so and closed, at no further cost."""
+    """A connection that is not taken is told why and closed, at no further cost."""
+
+    def __init__(self, answer: tuple[bytes, ...]) -> None:
+        self._answer = answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Says it without having read anything."""
         writing = cast(asyncio.WriteTransport, transport)
-        writing.writelines(_FULL)
+        writing.writelines(self._answer)
         writing.close()
 
 
-def _full() -> tuple[bytes, ...]:
-    detail = "this node has as many connections as it takes; try another, or later"
-    body = problems.problem(status=503, code="overloaded", detail=detail)
+def _refusal(code: Code, detail: str) -> tuple[bytes, ...]:
+    body = problems.problem(status=code.status, code=code.text, detail=detail)
     parts: list[bytes] = []
-    encode(parts, Answer(503, body, problems.CONTENT_TYPE, b"Retry-After: 1\r\n"), None, close=True)
+    encode(parts, Answer(code.status, body, problems.CONTENT_TYPE, b"Retry-After: 1\r\n"), None, close=True)
     return tuple(parts)
 
 
-_FULL: Final = _full()
+_FULL: Final = _refusal(Code.OVERLOADED, "this node has as many connections as it takes; try another, or later")
+_CLOSING: Final = _refusal(Code.SHUTTING_DOWN, "this node is stopping; ask another one")

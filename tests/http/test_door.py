@@ -133,7 +133,7 @@ async def test_connections_above_the_limit_are_told_so(fronts: Fronts):
     assert [(await first.reply()).body, (await second.reply()).body] == [b"a", b"b"]
     third = await fronts.wire(port)
     reply = await third.reply()
-    assert (reply.status, json.loads(reply.body)["code"]) == (503, "overloaded")
+    assert (reply.status, json.loads(reply.body)["code"]) == (429, "overloaded")
     assert await third.ended()
     first.close()
     await until(lambda: door.connections_count == 1)
@@ -156,7 +156,8 @@ async def test_close_lets_outstanding_requests_finish(fronts: Fronts):
     assert await busy.ended()
     busy.close()
     await closing
-    assert (await (await fronts.wire(port)).reply()).status == 503
+    late = await (await fronts.wire(port)).reply()
+    assert (late.status, json.loads(late.body)["code"]) == (503, "shutting_down")
 
 
 async def test_close_does_not_wait_for_ever(fronts: Fronts):
