@@ -16,7 +16,7 @@ from raftkv.api.metering import Kind, Meter, measured
 from raftkv.api.problems import RequestRefused, problem, refused_response
 from raftkv.api.requests import Request, too_large
 from raftkv.api.responses import Headers, Respond, Response, with_headers, without_body
-from raftkv.api.service import Service
+from raftkv.api.service import Service, Unready
 from raftkv.api.settings import ApiSettings
 from raftkv.kv.answers import (
     Malformed,
@@ -114,9 +114,12 @@ def to_leader(context: Context, request: Request, leadership: Leadership) -> Res
 
 
 def _no_leader(context: Context, leadership: Leadership) -> Response:
+    """For whom a cluster waits that is not formed yet, the node says itself."""
+    unready = context.service.status().health.unready
+    why = next((why for reason, why in unready if reason is Unready.NO_LEADER), "no leader is known at present")
     return problem(
         Code.NO_LEADER,
-        "no leader is known at present; ask again soon",
+        f"{why}; ask again soon",
         headers=retry_after(context),
         extra={"term": leadership.term, "retry_after_ms": context.settings.retry_after_ms},
     )

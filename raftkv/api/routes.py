@@ -47,6 +47,7 @@ ROUTES: Final = (
     Route("/v1/status", reading(status.STATUS)),
     Route("/v1/cluster", reading(status.CLUSTER)),
     Route("/v1/diagnostics", reading(diagnostics.DIAGNOSTICS)),
+    Route("/v1/admin/members", reading(admin.MEMBERS)),
     Route("/v1/admin/leader", {"POST": admin.TRANSFER}),
     Route("/v1/openapi.json", reading(openapi.DOCUMENT)),
     Route("/healthz", reading(status.HEALTHZ)),

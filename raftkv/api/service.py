@@ -69,6 +69,8 @@ class Status:
     uptime_ms: int
     voters: tuple[MemberStatus, ...] = ()
     learners: tuple[MemberStatus, ...] = ()
+    configuration_index: int = 0
+    """Where in the log the configuration in force stands."""
     health: Health = Health()
 
 

@@ -54,6 +54,7 @@ STATUS = Status(
         MemberStatus("n2", "http://n2.test:7402", match_index=12, last_contact_ms=40),
         MemberStatus("n3", "http://n3.test:7403"),
     ),
+    configuration_index=4,
     learners=(MemberStatus("n4", "http://n4.test:7404", match_index=2, last_contact_ms=9_000),),
 )
 

@@ -72,7 +72,8 @@ def test_every_answer_forbids_caching_and_guessing(client: Client, method: str, 
     "path",
     ["/", "/v1", "/v1/", "/v2/kv", "/v2/kv/a", "//v1/kv/a", "/v1//kv/a", "/V1/kv/a", "/v1/KV/a", "/%761/kv/a",
      "/v1%2Fkv/a", "/v1/kv%2Fa", "/v1/../v1/kv/a", "/v1/./kv/a", "/v1/sessions/", "/v1/sessions//keepalive",
-     "/v1/sessions/x/y", "/v1/sessions/x/keepalive/", "/v1/status/", "/v1/admin/members", "/v1/admin", "/healthz/",
+     "/v1/sessions/x/y", "/v1/sessions/x/keepalive/", "/v1/status/", "/v1/admin/members/", "/v1/admin/members/n1", "/v1/admin",
+     "/healthz/",
      "/metrics%", "/v1/txn/", "/raft/v1/append-entries"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
@@ -93,6 +94,7 @@ ALLOWED = {
     "/v1/sessions/{session}/keepalive": (SESSION + "/keepalive", "POST"),
     "/v1/status": ("/v1/status", "GET, HEAD"),
     "/v1/cluster": ("/v1/cluster", "GET, HEAD"),
+    "/v1/admin/members": ("/v1/admin/members", "GET, HEAD"),
     "/v1/admin/leader": ("/v1/admin/leader", "POST"),
     "/v1/diagnostics": ("/v1/diagnostics", "GET, HEAD"),
     "/v1/openapi.json": ("/v1/openapi.json", "GET, HEAD"),
