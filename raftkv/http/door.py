@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 from raftkv.http import problems
 from raftkv.http.answers import Answer, encode
@@ -62,9 +62,10 @@ class Door:
     def __call__(self) -> asyncio.Protocol:
         """The protocol of a connection that has just been accepted."""
         if self._empty is not None:
-            return _Refused(_CLOSING)
+            return _Refused(Code.SHUTTING_DOWN, "this node is stopping; ask another one", self._settings)
         if self.connections_count >= self._settings.connections_max:
-            return _Refused(_FULL)
+            detail = "this node has as many connections as it takes; try another, or later"
+            return _Refused(Code.OVERLOADED, detail, self._settings)
         protocol = ServerProtocol(
             self._loop,
             self._handler_of(),
@@ -113,22 +114,15 @@ class Door:
 class _Refused(asyncio.Protocol):
     """A connection that is not taken is told why and closed, at no further cost."""
 
-    def __init__(self, answer: tuple[bytes, ...]) -> None:
-        self._answer = answer
+    def __init__(self, code: Code, detail: str, settings: DoorSettings) -> None:
+        self._code, self._detail, self._settings = code, detail, settings
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Says it without having read anything."""
+        status, fields = self._code.status, self._settings.connection.refusal_fields + b"Retry-After: 1\r\n"
+        body = problems.problem(status=status, code=self._code.text, detail=self._detail)
+        parts: list[bytes] = []
+        encode(parts, Answer(status, body, problems.CONTENT_TYPE, fields), None, close=True)
         writing = cast(asyncio.WriteTransport, transport)
-        writing.writelines(self._answer)
+        writing.writelines(parts)
         writing.close()
-
-
-def _refusal(code: Code, detail: str) -> tuple[bytes, ...]:
-    body = problems.problem(status=code.status, code=code.text, detail=detail)
-    parts: list[bytes] = []
-    encode(parts, Answer(code.status, body, problems.CONTENT_TYPE, b"Retry-After: 1\r\n"), None, close=True)
-    return tuple(parts)
-
-
-_FULL: Final = _refusal(Code.OVERLOADED, "this node has as many connections as it takes; try another, or later")
-_CLOSING: Final = _refusal(Code.SHUTTING_DOWN, "this node is stopping; ask another one")

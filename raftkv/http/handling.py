@@ -30,6 +30,8 @@ class ServerSettings:
     """What is refused is still read, within these two bounds, so that the client sees its answer."""
     outstanding_max: int = 64
     """Requests of one connection that wait for their answers; then its bytes are left in the kernel."""
+    refusal_fields: bytes = b""
+    """Header lines that the refusal of what is no request carries, each ended by CRLF."""
 
 
 class Verdict(Enum):

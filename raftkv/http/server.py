@@ -249,7 +249,8 @@ class ServerProtocol(asyncio.Protocol):
             self._exchanges.append(Exchange(_NO_REQUEST, self._advance))
         self._closing = True
         self._at = len(self._unread)
-        answer = Answer(refusal.status, problems.problem_of(refusal), problems.CONTENT_TYPE, close=True)
+        body, fields = problems.problem_of(refusal), self._settings.refusal_fields
+        answer = Answer(refusal.status, body, problems.CONTENT_TYPE, fields, close=True)
         if self._body is None or self._payload is not None:
             self._exchanges[-1].answer = answer
         self._body = self._payload = None

@@ -11,10 +11,11 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import Final
 
+from raftkv.api.responses import common_header_bytes
 from raftkv.config import NodeConfig
 from raftkv.http.answers import Answer
 from raftkv.http.door import Door, DoorSettings, Front
-from raftkv.http.handling import Exchange, Handler, Verdict
+from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict
 from raftkv.http.heads import Head
 from raftkv.transport.guard import PeerGate
 from raftkv.transport.routes import PeerRoutes, refusal
@@ -39,7 +40,7 @@ class Doors:
         self._loop = loop
         self._servers: list[asyncio.Server] = []
         for_peers = _for_peers(config, routes, complain)
-        settings = DoorSettings()
+        settings = DoorSettings(connection=ServerSettings(refusal_fields=common_header_bytes(config.id)))
         if config.peers_have_their_own_port:
             clients = Door(loop, lambda: _CLIENTS_ONLY, front, settings)
             peers = Door(loop, lambda: PeersOnly(for_peers()), _NO_FRONT, settings)

@@ -126,7 +126,7 @@ async def test_behind_a_declined_upgrade_requests_are_vetted_again(fronts: Front
 
 async def test_connections_above_the_limit_are_told_so(fronts: Fronts):
     """faults 65."""
-    port, _, _, door = await fronts.door(connections_max=2)
+    port, _, _, door = await fronts.door(connections_max=2, refusal_fields=b"Raftkv-Node: n1\r\n")
     first, second = await fronts.wire(port), await fronts.wire(port)
     first.send(post(b"/raft/echo", b"a"))
     second.send(post(b"/v1/x", b"b"))
@@ -134,6 +134,7 @@ async def test_connections_above_the_limit_are_told_so(fronts: Fronts):
     third = await fronts.wire(port)
     reply = await third.reply()
     assert (reply.status, json.loads(reply.body)["code"]) == (429, "overloaded")
+    assert (reply.fields[b"raftkv-node"], reply.fields[b"retry-after"]) == (b"n1", b"1")
     assert await third.ended()
     first.close()
     await until(lambda: door.connections_count == 1)
