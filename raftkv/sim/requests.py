@@ -74,7 +74,8 @@ class Requests:
         """A key mostly, sometimes a range."""
         if self.rng.randrange(4):
             return Get(self.rng.choice(self.keys))
-        return Range(FIRST, END, self._limit(), 10_000, reverse=self._flip(2), keys_only=self._flip(8))
+        start, end = self._bounds()
+        return Range(start, end, self._limit(), 10_000, reverse=self._flip(2), keys_only=self._flip(8))
 
     def write(self) -> Write:
         """Any write, puts mostly."""
@@ -107,7 +108,7 @@ class Requests:
         )
 
     def _increment(self) -> Txn:
-        """The next value, if the last one is still there, and a look at all that is."""
+        """The next value, if the last one is still there, and a look around."""
         key = self.rng.choice(self.keys)
         value = self.memory.values.get(key)
         compare = Compare(key, Target.VERSION, Op.EQUAL, 0)
@@ -132,7 +133,13 @@ class Requests:
         return self.rng.choice((Put(key, self.new_value()), Delete(key), ReadKey(key)))
 
     def _read_range(self) -> ReadRange:
-        return ReadRange(FIRST, END, self._limit(), reverse=self._flip(2), keys_only=self._flip(8))
+        start, end = self._bounds()
+        return ReadRange(start, end, self._limit(), reverse=self._flip(2), keys_only=self._flip(8))
+
+    def _bounds(self) -> tuple[bytes, bytes]:
+        """All keys mostly; sometimes those from a key on, or before one."""
+        start = self.rng.choice((FIRST, FIRST, self.rng.choice(self.keys)))
+        return start, self.rng.choice((END, END, self.rng.choice(self.keys)))
 
     def _limit(self) -> int:
         return self.rng.choice((1, 2, _ANY_NUMBER))
