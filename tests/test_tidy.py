@@ -65,7 +65,7 @@ PURE: Final = (
     *("transport.codec", "api"),
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
 )
-NOT_PURE: Final = ("api.aiohttp_connection", "api.aiohttp_front")
+NOT_PURE: Final = ("api.aiohttp_connection", "api.aiohttp_front", "api.aiohttp_stream")
 """The front that hands requests to the pure semantics; the rest of ``api`` is those semantics."""
 
 IMPURE_MODULES: Final = frozenset(

@@ -99,7 +99,12 @@ class Connection(GuardedHandler):
         self._look_at_newest()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's contract, which aiohttp narrows
-        """The client sends no more, but may wait for what it asked for: then we close once it has that."""
+        """The client sends no more, but may wait for what it asked for: then we close once it has that.
+
+        Of a WebSocket there are no halves: it is over.
+        """
+        if self._is_websocket:
+            return False
         self._sends_no_more = True
         self._note_end()
         self._break_off("the client sends no more")

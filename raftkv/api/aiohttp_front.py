@@ -16,6 +16,7 @@ from typing import Final
 from aiohttp import StreamReader, web
 
 from raftkv.api.aiohttp_connection import SENT, SENT_LAST, Connection, ConnectionServer
+from raftkv.api.aiohttp_stream import Streams
 from raftkv.api.exchange import Pending
 from raftkv.api.problems import RequestRefused, bad_request, problem
 from raftkv.api.requests import Head
@@ -36,6 +37,7 @@ class AiohttpFront:
         self._api = api
         self._settings = settings
         self._server = ConnectionServer(self._exchange_counted, settings, self._encode)
+        self._streams = Streams(api, settings)
         self._exchanges_count = 0
         self._bodies_bytes = 0
         """Room set aside for the bodies that are being read."""
@@ -60,6 +62,7 @@ class AiohttpFront:
         connection, so that its client takes the outcome for what it is: unknown.
         """
         self._all_done = asyncio.get_running_loop().create_future()
+        self._streams.go_away()
         if self._exchanges_count:
             await asyncio.wait([self._all_done], timeout=grace_seconds)
         self._server.pre_shutdown()
@@ -91,6 +94,9 @@ class AiohttpFront:
     async def _exchange(self, request: web.BaseRequest) -> web.StreamResponse:
         if self.stopping:
             return await self._send(request, problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
+        if self._streams.are_asked_for(request):
+            refused = self._streams.why_not(request)
+            return await (self._streams.serve(request) if refused is None else self._send(request, refused))
         decision = self._api.begin(_head_of(request))
         if isinstance(decision, Response):
             return await self._send(request, decision)

@@ -124,6 +124,7 @@ def limits(settings: ApiSettings) -> dict[str, int]:
         "command_keys_max": COMMAND_KEYS_MAX,
         "transaction_operations_max": OPERATIONS_MAX,
         "number_max": NUMBER_MAX,
+        "stream_message_bytes_max": settings.stream_message_bytes_max,
     }
 
 

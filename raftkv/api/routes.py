@@ -13,12 +13,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from raftkv.api import admin, diagnostics, keys, openapi, ranges, reads, sessions, status, txns
+from raftkv.api import admin, diagnostics, handshake, keys, openapi, ranges, reads, sessions, status, txns
 from raftkv.api.actions import Action, Conditions, Numbering, Route, reading
 from raftkv.api.exchange import Context, Decision, pending_without_body
 from raftkv.api.metering import NO_ACTION, Meter
 from raftkv.api.parameters import read_query
-from raftkv.api.problems import RequestRefused, refused_response
+from raftkv.api.problems import RequestRefused, problem, refused_response
 from raftkv.api.requests import (
     Head,
     Request,
@@ -33,7 +33,7 @@ from raftkv.api.service import Service
 from raftkv.api.settings import ApiSettings
 from raftkv.problems import Code
 
-ROUTES: Final = (
+STORE_ROUTES: Final = (
     Route("/v1/kv", {"GET": ranges.GET, "HEAD": ranges.GET, "DELETE": ranges.DELETE}),
     Route(
         "/v1/kv/{key}",
@@ -44,6 +44,10 @@ ROUTES: Final = (
     Route("/v1/sessions", {"POST": sessions.OPEN}),
     Route("/v1/sessions/{session}", {"DELETE": sessions.CLOSE}, sessions.ID),
     Route("/v1/sessions/{session}/keepalive", {"POST": sessions.KEEP_ALIVE}, sessions.ID),
+    Route("/v1/stream", {"GET": handshake.OPEN}),
+)
+"""What only a node has that replicates the key-value store."""
+NODE_ROUTES: Final = (
     Route("/v1/status", reading(status.STATUS)),
     Route("/v1/cluster", reading(status.CLUSTER)),
     Route("/v1/diagnostics", reading(diagnostics.DIAGNOSTICS)),
@@ -54,7 +58,9 @@ ROUTES: Final = (
     Route("/readyz", reading(status.READYZ)),
     Route("/metrics", reading(status.METRICS)),
 )
-"""Every route of the API. A new one is a line here; what it takes and answers stands beside its code."""
+"""What every node has, whatever it replicates."""
+ROUTES: Final = (*STORE_ROUTES, *NODE_ROUTES)
+"""Every route of the API. A new one is a line above; what it takes and answers stands beside its code."""
 
 _MATCHERS: Final = tuple((route.matcher(), route) for route in ROUTES)
 
@@ -70,12 +76,14 @@ class Api:
         settings: ApiSettings,
         metrics: Callable[[], bytes],
         meter: Meter | None = None,
+        routes: tuple[Route, ...] = ROUTES,
     ) -> None:
-        """``meter`` is told of every answer; None: nobody measures."""
-        self.settings = settings
+        """``meter`` is told of every answer; None: nobody measures. ``routes`` are those that the node has."""
+        self.settings, self.node_id = settings, node_id
+        self._routes = routes
         self._meter = meter
         self._context = Context(
-            service, settings, node_id, metrics, cache(lambda: json_bytes(openapi.render(ROUTES, settings)))
+            service, settings, node_id, metrics, cache(lambda: json_bytes(openapi.render(routes, settings)))
         )
         self._common_header_bytes = common_header_bytes(node_id)
 
@@ -86,7 +94,7 @@ class Api:
         kind = NO_ACTION
         try:
             request = read_head(head)
-            route, rest = _route_of(request.path)
+            route, rest = self._route_of(request.path)
             action = _action_of(route, request.method)
             kind = (request.method, route.path)
             decision = self._decide(action, request, rest)
@@ -117,13 +125,25 @@ class Api:
         refuse_encoded_body(request)
         return action.decide(self._context, request, rest)
 
+    def why_no_stream(self, *, origins: list[str], host: str, open_count: int) -> Response | None:
+        """Why a handshake opens no stream; None: it does. ``open_count`` streams are open."""
+        if open_count >= self.settings.streams_max:
+            return problem(Code.OVERLOADED, f"{open_count} streams are open here, as many as this node takes")
+        return handshake.foreign_origin(self._context, origins=origins, host=host)
 
-def _route_of(path: bytes) -> tuple[Route, bytes]:
-    for matcher, route in _MATCHERS:
-        found = matcher.fullmatch(path)
-        if found is not None:
+    def has_path(self, path: bytes) -> bool:
+        """Whether the node has a route there."""
+        return any(matcher.fullmatch(path) and route in self._routes for matcher, route in _MATCHERS)
+
+    def _route_of(self, path: bytes) -> tuple[Route, bytes]:
+        for matcher, route in _MATCHERS:
+            found = matcher.fullmatch(path)
+            if found is None:
+                continue
+            if self._routes is not ROUTES and route not in self._routes:
+                raise RequestRefused(Code.NOT_FOUND, "this node replicates another state machine than the store")
             return route, found[1] if matcher.groups else b""
-    raise RequestRefused(Code.NOT_FOUND, "there is no such route")
+        raise RequestRefused(Code.NOT_FOUND, "there is no such route")
 
 
 def _action_of(route: Route, method: str) -> Action:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from raftkv.errors import ConfigError
+from raftkv.http.heads import HEAD_BYTES_MAX
 from raftkv.kv.commands import COMMAND_BYTES_MAX, KEY_BYTES_MAX
 
 VALUE_BYTES_MAX: Final = COMMAND_BYTES_MAX - KEY_BYTES_MAX
@@ -36,6 +37,8 @@ class ApiSettings:
     """For how long a client may not take its answer."""
     keep_alive_timeout_ms: int = 75_000
     """How long a connection may stay idle; a little more than the proxies' usual 60 s."""
+    streams_max: int = 256
+    """WebSockets open at once, each of which may hold one message that is not yet whole."""
     retry_after_ms: int = 300
     """After how long a client may hope for a leader: the lower election timeout."""
 
@@ -51,3 +54,9 @@ class ApiSettings:
             problems.append("bodies_bytes_max must be at least max_value_bytes and transaction_body_bytes_max")
         if problems:
             raise ConfigError(problems)
+
+    @property
+    def stream_message_bytes_max(self) -> int:
+        """One message of a stream: the largest body that any route takes, with a head as HTTP would have it."""
+        largest = max(self.max_value_bytes, self.structured_body_bytes_max, self.transaction_body_bytes_max)
+        return largest + HEAD_BYTES_MAX + 1024

@@ -92,6 +92,7 @@ ALLOWED = {
     "/v1/sessions": ("/v1/sessions", "POST"),
     "/v1/sessions/{session}": (SESSION, "DELETE"),
     "/v1/sessions/{session}/keepalive": (SESSION + "/keepalive", "POST"),
+    "/v1/stream": ("/v1/stream", "GET"),
     "/v1/status": ("/v1/status", "GET, HEAD"),
     "/v1/cluster": ("/v1/cluster", "GET, HEAD"),
     "/v1/admin/members": ("/v1/admin/members", "GET, HEAD"),
