@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 
+import click
 import pytest
 
 from raftkv.cli import keys
+from raftkv.cli.failures import exit_code_of
 from raftkv.core.types import Incarnation, NodeId
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.identity import IdentityFile
@@ -209,10 +211,18 @@ def test_nobody_reading_the_errors_changes_no_exit_code():
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_what_could_not_be_written_is_not_done(node):
+@pytest.mark.parametrize("words", [("get", "k"), ("list", "--output", "json"), ("list", "--keys-only")], ids=" ".join)
+def test_what_could_not_be_written_is_not_done(node, words):
+    item = {"key_base64": "a2V5", "value_base64": "dg==", "create_revision": 1, "mod_revision": 1, "version": 1}
     node.on("GET", "/v1/kv/", Reply(200, b"value"))
+    node.on("GET", "/v1/kv?", Reply(body={"items": [item], "more": False, "revision": 1}))
     with open("/dev/full", "wb") as full:
-        command = spawn("get", "k", "--endpoints", node.url, stdout=full, stderr=subprocess.PIPE)
+        command = spawn(*words, "--endpoints", node.url, stdout=full, stderr=subprocess.PIPE)
         _, told = command.communicate(timeout=30)
     assert command.returncode == 4
-    assert told == b"Error: not done, or not all of it: No space left on device\n"
+    assert b"not done, or not all of it: No space left on device" in told
+
+
+@pytest.mark.parametrize("error", [click.FileError("x"), click.UsageError("x"), click.ClickException("x")], ids=repr)
+def test_no_error_of_click_s_own_says_that_a_key_is_absent(error):
+    assert exit_code_of(error) == 2

@@ -111,6 +111,12 @@ class TestList:
         (found,) = json.loads(run("list", "--keys-only", "--output", "json", "--endpoints", node.url).text)["items"]
         assert "value" not in found and "value_base64" not in found
 
+    def test_for_programs_is_safe_on_a_terminal_all_the_same(self, run, node):
+        node.on("GET", "/v1/kv?", page(item("\x1b[2J\u202e\x9b".encode(), b"\x07")))
+        for words in (("list",), ("list", "--keys-only"), ("list", "--output", "json")):
+            shown = run(*words, "--endpoints", node.url).text
+            assert shown.replace("\n", "").isprintable()
+
     def test_that_breaks_off_leaves_no_document_that_looks_whole(self, run, node):
         node.on("GET", "/v1/kv?", page(item(b"a"), following="c"), problem(400, "bad_request"))
         ended = run("list", "--output", "json", "--endpoints", node.url)
@@ -190,6 +196,12 @@ class TestDeletingARange:
         ended = run("delete", "--all", "--yes", "--endpoints", node.url)
         assert ended.text == "20,001 keys deleted, revision 10\n"
         assert len(node.heard) == 3
+
+    def test_for_programs_is_safe_on_a_terminal_all_the_same(self, run, node):
+        node.on("GET", "/v1/kv?", page(item("\x1b[2J\u202e\x9b".encode(), b"\x07")))
+        for words in (("list",), ("list", "--keys-only"), ("list", "--output", "json")):
+            shown = run(*words, "--endpoints", node.url).text
+            assert shown.replace("\n", "").isprintable()
 
     def test_that_breaks_off_tells_what_is_gone(self, run, node):
         node.on(
