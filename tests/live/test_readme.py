@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,9 +37,30 @@ def steps(text: str) -> list[Step]:
             continue
         for block in re.findall(r"```console\n(.*?)```", section, flags=re.DOTALL):
             for piece in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-                command, _, shown = piece.partition("\n")
-                found.append(Step(command, shown))
+                found.append(_step(piece))
     return found
+
+
+def _step(piece: str) -> Step:
+    """A command goes on until its quotes are closed."""
+    command, _, shown = piece.partition("\n")
+    while not _is_whole(command):
+        line, _, shown = shown.partition("\n")
+        command += "\n" + line
+    return Step(command, shown)
+
+
+def _is_whole(command: str) -> bool:
+    try:
+        shlex.split(command)
+    except ValueError:
+        return False
+    return True
+
+
+def programs(text: str) -> list[str]:
+    """The README's programs, each whole."""
+    return re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 class Shell:
@@ -114,6 +136,25 @@ def test_a_repeat_in_the_readme_is_told_as_one(shell: Shell) -> None:
     assert "Raftkv-Duplicate" not in first
     assert "201 Created" in second
     assert "Raftkv-Duplicate: true" in second
+
+
+def test_the_readmes_programs_do_what_it_says(shell: Shell, tmp_path: Path) -> None:
+    base = next(base for base in range(26_000, 60_000, 7) if all(is_free(base + i) for i in range(4)))
+    assert shell.run(f"raftkv cluster up --detach --base-port {base}")[0] == 0
+    printed = []
+    for place, program in enumerate(programs(README.read_text())):
+        moved = re.sub(r"740(\d)", lambda port: str(base + int(port[1]) - 1), program).replace("7501", str(base + 3))
+        (tmp_path / f"program{place}.py").write_text(moved)
+        printed.append(shell.run(f"{sys.executable} program{place}.py 2>&1"))
+    assert printed == [
+        (0, "somebody was there first, at revision 2\ngreeting = hello again\n"),
+        (0, "counted to 2\ncounted to 2\n"),
+    ]
+
+
+def test_a_command_goes_on_until_its_quotes_are_closed() -> None:
+    text = "## First session\n\n```console\n$ one '{\n  two}'\nshown\n$ three\n```\n"
+    assert steps(text) == [Step("one '{\n  two}'", "shown\n"), Step("three", "")]
 
 
 def test_a_session_is_found_in_the_text() -> None:
