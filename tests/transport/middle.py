@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 Alteration = Callable[[bytes], bytes]
@@ -22,6 +23,8 @@ class Middle:
         self.port = 0
         self.heard: list[bytes] = []
         self.answered: list[bytes] = []
+        self.by_connection: list[list[bytes]] = []
+        """What was heard on each connection."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def listen(self, target: int) -> None:
@@ -36,22 +39,30 @@ class Middle:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.close()
+            return
+        self.by_connection.append([])
+        heard = (self.heard, self.by_connection[-1])
         self._tasks += [
-            asyncio.ensure_future(self._carry(reader, there_writer, self.heard, lambda data: self.there(data))),
-            asyncio.ensure_future(self._carry(there_reader, writer, self.answered, lambda data: self.back(data))),
+            asyncio.ensure_future(self._carry(reader, there_writer, heard, lambda data: self.there(data))),
+            asyncio.ensure_future(self._carry(there_reader, writer, (self.answered,), lambda data: self.back(data))),
         ]
 
     @staticmethod
     async def _carry(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: list[bytes], alter: Alteration
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        records: tuple[list[bytes], ...],
+        alter: Alteration,
     ) -> None:
-        try:
+        with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
-                seen.append(data)
+                for record in records:
+                    record.append(data)
                 writer.write(alter(data))
-        except ConnectionError as error:
-            seen.append(f"({error})".encode())
         writer.close()
 
 

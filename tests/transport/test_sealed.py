@@ -211,14 +211,18 @@ async def test_an_impostor_that_carries_the_greeting_to_another_member_is_refuse
 async def test_a_greeting_that_nobody_answers_is_given_up(peers: Peers):
     """Somebody listens there and says nothing: that is an attempt that failed, not a link that hangs."""
     accepted: list[asyncio.StreamWriter] = []
+    let_go: list[bytes] = []
 
-    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         accepted.append(writer)
+        let_go.append(await reader.read())
 
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     node = Node()
-    link = peers.link(At(server.sockets[0].getsockname()[1]), node, secret=SECRET, connect_timeout_s=0.05)
+    limits = {"connect_timeout_s": 0.05, "control_timeout_s": 60.0, "bulk_timeout_s": 60.0}
+    link = peers.link(At(server.sockets[0].getsockname()[1]), node, secret=SECRET, **limits)
     await until(lambda: len(accepted) >= 4)
+    await until(lambda: len(let_go) >= 3)
     assert link.trouble == "no connection within 0.05 s"
     assert not link.is_connected
     await link.close()
@@ -243,6 +247,22 @@ async def test_a_link_that_is_closed_or_moved_while_it_greets_lets_go(peers: Pee
     server.close()
     for writer in accepted:
         writer.close()
+
+
+@pytest.mark.parametrize("secret", [SECRET, None], ids=["with a secret", "without"])
+async def test_a_peer_that_moves_while_it_is_being_connected_to_is_followed(peers: Peers, secret):
+    """Wherever between the first attempt and the welcome the word of it comes."""
+    old, new = await peers.peer(secret), await peers.peer(secret)
+    for turns in range(24):
+        node = Node()
+        link = peers.link(old, node, secret=secret)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        link.move(new.url)
+        heard = len(new.heard)
+        await until(lambda: len(new.heard) == heard + 2)  # noqa: B023  # awaited within the turn
+        assert link.is_connected
+        await link.close()
 
 
 async def test_nothing_that_is_told_shows_the_secret_or_a_proof(peers: Peers):
