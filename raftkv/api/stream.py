@@ -151,15 +151,14 @@ def decode(message: bytes) -> Asked:
 
 def encode_answer(id: int, response: Response) -> bytes:
     """The message that answers that request. What every answer of a node carries is said once, by the handshake."""
-    headers, body = dict(response.headers), response.body
+    headers, body = dict(response.headers), b""
     assert len(headers) == len(response.headers), "no answer has a header twice"
-    if response.status in _WITHOUT_BODY:
-        body = b""
-    else:
+    if response.status not in _WITHOUT_BODY:
         headers["Content-Type"] = response.content_type
-    if response.body_omitted:
-        headers["Content-Length"] = str(len(body))
-        body = b""
+        if response.body_omitted:
+            headers["Content-Length"] = str(len(response.body))
+        else:
+            body = response.body
     packed: bytes = msgpack.packb([id, response.status, headers, body])
     return packed
 

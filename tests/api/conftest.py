@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
-from tests.api.fronts import AiohttpClient, Client, LoopThread, MakeClient, PureClient
+from tests.api.fronts import AiohttpClient, Client, LoopThread, MakeClient, PureClient, StreamClient
 from tests.api.service import FakeService
 
 METRICS = b"# HELP raftkv_core_term_count The term.\nraftkv_core_term_count 7.0\n"
@@ -45,11 +45,26 @@ def open_aiohttp(loop_thread: LoopThread) -> Iterator[MakeClient]:
         client.close()
 
 
-@pytest.fixture(params=["pure", "aiohttp"])
-def client(request: pytest.FixtureRequest, open_aiohttp: MakeClient) -> Client:
+@pytest.fixture
+def open_stream(loop_thread: LoopThread) -> Iterator[Callable[..., StreamClient]]:
+    opened: list[StreamClient] = []
+
+    def make(settings: ApiSettings = SETTINGS) -> StreamClient:
+        service = FakeService()
+        opened.append(StreamClient(api_of(service, settings), service, settings, loop_thread))
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+@pytest.fixture(params=["pure", "aiohttp", "stream"])
+def client(request: pytest.FixtureRequest) -> Client:
     """One node behind the front that the parameter names."""
-    if request.param == "aiohttp":
-        return open_aiohttp()
+    if request.param != "pure":
+        opened: Client = request.getfixturevalue(f"open_{request.param}")()
+        return opened
     service = FakeService()
     return PureClient(api_of(service), service)
 

@@ -1,24 +1,37 @@
-"""Ways for a test's request to reach the semantics: directly, or through aiohttp on a real socket."""
+"""Ways for a test's request to reach the semantics: directly, through aiohttp on a real socket, or by the door."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import aiohttp
+import msgpack
+
 from raftkv.api.aiohttp_front import AiohttpFront
 from raftkv.api.requests import Head
-from raftkv.api.responses import Response
+from raftkv.api.responses import Response, common_header_bytes
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
+from raftkv.core.messages import Envelope, Introduction
+from raftkv.http.door import Door, DoorSettings
+from raftkv.http.handling import ServerSettings
 from raftkv.kv.queries import Get
+from raftkv.transport.routes import PeerExchange, PeerRoutes
+from tests.api.documented import complaint_about
 from tests.api.service import FakeService
 
 PATIENCE_SECONDS = 10
+STREAMED = re.compile(rb"/v1/(kv|txn|sessions)([/?]|$)")
+COMMON_HEADERS = (("Raftkv-Node", "n1"), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+"""What a stream leaves out of every answer."""
 Header = tuple[str, str]
 T = TypeVar("T")
 
@@ -88,6 +101,13 @@ class Client:
     def ask_raw(self, method: str, target: bytes, headers: list[Header], body: bytes | None) -> Answer:
         raise NotImplementedError
 
+    def ask_documented(self, method: str, target: bytes, headers: list[Header], body: bytes | None) -> Answer:
+        """Fails where the answer is not as the OpenAPI document has it."""
+        answer = self.ask_raw(method, target, headers, body)
+        complaint = complaint_about(method, target, answer)
+        assert complaint is None, f"{method} {target!r}: {complaint}\n{answer}"
+        return answer
+
     def ask(
         self,
         method: str,
@@ -97,7 +117,7 @@ class Client:
     ) -> Answer:
         raw_target = target.encode() if isinstance(target, str) else target
         listed = list(headers.items()) if isinstance(headers, dict) else headers or []
-        return self.ask_raw(method, raw_target, listed, body)
+        return self.ask_documented(method, raw_target, listed, body)
 
     def put(self, key: str | bytes, value: bytes = b"value", headers: dict[str, str] | None = None) -> Answer:
         return self.ask("PUT", path_of(key), headers, value)
@@ -230,10 +250,13 @@ class AiohttpClient(Client):
         self._wires: list[Wire] = []
         self._wire: Wire | None = None
 
-    @staticmethod
-    async def _open(api: Api, settings: ApiSettings) -> tuple[AiohttpFront, asyncio.Server]:
+    async def _open(self, api: Api, settings: ApiSettings) -> tuple[AiohttpFront, asyncio.Server]:
         front = AiohttpFront(api, settings)
-        return front, await asyncio.get_running_loop().create_server(front.protocol_factory, "127.0.0.1", 0)
+        return front, await asyncio.get_running_loop().create_server(self.accepting(front), "127.0.0.1", 0)
+
+    def accepting(self, front: AiohttpFront) -> Callable[[], asyncio.Protocol]:
+        """Who serves a connection from its first byte on."""
+        return front.protocol_factory
 
     def wire(self) -> Wire:
         """A new connection."""
@@ -260,7 +283,70 @@ class AiohttpClient(Client):
         await self.front.stop(grace_seconds=1)
 
 
+class StreamClient(AiohttpClient):
+    """The store's requests as messages of one WebSocket, all others over HTTP."""
+
+    def __init__(self, api: Api, service: FakeService, settings: ApiSettings, thread: LoopThread) -> None:
+        super().__init__(api, service, settings, thread)
+        self._ids = itertools.count(1)
+        self._session, self.socket = thread.run(self._connect())
+
+    async def _connect(self) -> tuple[aiohttp.ClientSession, aiohttp.ClientWebSocketResponse]:
+        session = aiohttp.ClientSession()
+        return session, await session.ws_connect(f"http://127.0.0.1:{self.port}/v1/stream", max_msg_size=0)
+
+    def ask_raw(self, method: str, target: bytes, headers: list[Header], body: bytes | None) -> Answer:
+        if not STREAMED.match(target):
+            return super().ask_raw(method, target, headers, body)
+        return self.thread.run(self._ask(method, target, headers, body))
+
+    async def _ask(self, method: str, target: bytes, headers: list[Header], body: bytes | None) -> Answer:
+        id = next(self._ids)
+        await self.socket.send_bytes(stream_message(id, method, target, headers, body))
+        answered, status, own_headers, answer_body = msgpack.unpackb(await self.socket.receive_bytes())
+        assert answered == id
+        if status not in (204, 304):
+            own_headers.setdefault("Content-Length", str(len(answer_body)))
+        date = ("Date", "Thu, 01 Jan 1970 00:00:00 GMT")  # of the handshake, as the common ones
+        return Answer(status, (*COMMON_HEADERS, *own_headers.items(), date), answer_body)
+
+    async def _close(self) -> None:
+        await self._session.close()
+        await super()._close()
+
+
+def stream_message(id: int, method: str, target: bytes, headers: list[Header], body: bytes | None) -> bytes:
+    """A client's message; the map of headers may have a name twice."""
+    packer = msgpack.Packer(autoreset=False)
+    packer.pack_array_header(5)
+    for part in (id, method, target):
+        packer.pack(part)
+    packer.pack_map_pairs(headers)
+    packer.pack(body)
+    packed: bytes = packer.bytes()
+    return packed
+
+
+class NoPeers:
+    """Nobody of whom the peers' routes could tell anybody."""
+
+    def on_message(self, envelope: Envelope, exchange: PeerExchange) -> None:
+        raise AssertionError(envelope)
+
+    def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
+        raise AssertionError(introduction)
+
+
+class DoorClient(AiohttpClient):
+    """The whole door of a node: each connection begins at the lean front, and is handed over to aiohttp."""
+
+    def accepting(self, front: AiohttpFront) -> Callable[[], asyncio.Protocol]:
+        """As ``node.doors`` puts it together."""
+        settings = DoorSettings(connection=ServerSettings(refusal_fields=common_header_bytes("n1")))
+        return Door(asyncio.get_running_loop(), lambda: PeerRoutes(NoPeers()), front, settings)
+
+
 class MakeClient(Protocol):
     """Opens a client, with settings of its own if need be."""
 
-    def __call__(self, settings: ApiSettings = ...) -> AiohttpClient: ...
+    def __call__(self, settings: ApiSettings = ..., front: type[AiohttpClient] = ...) -> AiohttpClient: ...

@@ -1,4 +1,4 @@
-"""Both fronts answer the same, byte for byte, apart from Date and Connection."""
+"""All fronts answer the same, byte for byte, apart from Date and Connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgpack
 import pytest
 
 from tests.api.conftest import api_of
-from tests.api.fronts import Answer, Client, Header, MakeClient, PureClient
+from tests.api.fronts import Answer, Client, Header, PureClient
 from tests.api.service import FOLLOWS, LEADERLESS, LEADS, FakeService
 
 EXCHANGES = 3_000
@@ -102,8 +102,9 @@ def pure_client() -> PureClient:
     return PureClient(api_of(service), service)
 
 
-def test_fronts_answer_byte_for_byte_the_same(open_aiohttp: MakeClient) -> None:
-    pure, wired = pure_client(), open_aiohttp()
+@pytest.mark.parametrize("front", ["aiohttp", "stream"])
+def test_fronts_answer_byte_for_byte_the_same(front: str, request: pytest.FixtureRequest) -> None:
+    pure, wired = pure_client(), request.getfixturevalue(f"open_{front}")()
     assert first_difference(pure, wired) is None
     assert pure.service.machine.state_hash() == wired.service.machine.state_hash()
     assert pure.service.submitted == wired.service.submitted and len(pure.service.submitted) > EXCHANGES // 10
