@@ -14,6 +14,7 @@ from raftkv import __version__
 from raftkv.api.actions import ALWAYS_POSSIBLE, DUPLICATE, Action, Answer, Conditions, Field, Numbering, Route
 from raftkv.api.exchange import Context, Decision
 from raftkv.api.parameters import Schema
+from raftkv.api.reads import PROVENANCE
 from raftkv.api.requests import REVISION_TAG, Body, Request
 from raftkv.api.responses import JSON, PROBLEM, Response
 from raftkv.api.schemas import NUMBER, SESSION, SHARED, TEXT, reference
@@ -207,6 +208,8 @@ def _content(content_type: str, schema: Schema | None) -> dict[str, Any]:
 
 def _problem_response(status: int, codes: tuple[Code, ...]) -> dict[str, Any]:
     fields = [*(_CODE_FIELDS[code] for code in codes if code in _CODE_FIELDS), _APPLIED_SO_FAR, DUPLICATE]
+    if Code.KEY_NOT_FOUND in codes:
+        fields += PROVENANCE
     if status in _MAY_NAME_A_TIME:
         fields.append(_RETRY_AFTER)
     narrowed = {"properties": {"status": {"const": status}, "code": {"enum": [code.text for code in codes]}}}

@@ -161,6 +161,12 @@ PROVENANCE: Final = (
     APPLIED_INDEX,
 )
 """What an answer to a read says of itself."""
+_RECORD: Final = (
+    ETAG,
+    Field("Raftkv-Create-Revision", NUMBER, "The revision at which the key was created."),
+    Field("Raftkv-Version", NUMBER, "How often the key was put since then."),
+    *PROVENANCE,
+)
 GET: Final = Action(
     get,
     "Reads a key.",
@@ -169,16 +175,9 @@ GET: Final = Action(
             200,
             "The value as it was put.",
             content_types=(OCTETS,),
-            fields=(
-                ETAG,
-                Field("Raftkv-Create-Revision", NUMBER, "The revision at which the key was created."),
-                Field("Raftkv-Version", NUMBER, "How often the key was put since then."),
-                *PROVENANCE,
-            ),
+            fields=_RECORD,
         ),
-        Answer(
-            304, "The key still has the revision that the client named.", content_types=(), fields=(ETAG, *PROVENANCE)
-        ),
+        Answer(304, "The key still has the revision that the client named.", content_types=(), fields=_RECORD),
     ),
     (*READS, Code.KEY_NOT_FOUND),
     parameters=READ_PARAMETERS,

@@ -8,7 +8,7 @@ import pytest
 
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
-from tests.api.fronts import AiohttpClient, Client, LoopThread, MakeClient, PureClient, StreamClient
+from tests.api.fronts import AiohttpClient, Client, DoorClient, LoopThread, MakeClient, PureClient, StreamClient
 from tests.api.service import FakeService
 
 METRICS = b"# HELP raftkv_core_term_count The term.\nraftkv_core_term_count 7.0\n"
@@ -33,11 +33,20 @@ def service() -> FakeService:
 
 @pytest.fixture
 def open_aiohttp(loop_thread: LoopThread) -> Iterator[MakeClient]:
+    yield from _opening(AiohttpClient, loop_thread)
+
+
+@pytest.fixture
+def open_door(loop_thread: LoopThread) -> Iterator[MakeClient]:
+    yield from _opening(DoorClient, loop_thread)
+
+
+def _opening(front: type[AiohttpClient], loop_thread: LoopThread) -> Iterator[MakeClient]:
     opened: list[AiohttpClient] = []
 
     def make(settings: ApiSettings = SETTINGS) -> AiohttpClient:
         service = FakeService()
-        opened.append(AiohttpClient(api_of(service, settings), service, settings, loop_thread))
+        opened.append(front(api_of(service, settings), service, settings, loop_thread))
         return opened[-1]
 
     yield make
@@ -59,7 +68,7 @@ def open_stream(loop_thread: LoopThread) -> Iterator[Callable[..., StreamClient]
         client.close()
 
 
-@pytest.fixture(params=["pure", "aiohttp", "stream"])
+@pytest.fixture(params=["pure", "aiohttp", "door", "stream"])
 def client(request: pytest.FixtureRequest) -> Client:
     """One node behind the front that the parameter names."""
     if request.param != "pure":

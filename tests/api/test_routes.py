@@ -72,9 +72,9 @@ def test_every_answer_forbids_caching_and_guessing(client: Client, method: str, 
     "path",
     ["/", "/v1", "/v1/", "/v2/kv", "/v2/kv/a", "//v1/kv/a", "/v1//kv/a", "/V1/kv/a", "/v1/KV/a", "/%761/kv/a",
      "/v1%2Fkv/a", "/v1/kv%2Fa", "/v1/../v1/kv/a", "/v1/./kv/a", "/v1/sessions/", "/v1/sessions//keepalive",
-     "/v1/sessions/x/y", "/v1/sessions/x/keepalive/", "/v1/status/", "/v1/admin/members/", "/v1/admin/members/n1", "/v1/admin",
-     "/healthz/",
-     "/metrics%", "/v1/txn/", "/raft/v1/append-entries"],
+     "/v1/sessions/x/y", "/v1/sessions/x/keepalive/", "/v1/status/", "/v1/admin/members/", "/v1/admin/members/n1",
+     "/v1/admin", "/healthz/",
+     "/metrics%", "/v1/txn/", "/raft"],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
 def test_no_other_path_is_a_route(client: Client, path: str, method: str) -> None:
@@ -243,3 +243,7 @@ def test_the_largest_value_fits_into_a_command() -> None:
     assert not isinstance(pending, Response)
     pending.finish(b"x" * VALUE_BYTES_MAX, answers.append)
     assert [answer.status for answer in answers] == [201]
+
+
+def test_clients_reach_no_route_of_peers_behind_the_lean_front(wired: Client) -> None:
+    assert wired.ask("POST", "/raft/v1/append-entries").status == 404
