@@ -7,6 +7,7 @@ for peers alone, their routes are on that port only, and nothing else is.
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import Final
@@ -19,8 +20,9 @@ from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict
 from raftkv.http.heads import Head
 from raftkv.transport.guard import PeerGate
 from raftkv.transport.routes import PeerRoutes, refusal
-from raftkv.values import Address
+from raftkv.values import Address, is_loopback
 
+_LOG: Final = logging.getLogger("raftkv.node")
 _BACKLOG: Final = 1024
 
 
@@ -37,7 +39,7 @@ class Doors:
         complain: Callable[[str], None],
     ) -> None:
         """``complain`` hears in words who does not have the peers' secret, where this node has one."""
-        self._loop = loop
+        self._loop, self._config = loop, config
         self._servers: list[asyncio.Server] = []
         for_peers = _for_peers(config, routes, complain)
         settings = DoorSettings(connection=ServerSettings(refusal_fields=common_header_bytes(config.id)))
@@ -57,6 +59,9 @@ class Doors:
                 error.filename = f"{address.host}:{address.port}"
                 raise
             self._servers.append(server)
+        clients = self._config.listen
+        if not is_loopback(clients.host) and not self._config.insecure:
+            _LOG.warning("clients prove nothing: whoever reaches %s:%d can read and write everything", *clients)
 
     def stop_accepting(self) -> None:
         """Nobody new comes in."""

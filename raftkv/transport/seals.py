@@ -67,27 +67,30 @@ class Hello(NamedTuple):
 class Session:
     """One connection after hello and welcome: proves the requests one way, the answers the other."""
 
-    __slots__ = ("_context", "_keys")
+    __slots__ = ("_answer", "_request", "_welcome")
 
     def __init__(self, keys: PeerKeys, hello: Hello, welcome_nonce: bytes) -> None:
-        self._keys = keys
-        self._context = _joined(hello.sender.encode(), hello.receiver.encode(), hello.nonce, welcome_nonce)
-
-    def request_proof(self, number: int, method: bytes, target: bytes, body: bytes) -> bytes:
-        """The value of the header that the connection's request with this number bears."""
-        digest = hashlib.sha256(body).digest()
-        told = self._context + _joined(b"%d" % number, method, target, digest)
-        return _as_credentials(hmac.digest(self._keys.request, told, "sha256"))
-
-    def answer_proof(self, number: int, status: int, body: bytes) -> bytes:
-        """The value of the header that the answer to the request with this number bears."""
-        digest = hashlib.sha256(body).digest()
-        told = self._context + _joined(b"%d" % number, b"%d" % status, digest)
-        return _as_information(hmac.digest(self._keys.answer, told, "sha256"))
+        context = _joined(hello.sender.encode(), hello.receiver.encode(), hello.nonce, welcome_nonce)
+        self._welcome = hmac.new(keys.welcome, context, "sha256")
+        self._request = hmac.new(keys.request, context, "sha256")
+        """What every proof of a request begins with is hashed once; likewise of answers."""
+        self._answer = hmac.new(keys.answer, context, "sha256")
 
     def welcome_proof(self) -> bytes:
         """The value of the header that the welcome bears: whoever made it has the secret, and made it now."""
-        return _as_information(hmac.digest(self._keys.welcome, self._context, "sha256"))
+        return _as_information(self._welcome.digest())
+
+    def request_proof(self, number: int, method: bytes, target: bytes, body: bytes) -> bytes:
+        """The value of the header that the connection's request with this number bears."""
+        mac = self._request.copy()
+        mac.update(_joined(b"%d" % number, method, target, hashlib.sha256(body).digest()))
+        return _as_credentials(mac.digest())
+
+    def answer_proof(self, number: int, status: int, body: bytes) -> bytes:
+        """The value of the header that the answer to the request with this number bears."""
+        mac = self._answer.copy()
+        mac.update(_joined(b"%d" % number, b"%d" % status, hashlib.sha256(body).digest()))
+        return _as_information(mac.digest())
 
 
 def hello_proof(keys: PeerKeys, method: bytes, target: bytes, body: bytes) -> bytes:

@@ -129,6 +129,14 @@ async def test_a_node_whose_clients_have_moved_says_so_itself(tmp_path: Path) ->
                 await eventually(knows, within_s=PATIENCE_S, what="the new URL")
 
 
+@pytest.mark.parametrize(("trust", "warned"), [({}, True), ({"insecure": True}, False)])
+async def test_a_secret_is_not_taken_for_one_that_clients_must_know(tmp_path: Path, caplog, trust, warned) -> None:
+    """Beyond loopback, unless the operator has said that the network is trusted."""
+    (config,) = apart(tmp_path, 1, listen=f"0.0.0.0:{free_ports(3)[2]}", **trust)
+    async with Node(config, state_machine=KeyValueMachine()):
+        assert ("clients prove nothing: whoever reaches 0.0.0.0:" in caplog.text) is warned
+
+
 async def test_a_port_that_cannot_be_bound_leaves_the_other_one_free(tmp_path: Path) -> None:
     (config,) = apart(tmp_path, 1)
     async with running([config], KeyValueMachine):
