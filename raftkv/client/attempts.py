@@ -314,7 +314,7 @@ class Call:
         goes_on = self._redirects < REDIRECTS_MAX and term >= self._redirect_term and address != at
         if not goes_on or not self._routing.hear_of_leader(address, term, now_us):
             self._routing.lose_leader(at)
-            return self._try_again(Arrival.NOTHING, at, why, failure="not_leader", ends_with_news=True)
+            return self._try_again(Arrival.NOTHING, at, why, failure="not_leader")
         self._redirects += 1
         self._redirect_term = term
         self._figures.redirects += 1

@@ -76,6 +76,7 @@ class Routing:
             node = nodes[self._turn % len(nodes)]
             if not self._is_shunned(node, now_us):
                 return node
+        self._turn += 1
         return nodes[self._turn % len(nodes)]
 
     def hear(self, view: View, now_us: int) -> None:
