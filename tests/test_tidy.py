@@ -62,7 +62,7 @@ MAY_IMPORT: Final = {
 
 PURE: Final = (
     *("core", "kv", "sim", "replica", "waiting", "outcomes", "problems", "frames", "state_machine", "values"),
-    *("transport.codec", "api"),
+    *("transport.codec", "api", "cli.diagnosis"),
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
 )
 NOT_PURE: Final = ("api.aiohttp_connection", "api.aiohttp_front", "api.aiohttp_stream")

@@ -38,6 +38,7 @@ SECTIONS: Final = {
     },
     "Cluster": {
         "status": "admin:status",
+        "doctor": "doctor:doctor",
         "leader": "admin:leader",
     },
     "Nodes": {

@@ -1,0 +1,268 @@
+"""What was seen of each node, before anybody judges it. Pure.
+
+Told: answers to ``GET /v1/diagnostics``, or how a node failed to answer. Tells: the same in types. May never know:
+what it means. A node of another version may say more or less than this one knows: what is missing is unknown, what
+is unknown is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+
+class Reach(Enum):
+    """How far a question came."""
+
+    ANSWERS = "answers"
+    REFUSED = "refused"
+    """Nobody listens there, so no process of ours runs."""
+    TIMED_OUT = "timed_out"
+    """Nothing came back: the machine is down, or packets are dropped on the way."""
+    UNREACHABLE = "unreachable"
+    """The system knows no way there, or no such name."""
+    SILENT = "silent"
+    """The system took the connection for the process, which says nothing: it is paused, or hangs."""
+    BROKE = "broke"
+    """The connection ended without an answer."""
+    STRANGE = "strange"
+    """Something else than a raftkv node answers there, or one that refuses to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """As ``MemberReport``."""
+
+    id: str
+    url: str | None = None
+    role: str = "voter"
+    match_index: int | None = None
+    contact_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """As ``RefusalReport``."""
+
+    code: str
+    detail: str = ""
+    age_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """As ``FarewellReport``."""
+
+    reason: str
+    age_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """As ``LinkReport``."""
+
+    peer: str
+    url: str = ""
+    connected: bool = True
+    answer_age_ms: int | None = None
+    heard_age_ms: int | None = None
+    trouble: str | None = None
+    refusal: Refusal | None = None
+    complaint: str | None = None
+    farewell: Farewell | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """As ``CandidateReport``."""
+
+    id: str
+    term: int = 0
+    is_pre_vote: bool = False
+    age_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """As ``DiskReport``."""
+
+    is_alive: bool = True
+    syncs_count: int = 0
+    sync_p50_us: int = 0
+    sync_p99_us: int = 0
+    sync_longest_us: int = 0
+    oldest_wait_ms: int = 0
+    room_is_short: bool = False
+    free_bytes: int | None = None
+    log_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """As ``ChangeReport``."""
+
+    event: str
+    term: int = 0
+    age_ms: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """As ``StallReport``."""
+
+    duration_ms: int
+    age_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """As ``LoopReport``."""
+
+    stalls_count: int = 0
+    stalls: tuple[Stall, ...] = ()
+    longest_turn_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Formation:
+    """As ``FormationReport``."""
+
+    formed: bool = True
+    waits_for: tuple[str, ...] = ()
+    problem: str | None = None
+    complaint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """As ``SettingsReport``."""
+
+    election_timeout_ms: int = 300
+    heartbeat_ms: int = 100
+    lease_reads: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """As ``ReasonReport``."""
+
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a node says of itself, as ``Diagnostics``."""
+
+    id: str
+    url: str = ""
+    version: str = ""
+    cluster_id: str | None = None
+    role: str = "follower"
+    term: int = 0
+    leader_id: str | None = None
+    leader_age_ms: int | None = None
+    commit_index: int = 0
+    applied_index: int = 0
+    last_index: int = 0
+    durable_index: int = 0
+    state_hash: str | None = None
+    staleness_ms: int | None = None
+    uptime_ms: int = 3_600_000
+    wall_clock_ms: int = 0
+    dead_because: str | None = None
+    unready: tuple[Reason, ...] = ()
+    disagreeing: tuple[str, ...] = ()
+    members: tuple[Member, ...] = ()
+    links: tuple[Link, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    disk: Disk | None = None
+    leadership: tuple[Change, ...] = ()
+    loop: Loop = Loop()
+    formation: Formation = Formation()
+    settings: Settings = Settings()
+
+    def link_to(self, peer: str) -> Link | None:
+        """This node's own connection to that peer."""
+        return next((link for link in self.links if link.peer == peer), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One node, and what asking it came to."""
+
+    url: str
+    reach: Reach
+    name: str | None = None
+    """Its id, as whoever asked knows it beforehand; its own word counts more."""
+    view: View | None = None
+    """Where it answers."""
+    detail: str = ""
+    """Where it does not: why, in the system's words."""
+    is_endpoint: bool = True
+    """The operator named it; others were found through it."""
+    answer_ms: float = 0.0
+    clock_ahead_ms: float | None = None
+    """Its wall clock against the asker's; None: unknown."""
+    process_state: str | None = None
+    """Of a process on the asker's own machine: ``running``, ``stopped`` (by a signal), ``gone``."""
+    pid: int | None = None
+    log: str | None = None
+    """Where its output goes, if that is on the asker's own machine."""
+
+    @property
+    def id(self) -> str | None:
+        """Who it says it is, or else who it should be."""
+        return self.view.id if self.view is not None else self.name
+
+
+Evidence = tuple[Asked, ...]
+
+T = TypeVar("T")
+_PLAIN: Final = (str, int, bool)
+
+
+class NotAView(ValueError):
+    """What was answered is not what a node says of itself."""
+
+
+def read_view(answer: Mapping[str, Any]) -> View:
+    """The view in the JSON of an answer; raises NotAView where it has other types than ours."""
+    view: View = _read(View, answer)
+    return view
+
+
+def _read(kind: Any, value: Any) -> Any:
+    if get_origin(kind) is UnionType:
+        if value is None:
+            return None
+        (kind,) = (part for part in get_args(kind) if part is not NoneType)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise NotAView(f"{type(value).__name__} instead of a list")
+        return tuple(_read(get_args(kind)[0], item) for item in value)
+    if is_dataclass(kind):
+        return _read_fields(kind, value)
+    if kind not in _PLAIN or type(value) is not kind:
+        raise NotAView(f"{type(value).__name__} instead of {kind.__name__}")
+    return value
+
+
+def _read_fields(kind: Any, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise NotAView(f"{type(value).__name__} instead of {kind.__name__}")
+    hints = _hints(kind)
+    for each in fields(kind):
+        if each.name not in value and each.default is MISSING:
+            raise NotAView(f"{kind.__name__} without {each.name}")
+    return kind(**{name: _read(hint, value[name]) for name, hint in hints.items() if name in value})
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -1,0 +1,251 @@
+"""Who is there, who is not, and whether that is enough to lead. Pure rules: a case comes in, findings go out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from raftkv.cli.diagnosis.case import GONE, Case, CutLink, how_gone
+from raftkv.cli.diagnosis.evidence import Asked, Reach
+from raftkv.cli.diagnosis.finding import Finding, Weight, ago, listed, plural, verb
+
+EXIT_CODES: Final = (
+    "exit code 74: the disk failed, 76: data is damaged, 73: the directory is in use, 77: it is another's"
+)
+
+
+def nobody_answers(case: Case) -> Iterator[Finding]:
+    """Nothing more can be known than how each of them does not."""
+    if case.views or case.strangers:
+        return
+    nodes = list(case.asked)
+    reaches = {asked.reach for asked in nodes}
+    if reaches == {Reach.REFUSED}:
+        urls = listed([asked.url for asked in nodes])
+        headline = f"No node runs: nothing listens at {urls} (connection refused)."
+    else:
+        headline = f"Nobody answers: {how_gone(nodes)}."
+    seen = tuple(f"{_named(asked)}: {GONE[asked.reach][0]} ({asked.detail})" for asked in nodes)
+    yield Finding("nobody_answers", Weight.NOBODY_ANSWERS, headline, seen, _start_them(nodes), _ids(nodes))
+
+
+def too_few_work(case: Case) -> Iterator[Finding]:
+    """Fewer than a majority of voters can vote and store, so that nothing is decided."""
+    working = [id for id in case.voters if case.works(id)]
+    if not case.voters or len(working) >= case.majority or not _is_formed(case):
+        return
+    gone = [case.by_id[id] for id in case.voters if id in case.by_id and id not in case.views]
+    hanging = [id for id in case.voters if case.hangs(id)]
+    others = [id for id in case.voters if id in case.views and id not in working and id not in hanging]
+    causes = [how_gone(gone)] if gone else []
+    if hanging:
+        causes.append(f"the {'disk' if len(hanging) == 1 else 'disks'} of {listed(hanging)} {verb(hanging, 'hang')}")
+    if others:
+        causes.append(f"{listed(others)} {verb(others, 'do')} not take part")
+    what = "Nothing is committed" if case.leader is not None else "No leader"
+    needed = f"{case.majority} of {plural(len(case.voters), 'voter')} are needed"
+    headline = f"{what}: {listed(causes)}, and {needed}."
+    seen: tuple[str, ...] = (f"{listed(working) if working else 'none'} of {listed(case.voters)} can vote and store",)
+    seen += tuple(line for asked in gone for line in _last_words(case, asked))
+    do = _start_them(gone) if gone else ()
+    if hanging:
+        do += (f"look at the disks of {listed(hanging)}; a restart does not mend a disk",)
+    yield Finding("no_majority", Weight.NO_LEADER, headline, seen, do, (*_ids(gone), *hanging))
+
+
+def links_leave_no_leader(case: Case) -> Iterator[Finding]:
+    """Enough voters work, and none reaches a majority of them."""
+    working = [id for id in case.voters if case.works(id)]
+    if case.leader is not None or not _is_formed(case) or len(working) < case.majority:
+        return
+    cut = [link for link in case.cut_links() if link.of in working and link.to in working]
+    if not cut:
+        return
+    lost = {(link.of, link.to) for link in cut}
+    for id in working:
+        if sum((id, other) not in lost for other in working) >= case.majority:
+            return
+    every = len(lost) == len(working) * (len(working) - 1)
+    which = "every link between them is cut" if every else f"{_pairs(cut)}"
+    headline = f"No leader: {listed(working)} run, but {which}, and nobody reaches {case.majority} voters."
+    seen = tuple(f"{link.of} cannot reach {link.to} ({link.why})" for link in cut)
+    yield Finding("no_leader_links_cut", Weight.NO_LEADER, headline, seen, _mend_link(case, cut[0]), tuple(working))
+
+
+def no_leader(case: Case) -> Iterator[Finding]:
+    """Enough voters work and could hear each other: it may only be a moment."""
+    working = [id for id in case.voters if case.works(id)]
+    if case.leader is not None or not _is_formed(case) or len(working) < case.majority:
+        return
+    asking = {each.id for view in case.views.values() for each in view.candidates if each.age_ms < 3_000}
+    asking |= {view.id for view in case.views.values() if view.role == "candidate"}
+    term = max(view.term for view in case.views.values())
+    who = f"{listed(sorted(asking))} {verb(sorted(asking), 'ask')} for votes" if asking else "nobody stands"
+    headline = f"No leader at the moment: {who} in term {term}, and {listed(working)} could elect one."
+    do = ("ask again in a few seconds: `raftkv doctor`", "if it stays so, look for `refused_vote` in the nodes' logs")
+    yield Finding("no_leader", Weight.LEADERSHIP_CHANGES, headline, (), do, tuple(working))
+
+
+def never_formed(case: Case) -> Iterator[Finding]:
+    """Nodes run that have never been a cluster, and say for whom they wait."""
+    waiting = [view for view in case.views.values() if not view.formation.formed]
+    if not waiting or _is_formed(case):
+        return
+    about = tuple(view.id for view in waiting)
+    for view in waiting:
+        if view.formation.problem is not None:
+            headline = f"The cluster cannot form: {view.formation.problem}."
+            yield Finding("cannot_form", Weight.NOT_FORMED, headline, (f"{view.id} says so",), (), about)
+            return
+    absent = sorted({id for view in waiting for id in view.formation.waits_for})
+    who = f"{listed(about)} {verb(about, 'wait')}"
+    if not absent:
+        reasons = tuple(f"{view.id}: {reason.detail}" for view in waiting for reason in view.unready)
+        yield Finding("not_formed", Weight.NOT_FORMED, f"The cluster is not formed yet: {who}.", reasons, (), about)
+        return
+    gone = [case.by_id[id] for id in absent if id in case.by_id and id not in case.views]
+    there = [id for id in absent if id in case.views]
+    if gone:
+        headline = (
+            f"The cluster has never formed: {who} for {listed([_named(asked) for asked in gone])}; {how_gone(gone)}."
+        )
+        do = ("a cluster forms once, when all of its members have heard of each other", *_start_them(gone))
+    else:
+        headline = (
+            f"The cluster has never formed: {who} for {listed(absent)}, and {verb(there, 'run')} without being heard."
+        )
+        do = ("look at the links below; all nodes need the same --initial-cluster",)
+    seen = tuple(
+        f"{view.id} waits for {listed(view.formation.waits_for)}" for view in waiting if view.formation.waits_for
+    )
+    yield Finding("never_formed", Weight.NOT_FORMED, headline, seen, do, (*about, *absent))
+
+
+def nodes_are_gone(case: Case) -> Iterator[Finding]:
+    """Each member that does not answer: how that is seen, and what it said before."""
+    if not case.views:
+        return
+    known = list(case.gone)
+    known += [asked for asked in case.asked if asked.view is None and asked not in known and asked.is_endpoint]
+    for asked in known:
+        yield _gone(case, asked)
+
+
+def nodes_have_halted(case: Case) -> Iterator[Finding]:
+    """Nodes that answer only to say that they work no more."""
+    for view in case.views.values():
+        if view.dead_because is not None:
+            yield Finding(
+                "node_failed",
+                Weight.NODE_FAILED,
+                f"{view.id} has halted: {view.dead_because}.",
+                (),
+                ("look at its disk and its log, then start it anew",),
+                (view.id,),
+            )
+
+
+def _gone(case: Case, asked: Asked) -> Finding:
+    name, url = _named(asked), asked.url
+    farewell = case.farewell_of(name)
+    reached_by = case.reached_by(name)
+    weight, code = Weight.NODE_GONE, f"node_{asked.reach.value}"
+    match asked.reach:
+        case Reach.REFUSED if farewell is not None:
+            headline = f"{name} has ended: {farewell.reason}."
+        case Reach.REFUSED if reached_by:
+            headline = (
+                f"{name} refuses connections at {url}, though {listed(reached_by)} {verb(reached_by, 'reach')} it."
+            )
+        case Reach.REFUSED:
+            headline = f"{name} does not run: nothing listens at {url} (connection refused), and it took no leave."
+        case Reach.TIMED_OUT | Reach.UNREACHABLE if reached_by:
+            others = f"{listed(reached_by)} {verb(reached_by, 'reach')} it"
+            headline = f"{name} cannot be reached from here ({asked.detail}), though {others}."
+        case Reach.TIMED_OUT:
+            why = "its machine is down, or packets are dropped"
+            headline = f"{name} cannot be reached: no connection to {url} in time; {why}."
+        case Reach.UNREACHABLE:
+            headline = f"{name} cannot be reached: {asked.detail} ({url})."
+        case Reach.SILENT if asked.process_state == "stopped":
+            headline = f"{name} is paused: its process {asked.pid} was stopped by a signal."
+        case Reach.SILENT:
+            headline = f"{name} hangs or is paused: {url} takes connections, and nothing answers."
+        case _:
+            headline = f"{name} does not answer as a node does: {asked.detail} ({url})."
+    seen = (*_last_words(case, asked), *case.seen_by_peers(name), *_what_is_left(case, name))
+    return Finding(code, weight, headline, seen, _remedy(asked, ended=farewell is not None), (name,))
+
+
+def _remedy(asked: Asked, *, ended: bool) -> tuple[str, ...]:
+    name = _named(asked)
+    match asked.reach:
+        case Reach.SILENT if asked.process_state == "stopped":
+            return (f"let it go on: `kill -CONT {asked.pid}`",)
+        case Reach.SILENT:
+            pid = str(asked.pid) if asked.pid is not None else "PID"
+            return (
+                f"is it stopped, or swapping? `ps -o pid,stat,wchan:20,cmd -p {pid}` (T: `kill -CONT {pid}`)",
+                "if it is stuck, kill it and start it again: what it acknowledged is safe",
+            )
+        case Reach.REFUSED:
+            why = () if ended else (f"why did it end? {_log_of(asked)} ({EXIT_CODES})",)
+            return (*why, *_start_them([asked]))
+        case Reach.STRANGE:
+            return ("is this URL right? Ask a member by its own URL with --endpoints",)
+        case _:
+            return (
+                f"is the machine up, and the way open? `curl -m 2 {asked.url}/healthz`, here and at {name}'s peers",
+            )
+
+
+def _what_is_left(case: Case, lost: str) -> tuple[str, ...]:
+    if lost not in case.voters:
+        return ()
+    left = sum(case.works(id) for id in case.voters)
+    if left < case.majority:
+        return ()
+    more = left - case.majority
+    then = "one more lost, and nothing is served" if more == 0 else f"{more} more may be lost"
+    return (f"{left} of {plural(len(case.voters), 'voter')} work: {then}",)
+
+
+def _last_words(case: Case, asked: Asked) -> tuple[str, ...]:
+    farewell = case.farewell_of(_named(asked))
+    return () if farewell is None else (f"{_named(asked)} said so itself {ago(farewell.age_ms)}: {farewell.reason}",)
+
+
+def _start_them(nodes: list[Asked]) -> tuple[str, ...]:
+    if any(asked.log is not None for asked in nodes):
+        return ("start what is missing: `raftkv cluster up --detach`",)
+    names = listed([_named(asked) for asked in nodes])
+    return (f"start {names} again with the same command as ever (`systemctl start raftkv` where it is a service)",)
+
+
+def _log_of(asked: Asked) -> str:
+    return f"`tail -n 20 {asked.log}`" if asked.log is not None else f"the end of {_named(asked)}'s log"
+
+
+def _mend_link(case: Case, link: CutLink) -> tuple[str, ...]:
+    return (f"at {link.of}: `curl -m 2 {case.url_of(link.to)}/healthz`; then routes and firewalls on the way",)
+
+
+def _pairs(cut: list[CutLink]) -> str:
+    """``n1–n2 and n1→n3 are cut``."""
+    ways = {(link.of, link.to) for link in cut}
+    both = sorted((of, to) for of, to in ways if of < to and (to, of) in ways)
+    one = sorted((of, to) for of, to in ways if (to, of) not in ways)
+    names = [f"{of}–{to}" for of, to in both] + [f"{of}→{to}" for of, to in one]
+    return f"the {'link' if len(names) == 1 else 'links'} {listed(names)} {'is' if len(names) == 1 else 'are'} cut"
+
+
+def _is_formed(case: Case) -> bool:
+    return any(view.formation.formed for view in case.views.values())
+
+
+def _named(asked: Asked) -> str:
+    return asked.id or asked.url
+
+
+def _ids(nodes: list[Asked]) -> tuple[str, ...]:
+    return tuple(_named(asked) for asked in nodes)

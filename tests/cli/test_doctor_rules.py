@@ -1,0 +1,357 @@
+"""What the doctor says first, case by case: a table from evidence to the line that names the cause."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from raftkv.api import reports
+from raftkv.cli.diagnosis import evidence as vocabulary
+from raftkv.cli.diagnosis.diagnose import diagnose
+from raftkv.cli.diagnosis.evidence import (
+    Asked,
+    Candidate,
+    Evidence,
+    Formation,
+    Member,
+    NotAView,
+    Reach,
+    Reason,
+    Settings,
+    View,
+    read_view,
+)
+from raftkv.cli.diagnosis.finding import Weight, ago, listed, span
+from tests.cli.clusters import (
+    OURS,
+    THEIRS,
+    change,
+    changes,
+    cut,
+    disk,
+    farewell,
+    gone,
+    healthy,
+    link,
+    links_to,
+    refused,
+    stalls,
+    unformed,
+    url_of,
+)
+
+_BLOCKS = (Path(__file__).parent / "doctor_first_lines.txt").read_text().strip().split("\n\n")
+FIRST_LINES = {name: line.strip() for name, line in (block.split("\n", 1) for block in _BLOCKS)}
+WELL, LEADERLESS = healthy(), healthy(leader=None)
+SILENT: dict[str, Any] = {"reach": Reach.SILENT, "detail": "timed out"}
+TIMED_OUT: dict[str, Any] = {"reach": Reach.TIMED_OUT, "detail": "timed out"}
+GONE_TEXT = "n3's data is gone; run raftkv member replace n3"
+EMPTIED = change(
+    WELL, "n3", cluster_id=None, term=0, state_hash=None, disk=None, formation=Formation(False, ("n1",), GONE_TEXT)
+)
+THEIR_N2 = change(healthy(1, leader="n1", cluster_id=THEIRS), "n1", id="n2", url=url_of("n2"))[0]
+
+
+def in_place_of_n2(stranger: Asked) -> Evidence:
+    return (WELL[0], replace(stranger, url=url_of("n2")), WELL[2])
+
+
+CASES: dict[str, tuple[Evidence, int]] = {
+    "all is well": (WELL, 0),
+    "no process": (gone(WELL, "n3"), 4),
+    "a process that ended by itself": (
+        farewell(gone(WELL, "n3"), "n3", "its disk failed: fdatasync of log failed: Input/output error"),
+        4,
+    ),
+    "a process that was stopped": (farewell(gone(WELL, "n3"), "n3", "it was told to stop"), 4),
+    "a paused process": (gone(WELL, "n3", **SILENT), 4),
+    "a paused process of this machine": (gone(WELL, "n3", **SILENT, process_state="stopped", pid=4711), 4),
+    "a machine that is down": (gone(WELL, "n3", **TIMED_OUT), 4),
+    "a machine that only others reach": (
+        links_to(gone(WELL, "n3", **TIMED_OUT), "n3", connected=True, answer_age_ms=50, trouble=None),
+        4,
+    ),
+    "a name that nobody knows": (gone(WELL, "n3", reach=Reach.UNREACHABLE, detail="Name or service not known"), 4),
+    "something else answers": (gone(WELL, "n3", reach=Reach.STRANGE, detail="it answers 404"), 4),
+    "nobody runs": (gone(WELL, "n1", "n2", "n3"), 3),
+    "nobody answers": (gone(gone(WELL, "n1"), "n2", "n3", **SILENT), 3),
+    "the majority is down": (gone(LEADERLESS, "n2", "n3"), 4),
+    "the majority is down in two ways": (gone(gone(healthy(5, leader=None), "n2", "n4"), "n3", **SILENT), 4),
+    "disks of a majority hang": (disk(WELL, "n2", "n3", oldest_wait_ms=12_000), 4),
+    "one down, another's disk hangs": (disk(gone(LEADERLESS, "n3"), "n2", oldest_wait_ms=5_000), 4),
+    "one down, another emptied": (
+        gone(change(change(EMPTIED, "n1", role="follower", leader_id=None), "n2", leader_id=None), "n2"),
+        4,
+    ),
+    "every link is cut": (cut(LEADERLESS, "n1-n2", "n1-n3", "n2-n3"), 4),
+    "links that leave nobody a majority": (
+        cut(healthy(5, leader=None), "n1-n3", "n1-n4", "n1-n5", "n2-n3", "n2-n4", "n2-n5", "n3-n4", "n4-n5", "n5-n3"),
+        4,
+    ),
+    "an election is under way": (
+        change(change(LEADERLESS, "n2", role="candidate"), "n1", candidates=(Candidate("n2", 5, True, 200),)),
+        4,
+    ),
+    "never formed": (unformed("n1", "n2", waits_for={"n1": ("n3",), "n2": ("n3",)}), 4),
+    "never formed, though all run": (
+        cut(unformed("n1", "n2", "n3", waits_for={"n1": ("n3",), "n3": ("n1",)}), "n1-n3"),
+        4,
+    ),
+    "lists that differ": (
+        unformed("n1", "n2", "n3", waits_for={}, problem="n3 was started with another --initial-cluster (n3)"),
+        4,
+    ),
+    "an emptied node": (EMPTIED, 4),
+    "an emptied node that only others tell of": (
+        change(gone(WELL, "n3"), "n1", formation=Formation(True, complaint=GONE_TEXT)),
+        4,
+    ),
+    "another cluster's node of the same id": (in_place_of_n2(THEIR_N2), 4),
+    "another cluster's node of another id": (
+        in_place_of_n2(healthy(1, leader="m1", cluster_id=THEIRS, prefix="m")[0]),
+        4,
+    ),
+    "endpoints of two clusters": ((*WELL, *healthy(1, leader="m1", cluster_id=THEIRS, prefix="m")), 4),
+    "another secret": (
+        refused(
+            refused(WELL, "n1", "n3", "forbidden", "n3 does not have the same peer secret"),
+            "n3",
+            "n2",
+            "forbidden",
+            "…",
+        ),
+        4,
+    ),
+    "a link cut both ways": (cut(WELL, "n2-n3"), 4),
+    "a link cut one way": (cut(WELL, "n1>n3"), 4),
+    "two links cut": (cut(healthy(5), "n2-n3", "n4>n5"), 4),
+    "a node without links": (cut(WELL, "n1-n3", "n2-n3"), 4),
+    "a disk that hangs": (disk(WELL, "n2", oldest_wait_ms=12_300), 4),
+    "a full disk of a follower": (disk(WELL, "n2", room_is_short=True, free_bytes=0), 4),
+    "a full disk of the leader": (disk(WELL, "n1", room_is_short=True, free_bytes=0), 4),
+    "a slow disk": (disk(WELL, "n2", sync_p50_us=104_000, sync_p99_us=140_000), 4),
+    "a disk that is slow now and then": (disk(WELL, "n2", sync_p99_us=900_000), 4),
+    "a node that halted": (change(WELL, "n2", dead_because="the thread that writes the log has ended"), 4),
+    "a loop that stands still": (stalls(WELL, "n2", 500, 1_200, 700), 4),
+    "leadership that changes, and stalls": (
+        change(
+            stalls(WELL, "n1", 1_200),
+            "n2",
+            leadership=changes(
+                (1, "became_leader", ""),
+                (2, "follows", "n2: follows n1 in term 2"),
+                (3, "became_leader", ""),
+                (4, "follows", "n2: follows n1 in term 4"),
+            ),
+        ),
+        4,
+    ),
+    "leadership that changes for nothing": (
+        change(WELL, "n2", leadership=changes(*[(term, "became_leader", "") for term in range(1, 6)])),
+        4,
+    ),
+    "leadership that changes, and a disk": (
+        change(
+            WELL,
+            "n2",
+            leadership=changes(
+                *[(term, "became_leader", "") for term in range(1, 6)], (5, "disk_stalled", "n2: its disk …")
+            ),
+        ),
+        4,
+    ),
+    "a follower that lags": (change(WELL, "n1", commit_index=30_000), 4),
+    "a follower that is stale": (change(WELL, "n3", staleness_ms=9_000), 4),
+    "states that differ": (change(WELL, "n3", state_hash="bb" * 16), 4),
+    "states that differ by the leader's word": (
+        change(change(WELL, "n1", disagreeing=("n2",)), "n2", applied_index=1199),
+        4,
+    ),
+    "settings that differ": (change(WELL, "n3", settings=Settings(300, 150, None)), 4),
+    "leases here and not there": (change(WELL, "n3", settings=Settings(300, 100, True)), 4),
+    "a clock that is wrong": (
+        tuple(replace(asked, clock_ahead_ms=-5_000.0) if asked.id == "n2" else asked for asked in WELL),
+        4,
+    ),
+    "not ready": (
+        change(
+            WELL, "n3", unready=(Reason("too_stale", "this node has not yet applied what its leader has committed"),)
+        ),
+        4,
+    ),
+    "a peer that refuses": (refused(WELL, "n1", "n3", "bad_request", "unknown version 2"), 4),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_first_line_names_the_cause(name: str) -> None:
+    evidence, exit_code = CASES[name]
+    diagnosis = diagnose(evidence)
+    assert diagnosis.findings[0].headline == FIRST_LINES[name]
+    assert diagnosis.exit_code == exit_code
+
+
+def test_every_case_has_its_line_and_every_line_its_case() -> None:
+    assert list(FIRST_LINES) == list(CASES)
+
+
+def test_every_name_of_a_finding_stands_for_one_thing() -> None:
+    """Programs go by names; every wrong finding says what to do, or is itself what a node says to do."""
+    found = [finding for evidence, _ in CASES.values() for finding in diagnose(evidence).findings]
+    assert {finding.name for finding in found if finding.is_wrong and not finding.do} <= {
+        "cannot_form",
+        "refused",
+        "not_formed",
+    }
+    assert all(finding.headline.endswith((".", "….")) and "\n" not in finding.headline for finding in found)
+
+
+ONE_A_SECOND = changes(*[(term, "became_leader", "") for term in range(9)])
+WORSE_FIRST = [
+    (
+        "a cut link explains a node without a leader",
+        cut(WELL, "n1-n3"),
+        {"n3": {"leader_id": None, "unready": (Reason("no_leader", "no leader"),)}},
+    ),
+    (
+        "a disk that hangs explains a lag",
+        disk(WELL, "n2", oldest_wait_ms=9_000),
+        {"n2": {"applied_index": 1, "staleness_ms": 60_000}},
+    ),
+    ("a node that is gone explains changes of leadership", gone(WELL, "n3"), {"n1": {"leadership": ONE_A_SECOND}}),
+]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "symptoms"), [row[1:] for row in WORSE_FIRST], ids=[row[0] for row in WORSE_FIRST]
+)
+def test_causes_come_before_symptoms(evidence: Evidence, symptoms: dict[str, dict[str, Any]]) -> None:
+    before = diagnose(evidence).findings[0].headline
+    for id, fields_ in symptoms.items():
+        evidence = change(evidence, id, **fields_)
+    after = diagnose(evidence).findings
+    assert after[0].headline == before
+    assert "not_ready" not in [finding.name for finding in after] and "lag" not in [finding.name for finding in after]
+
+
+NOTICES = [
+    (healthy(1), "one_voter"),
+    (healthy(4), "even_voters"),
+    (change(WELL, "n2", version="0.2.0"), "versions_differ"),
+    (stalls(WELL, "n2", 700), "loop_stalled"),
+    (disk(WELL, "n2", free_bytes=1_000_000), "little_room"),
+]
+
+
+@pytest.mark.parametrize(("evidence", "name"), NOTICES, ids=[name for _, name in NOTICES])
+def test_what_is_only_worth_knowing_leaves_all_well(evidence: Evidence, name: str) -> None:
+    diagnosis = diagnose(evidence)
+    assert [finding.name for finding in diagnosis.findings] == ["all_is_well", name]
+    assert diagnosis.exit_code == 0
+
+
+QUIET = [
+    ("a link that was tried a moment ago", link(WELL, "n1", "n3", connected=False, trouble="connection lost")),
+    ("a node that has just been started", cut(change(WELL, "n3", uptime_ms=500), "n1>n3")),
+    ("a link that is idle and has no trouble", link(WELL, "n2", "n3", answer_age_ms=2_000)),
+    ("a refusal of long ago", link(WELL, "n1", "n3", refusal=replace(vocabulary.Refusal("forbidden"), age_ms=60_000))),
+    ("two changes of leadership", change(WELL, "n1", leadership=ONE_A_SECOND[:3])),
+    (
+        "changes of leadership of yesterday",
+        change(WELL, "n1", leadership=tuple(replace(each, age_ms=10**8) for each in ONE_A_SECOND)),
+    ),
+    ("two slow syncs", disk(WELL, "n2", syncs_count=2, sync_p50_us=90_000)),
+    ("a write that has just begun", disk(WELL, "n2", oldest_wait_ms=300)),
+    ("a few entries behind", change(WELL, "n1", commit_index=2_000)),
+    ("states at different indexes", change(WELL, "n3", state_hash="bb" * 16, applied_index=1_199)),
+]
+
+
+@pytest.mark.parametrize("evidence", [row[1] for row in QUIET], ids=[row[0] for row in QUIET])
+def test_what_passes_by_itself_wakes_nobody(evidence: Evidence) -> None:
+    assert diagnose(evidence).exit_code == 0
+
+
+def test_evidence_of_no_cluster_at_all_is_borne() -> None:
+    assert diagnose(()).exit_code == 3
+    bare = View(id="n1")
+    assert diagnose((Asked("http://n1.test:7401", Reach.ANSWERS, None, bare),)).findings
+    learner = change(
+        WELL, "n1", members=(*[Member(f"n{i}", url_of(f"n{i}")) for i in (1, 2, 3)], Member("n4", None, "learner"))
+    )
+    assert diagnose(learner).exit_code == 0, "a member whose address nobody knows was not asked"
+
+
+def test_a_member_that_is_down_is_called_by_its_name_though_it_was_asked_by_url() -> None:
+    nameless = tuple(replace(asked, name=None) for asked in gone(WELL, "n3"))
+    assert diagnose(nameless).findings[0].headline.startswith("n3 does not run")
+
+
+# -------------------------------------------------------------------------------------- the vocabulary
+
+
+PAIRS = {
+    "Diagnostics": "View", "MemberReport": "Member", "RefusalReport": "Refusal", "FarewellReport": "Farewell",
+    "LinkReport": "Link", "CandidateReport": "Candidate", "DiskReport": "Disk", "ChangeReport": "Change",
+    "StallReport": "Stall", "LoopReport": "Loop", "FormationReport": "Formation", "SettingsReport": "Settings",
+    "ReasonReport": "Reason",
+}  # fmt: skip
+
+
+def test_the_doctor_reads_every_field_that_a_node_tells() -> None:
+    told = {name for name, kind in vars(reports).items() if is_dataclass(kind)}
+    assert told == set(PAIRS)
+    for theirs, ours in PAIRS.items():
+        names = [each.name for each in fields(getattr(reports, theirs))]
+        assert [each.name for each in fields(getattr(vocabulary, ours))] == names
+
+
+def test_a_view_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    view = read_view({"id": "n1", "colour": "red", "links": [{"peer": "n2", "shape": "round"}], "disk": None})
+    assert view == View(id="n1", links=(vocabulary.Link("n2"),))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"id": 1},
+        {"id": "n1", "term": "4"},
+        {"id": "n1", "links": {}},
+        {"id": "n1", "links": [{}]},
+        {"id": "n1", "term": True},
+    ],
+    ids=str,
+)
+def test_what_is_no_view_is_refused(answer: dict[str, Any]) -> None:
+    with pytest.raises(NotAView):
+        read_view(answer)
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"),
+    [
+        (0.4, "400 µs"),
+        (2.4, "2.4 ms"),
+        (104, "104 ms"),
+        (1_240, "1.2 s"),
+        (12_300, "12 s"),
+        (130_000, "2 min"),
+        (10_800_000, "3 h"),
+    ],
+)
+def test_times_are_told_as_somebody_would_say_them(ms: float, text: str) -> None:
+    assert span(ms) == text
+
+
+def test_words() -> None:
+    assert (ago(None), listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("never", "", "a", "a, b and c")
+
+
+def test_weights_are_all_different() -> None:
+    assert len({weight.value for weight in Weight}) == len(Weight)
+    assert get_args(get_type_hints(View)["links"])[0] is vocabulary.Link
+    assert OURS != THEIRS
