@@ -27,7 +27,7 @@ from raftkv.kv.answers import (
 )
 from raftkv.kv.commands import Delete, Write, decode
 from raftkv.kv.machine import KeyValueMachine
-from raftkv.kv.queries import Found, Page, Range
+from raftkv.kv.queries import Found, Get, Page, Range
 from raftkv.sim.invariants import Violated
 from raftkv.sim.specification import Records, Specification, page
 from raftkv.state_machine import LogEntry
@@ -146,29 +146,22 @@ class Oracle:
             if first is None or first[1] != answer.answer or decode(first[0]).request != decode(command).request:
                 raise Violated("a repeat has the first answer", f"{answer}, but the log has {first}")
 
-    def read_answered(self, key: bytes, index: int, found: Found, *, asked_at: int | None) -> None:
-        """A client was told that this is what the key holds in the state at ``index``.
+    def read_answered(self, query: Get | Range, index: int, found: Found | Page, *, asked_at: int | None) -> None:
+        """A client was told that this is the state at ``index``, or so much of it as it asked for.
 
         ``asked_at`` is what ``acknowledged_index`` was when it asked; None: it wanted a stale answer.
         """
-        self._read_in_time(index, asked_at)
-        state = self._state_at(index)
-        truth = Found(state.records.get(key), state.revision)
-        if found != truth:
-            raise Violated("a read is the state at its index", f"{key!r} at {index} is {truth}, told was {found}")
-
-    def page_answered(self, query: Range, index: int, found: Page, *, asked_at: int | None) -> None:
-        """The same of a range."""
-        self._read_in_time(index, asked_at)
-        truth = page(*self._state_at(index), query)
-        if found != truth:
-            raise Violated("a read is the state at its index", f"{query} at {index} is {truth}, told was {found}")
-
-    def _read_in_time(self, index: int, asked_at: int | None) -> None:
         if asked_at is not None:
             self.acknowledged_index = max(self.acknowledged_index, index)
             if index < asked_at:
                 raise Violated("real-time order", f"read at {index}, asked after {asked_at} was acknowledged")
+        records, revision = self._state_at(index)
+        if isinstance(query, Get):
+            truth: Found | Page = Found(records.get(query.key), revision)
+        else:
+            truth = page(records, revision, query)
+        if found != truth:
+            raise Violated("a read is the state at its index", f"{query} at {index} is {truth}, told was {found}")
 
 
 def _types(answer: object) -> object:

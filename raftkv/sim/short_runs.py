@@ -458,7 +458,7 @@ class ShortRun:
 
         def done(outcome: Any) -> None:
             if isinstance(outcome, Answered):
-                self.oracle.read_answered(KEY, outcome.index, outcome.answer, asked_at=asked.asked_at)
+                self.oracle.read_answered(Get(KEY), outcome.index, outcome.answer, asked_at=asked.asked_at)
                 record = outcome.answer.record
                 asked.result = Absent() if record is None else Seen(record.value, record.mod_revision)
                 asked.returned_at, asked.void = self.now, False

@@ -333,14 +333,12 @@ class _Client:
 
     def _checked_read(self, task: _Task, min_index: int, done: Callable[[Any], None]) -> Callable[[Any], None]:
         oracle, request = self.world.oracle, task.request
+        assert isinstance(request, Get | Range)
         asked_at = None if task.consistency is Consistency.STALE else task.asked_at
 
         def checked(outcome: Any) -> None:
             if isinstance(outcome, Answered):
-                if isinstance(request, Range):
-                    oracle.page_answered(request, outcome.index, outcome.answer, asked_at=asked_at)
-                elif isinstance(request, Get):
-                    oracle.read_answered(request.key, outcome.index, outcome.answer, asked_at=asked_at)
+                oracle.read_answered(request, outcome.index, outcome.answer, asked_at=asked_at)
                 if outcome.index < min_index:
                     raise Violated("stale reads are monotonic", f"{outcome.index} was served, asked for {min_index}")
             done(outcome)

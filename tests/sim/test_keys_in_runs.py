@@ -208,7 +208,7 @@ def test_what_clients_were_told_is_enough_to_find(name, monkeypatch):
     def say_nothing(*_, **__):
         pass
 
-    for silenced in ("table_is", "read_answered", "page_answered"):
+    for silenced in ("table_is", "read_answered"):
         monkeypatch.setattr(Oracle, silenced, say_nothing)
     monkeypatch.setattr(Oracle, "_specified", follow)
     PLANTED[name](monkeypatch)
