@@ -360,8 +360,11 @@ def _leader_age_ms(replica: Replica | None) -> int | None:
 def _members(parts: Parts, status: Status) -> tuple[MemberReport, ...]:
     """Those of the configuration; before there is one, those that the operator listed."""
     if parts.replica is None:
-        listed = sorted([*parts.forming.others(), (parts.config.id, parts.config.url)])
-        return tuple(MemberReport(id, url, "voter") for id, url in listed)
+        config = parts.config
+        ids = sorted([config.id, *(id for id, _ in parts.forming.others())])
+        urls = {**dict(parts.forming.others()), config.id: config.url}
+        knows = config.url == config.peer_url
+        return tuple(MemberReport(id, urls[id] if knows or id == config.id else None, "voter") for id in ids)
     return tuple(
         MemberReport(member.id, member.url, role, member.match_index, member.last_contact_ms)
         for role, members in (("voter", status.voters), ("learner", status.learners))

@@ -31,13 +31,13 @@ from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Ticket
 from raftkv.errors import Misdirected, RaftkvError
-from raftkv.http.door import Door, DoorSettings
 from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
+from raftkv.node.doors import Doors
 from raftkv.node.forming import Forming, FormingShell
 from raftkv.node.metrics import NodeMetrics
-from raftkv.node.peers import Peers
-from raftkv.node.pump import Pump, PumpShell
+from raftkv.node.peers import ClientUrls, Peers
+from raftkv.node.pump import Pump, PumpShell, now_us
 from raftkv.node.service import NodeService
 from raftkv.outcomes import TransferOutcome
 from raftkv.replica import Replica, Work
@@ -46,6 +46,7 @@ from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.recovery import Recovered
 from raftkv.storage.wal import Wal
 from raftkv.transport.routes import PeerExchange, PeerRoutes
+from raftkv.transport.sealed import Credentials
 
 _LOG: Final = logging.getLogger("raftkv.node")
 STOP_GRACE_S: Final = 2.0
@@ -90,13 +91,15 @@ class RunningNode:
             meter=self._metrics.requests,
         )
         self._front = AiohttpFront(api, config.api)
-        self._door = Door(loop, PeerRoutes(self), self._front, DoorSettings())
         self._rng = rng
-        self._peers = Peers(config.transport, rng, self._forming.introduction, self)
+        secret = config.peer_secret
+        credentials = None if secret is None else Credentials(secret, config.id)
+        self._peers = Peers(config.transport, rng, self._forming.introduction, self, credentials)
+        self._client_urls = ClientUrls(config.id, url=config.url, peer_url=config.peer_url)
+        self._doors = Doors(loop, config, PeerRoutes(self), self._front, complain=self._peers.on_stranger)
         self._watch = Watch(loop)
         self._parts = Parts(config, self._watch, self._peers, self._forming, self.service.status)
         self.service.diagnose = self._diagnose
-        self._server: asyncio.Server | None = None
         self._replica: Replica | None = None
         self._disk: DiskThread | None = None
         self._pump: Pump | None = None
@@ -106,9 +109,8 @@ class RunningNode:
     # ------------------------------------------------------------------------------------ start, stop
 
     async def start(self) -> None:
-        """The port is bound; the cluster forms, or goes on, by itself."""
-        address = self.config.listen
-        self._server = await self._loop.create_server(self._door, address.host, address.port, backlog=1024)
+        """The ports are bound; the cluster forms, or goes on, by itself."""
+        await self._doors.open()
         self._peers.reach(self._forming.others())
         self._watch.start(self._peers.links)
         self._forming.start()
@@ -124,10 +126,9 @@ class RunningNode:
             self._replica.shutting_down = True
             await self._hand_over()
             await self._finish_writes()
-        if self._server is not None:
-            self._server.close()
+        self._doors.stop_accepting()
         await self._front.stop(STOP_GRACE_S)
-        await self._door.close(STOP_GRACE_S)
+        await self._doors.close(STOP_GRACE_S)
         if self._pump is not None:
             self._pump.stop()
         await self._peers.close()
@@ -194,7 +195,8 @@ class RunningNode:
         assert identity.cluster_id is not None
         me = core_state.Identity(identity.node_id, identity.incarnation, identity.cluster_id)
         raft = Raft(me, self.config.raft, _saved(recovered), self._rng)
-        replica = Replica(raft, self._machine, self.config.replica)
+        replica = Replica(raft, self._machine, self.config.replica, clock=now_us)
+        replica.client_url_of = self._client_urls.of
         shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail)
         self._pump = Pump(replica, self._loop, shell)
         listener = DiskListener(self._persisted, self._was_read, self._room_is_short, self._fail)
@@ -275,6 +277,7 @@ class RunningNode:
         self._hear(introduction)
 
     def _hear(self, said: Introduction) -> None:
+        self._client_urls.heard(said)
         if self._replica is None:
             self._forming.hear(said)
             return

@@ -135,6 +135,7 @@ class NodeService:
                 MemberStatus(*self._member(replica, learner.member.id))
                 for learner in raft.configuration.current.learners
             ),
+            configuration_index=raft.state.configurations.current_index,
             health=Health(self.dead_because(), self.unready()),
         )
 
@@ -146,10 +147,10 @@ class NodeService:
         """The store's; other machines have none."""
         return self._machine.query(Revision()) if isinstance(self._machine, KeyValueMachine) else None
 
-    def _member(self, replica: Replica, member: NodeId) -> tuple[str, str, int | None, int | None]:
+    def _member(self, replica: Replica, member: NodeId) -> tuple[str, str | None, int | None, int | None]:
         """Id, URL, match index, time since its last contact; the latter two only the leader knows."""
         state = replica.raft.state
-        url = state.configurations.members[member].url
+        url = replica.client_url_of(state.configurations.members[member])
         office = state.office
         if office is None:
             return member, url, None, None
