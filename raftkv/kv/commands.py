@@ -222,6 +222,8 @@ class Decoded(NamedTuple):
 
 
 _SHOWN_BYTES: Final = 64
+_LIST_MAX: Final = 8 * OPERATIONS_MAX
+"""No list of a command is longer: what claims to be is not unpacked to be counted."""
 _Built = TypeVar("_Built")
 
 _FORMAT: Final = 1
@@ -298,7 +300,7 @@ def _fields(command: Command | ReadKey | ReadRange) -> tuple[Any, ...]:
 
 def _unpack(encoded: bytes) -> tuple[Any, tuple[Any, ...]]:
     try:
-        unpacked = msgpack.unpackb(encoded, use_list=False)
+        unpacked = msgpack.unpackb(encoded, use_list=False, max_array_len=_LIST_MAX)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise CommandError(f"not msgpack: {error}") from error
     if type(unpacked) is not tuple or len(unpacked) < 2:
