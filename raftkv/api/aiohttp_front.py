@@ -55,6 +55,11 @@ class AiohttpFront:
         """Open connections."""
         return len(self._server.connections)
 
+    @property
+    def streams_count(self) -> int:
+        """Open streams, each on a connection of its own."""
+        return self._streams.count
+
     async def stop(self, grace_seconds: float) -> None:
         """Every exchange is answered, or was given ``grace_seconds``, and every connection is closed.
 

@@ -44,6 +44,11 @@ class Streams:
         self._api, self._settings = api, settings
         self._open: dict[_OpenStream, None] = {}
 
+    @property
+    def count(self) -> int:
+        """Those that are open."""
+        return len(self._open)
+
     def are_asked_for(self, request: web.BaseRequest) -> bool:
         """Whether this is a handshake that aiohttp can answer; everything else is HTTP, and not ours."""
         if request.method != "GET" or request.raw_path != _PATH or not self._api.has_path(TARGET):
@@ -54,7 +59,7 @@ class Streams:
         """Why this handshake opens no stream; None: it does."""
         origins = request.headers.getall("Origin", [])
         return self._api.why_no_stream(
-            origins=origins, host=request.headers.get("Host", ""), open_count=len(self._open)
+            origins=origins, host=request.headers.get("Host", ""), open_count=self.count
         )
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
