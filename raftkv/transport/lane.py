@@ -135,7 +135,7 @@ class Lane:
                 if isinstance(connection, SealedProtocol):
                     await self._greet(connection)
         except TimeoutError:
-            self.trouble = f"no connection within {self._settings.connect_timeout_s:g} s"
+            self.trouble = self._too_late
             return False
         except OSError as error:
             self.trouble = _in_words(error)
@@ -166,10 +166,14 @@ class Lane:
         try:
             await connection.greeted
         except BaseException:
-            connection.close("given up while it was greeted")
+            connection.close(self._too_late)
             raise
         if connection.refusal is not None:
             self._refused(connection.refusal)
+
+    @property
+    def _too_late(self) -> str:
+        return f"no connection within {self._settings.connect_timeout_s:g} s"
 
     def _refused(self, refusal: Refusal) -> None:
         """The next attempt can wait as long as any: secrets do not mend within milliseconds."""
@@ -214,9 +218,12 @@ class Lane:
         self._owner.on_failed(context, why)
 
     def on_lost(self, why: str) -> None:
-        """A new connection is made. (An attempt that was given up in the making is lost too, and is not ours.)"""
-        if self._connection is not None and not self._connection.is_open:
-            connection, self._connection = self._connection, None
+        """A new connection is made. (An attempt that was given up in the making is lost too, and was not yet ours.)"""
+        connection = self._connection
+        if connection is None:
+            self.trouble = why
+        elif not connection.is_open:
+            self._connection = None
             self.trouble = why
             self._lost.set()
             if isinstance(connection, SealedProtocol) and connection.refusal is not None:

@@ -107,7 +107,11 @@ class SealedProtocol(ClientProtocol):
 
     def _welcomed(self, status: int, body: bytes, proof: bytes | None) -> None:
         if status != 200:
-            self._refuse(*_why_unwelcome(self._peer, status))
+            why = _why_unwelcome(self._peer, status)
+            if why is None:
+                self.close(f"hello was answered with {status}")
+            else:
+                self._refuse(*why)
             return
         try:
             session = Session(self._credentials.keys, self._hello, seals.decode_welcome(body))
@@ -129,12 +133,12 @@ class SealedProtocol(ClientProtocol):
             self.greeted.set_result(None)
 
 
-def _why_unwelcome(peer: NodeId, status: int) -> Refusal:
-    """In our own words: what stands in an answer without a proof could be anybody's."""
+def _why_unwelcome(peer: NodeId, status: int) -> Refusal | None:
+    """In our own words: what stands in an answer without a proof could be anybody's. None: it is not the secret."""
     if status == 403:
         return Refusal("forbidden", f"{peer} does not have the same peer secret")
     if status == 404:
         return Refusal("unauthorized", f"{peer} has no peer secret, and this node has one: give it --peer-secret-file")
     if status == 409:
         return Refusal("wrong_cluster", f"another node answers at {peer}'s address")
-    return Refusal("unauthorized", f"{peer} answers our hello with {status}")
+    return None

@@ -72,7 +72,13 @@ async def restarted(cluster: LiveCluster, node: LiveNode, *, secret: str) -> Non
 
 
 async def terms(cluster: LiveCluster) -> dict[str, int]:
-    return {id: status["term"] for id, status in (await cluster.statuses()).items()}
+    """Of all nodes, once each has read its log."""
+
+    async def known() -> dict[str, int] | None:
+        found = {id: status["term"] for id, status in (await cluster.statuses()).items()}
+        return found if len(found) == len(cluster.nodes) and all(found.values()) else None
+
+    return await eventually(known, within_s=WITHIN_S, what="every node's term")
 
 
 def said(node: LiveNode, text: str) -> Callable[[], bool]:

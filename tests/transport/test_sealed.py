@@ -231,6 +231,23 @@ async def test_a_greeting_that_nobody_answers_is_given_up(peers: Peers):
         writer.close()
 
 
+@pytest.mark.parametrize("status", [b"503 Service Unavailable", b"500 Internal Server Error", b"400 Bad Request"])
+async def test_a_peer_that_cannot_welcome_anybody_is_not_said_to_have_another_secret(peers: Peers, status):
+    """It has as many connections as it takes, say."""
+
+    async def full(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
+
+    server = await asyncio.start_server(full, "127.0.0.1", 0)
+    node = Node()
+    link = peers.link(At(server.sockets[0].getsockname()[1]), node, secret=SECRET)
+    await until(lambda: link.trouble == f"hello was answered with {status[:3].decode()}")
+    assert (node.refused, link.refusal, link.is_connected) == ([], None, False)
+    await link.close()
+    server.close()
+
+
 async def test_a_link_that_is_closed_or_moved_while_it_greets_lets_go(peers: Peers):
     accepted: list[asyncio.StreamWriter] = []
 
