@@ -420,8 +420,8 @@ def view_of(cluster: ClusterStatus) -> View:
     )
 
 
-def _address(url: str) -> Address | None:
-    return url_address(parse_url(url)) if is_url(url) else None
+def _address(url: str | None) -> Address | None:
+    return url_address(parse_url(url)) if url is not None and is_url(url) else None
 
 
 def _no_longer() -> None:

@@ -131,7 +131,8 @@ class Member:
     """A node of the cluster; what only the leader knows is None elsewhere."""
 
     id: str
-    url: str
+    url: str | None
+    """Where clients reach it; None: the node asked has not heard that from it yet."""
     match_index: int | None
     last_contact_ms: int | None
 

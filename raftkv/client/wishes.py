@@ -384,7 +384,7 @@ def _member(told: Any) -> Member:
     if not isinstance(told, dict):
         raise Unintelligible("a member is no map")
     numbers = (_or_none(told, "match_index", int), _or_none(told, "last_contact_ms", int))
-    return Member(_of(told, "id", str), _of(told, "url", str), *numbers)
+    return Member(_of(told, "id", str), _or_none(told, "url", str), *numbers)
 
 
 def _read_status(answer: HttpAnswer) -> NodeStatus:
