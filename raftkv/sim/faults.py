@@ -26,6 +26,10 @@ LATE: Final = NetworkFaults(
 )
 SLOW: Final = NetworkFaults(delay_us_min=5_000, delay_us_max=60_000, loss_per_mille=5)
 
+_CLOCKS_PER_MILLE: Final = (900, 1000, 1000, 1100)
+_DRIFT_PER_MILLE: Final = 223
+"""No more than the fastest of these clocks gains on the slowest: leases have nothing to spare."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -75,6 +79,9 @@ def draw_profile(rng: Random) -> Profile:
             log_memory_bytes=rng.choice((1, 500, 5_000)),
             apply_entries_max=rng.choice((1, 5, 100)),
         )
+    clocks_differ = rng.randrange(2) == 0
+    if rng.randrange(3) == 0:
+        raft = replace(raft, lease_reads=True, clock_drift_max_per_mille=_DRIFT_PER_MILLE if clocks_differ else 1)
     return Profile(
         voters=voters,
         weather=rng.choice((CALM, CALM, LOSSY, LATE, SLOW)),
@@ -84,7 +91,7 @@ def draw_profile(rng: Random) -> Profile:
         raft=raft,
         disk=rng.choice((DiskFaults(), DiskFaults(sync_us_min=500, sync_us_max=30_000, read_us=5_000))),
         gathering_us_max=rng.choice((0, 300, 3_000)),
-        clocks_differ=rng.randrange(2) == 0,
+        clocks_differ=clocks_differ,
     )
 
 
@@ -98,7 +105,7 @@ class Faults:
         self._partitions = 0
         if profile.clocks_differ:
             for node in cluster.nodes.values():
-                node.clock = Clock(offset_us=rng.randrange(10**9), per_mille=rng.choice((900, 1000, 1000, 1100)))
+                node.clock = Clock(offset_us=rng.randrange(10**9), per_mille=rng.choice(_CLOCKS_PER_MILLE))
 
     def start(self) -> None:
         """The first fault will come."""

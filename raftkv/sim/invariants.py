@@ -108,6 +108,13 @@ class Invariants(Watcher):
                 raise Violated("Election Safety", f"{first} and {node.id} both led term {raft.term}")
             if node.disk.vote != (raft.term, node.id):
                 raise Violated("a leader's own vote is durable", f"{node.id} leads term {raft.term}")
+            self._no_older_lease_is_held(node, raft)
+
+    def _no_older_lease_is_held(self, node: VirtualNode, raft: Raft) -> None:
+        """Thesis §6.4.1: while a leader would answer by its lease, nobody leads a later term."""
+        for other in self.cluster.nodes.values():
+            if other.is_up and other.raft.term < raft.term and other.raft.holds_lease(other.read_clock_us()):
+                raise Violated("a lease excludes", f"{other.id} holds its lease, {node.id} leads term {raft.term}")
 
     def _leader_append_only(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         """Figure 3: a leader never overwrites or deletes entries in its log."""
