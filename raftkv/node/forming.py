@@ -21,6 +21,7 @@ from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, Member, NodeId
 from raftkv.errors import DataError
 from raftkv.storage.directory import Directory
 from raftkv.storage.identity import IdentityFile
+from raftkv.transport.farewell import Farewell
 
 _LOG: Final = logging.getLogger("raftkv.node")
 INTRODUCE_EVERY_S: Final = 1.0
@@ -99,6 +100,10 @@ class Forming:
             formed=stored.formed,
             client_url=None if config.url == config.peer_url else config.url,
         )
+
+    def farewell(self, reason: str) -> Farewell:
+        """What this node says when it goes."""
+        return Farewell(self._config.id, self.identity.identity.incarnation, reason)
 
     def start(self) -> None:
         """The cluster forms by itself, as soon as everybody has been heard."""

@@ -6,6 +6,7 @@ and introductions. A member's address is where it was last heard to be; its iden
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from random import Random
@@ -14,6 +15,7 @@ from typing import Final, Protocol
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.types import Incarnation, Member, NodeId
 from raftkv.transport.codec import MEMBERS_MAX
+from raftkv.transport.farewell import Farewell
 from raftkv.transport.link import PeerLink
 from raftkv.transport.sealed import Credentials
 from raftkv.transport.settings import TransportSettings
@@ -129,6 +131,12 @@ class Peers:
     def complaint_about(self, peer: NodeId) -> str | None:
         """Who answers at the peer's address instead of it, or how it refuses us; None: nobody, and it does not."""
         return self._complaints.get(peer)
+
+    async def take_leave(self, said: Farewell, *, within_s: float) -> None:
+        """Every peer that can be reached has heard that this node stops, and why; or that time is over."""
+        leaves = [link.take_leave(said) for link in self._links.values()]
+        if leaves:
+            await asyncio.wait(leaves, timeout=within_s)
 
     async def close(self) -> None:
         """All links are down."""

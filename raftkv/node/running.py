@@ -30,7 +30,7 @@ from raftkv.core.effects import Exchange, LogRead
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Ticket
-from raftkv.errors import Misdirected, RaftkvError
+from raftkv.errors import DiskFailed, Misdirected, RaftkvError
 from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
@@ -45,10 +45,13 @@ from raftkv.state_machine import StateMachine
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.recovery import Recovered
 from raftkv.storage.wal import Wal
+from raftkv.transport.farewell import Farewell
 from raftkv.transport.routes import PeerExchange, PeerRoutes
 from raftkv.transport.sealed import Credentials
 
 _LOG: Final = logging.getLogger("raftkv.node")
+LEAVE_S: Final = 0.5
+"""For peers to hear why this node goes."""
 STOP_GRACE_S: Final = 2.0
 """For answers that are on their way when everything else is done."""
 T = TypeVar("T")
@@ -105,6 +108,7 @@ class RunningNode:
         self._pump: Pump | None = None
         self._beginning: asyncio.Task[None] | None = None
         self._said = ""
+        self._why_it_stops = "it was told to stop"
 
     # ------------------------------------------------------------------------------------ start, stop
 
@@ -131,6 +135,7 @@ class RunningNode:
         await self._doors.close(STOP_GRACE_S)
         if self._pump is not None:
             self._pump.stop()
+        await self._peers.take_leave(self._forming.farewell(self._why_it_stops), within_s=LEAVE_S)
         await self._peers.close()
         if self._disk is not None:
             await _in_own_thread(self._disk.stop)
@@ -161,6 +166,7 @@ class RunningNode:
             self._pump.stop()
         if self.service.failure is None:
             self.service.failure = str(error)
+            self._why_it_stops = why_it_stops(error)
             _LOG.critical("this node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
             self._owner.failed(error)
 
@@ -272,6 +278,12 @@ class RunningNode:
         self._hear(introduction)
         exchange.introduce(self._forming.introduction())
 
+    def on_farewell(self, said: Farewell, exchange: PeerExchange) -> None:
+        """Somebody stops, and says why."""
+        exchange.take_note()
+        if self._replica is None or self._replica.raft.state.configurations.is_listed(said.sender, said.incarnation):
+            self._watch.took_leave(said.sender, said.reason)
+
     def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
         """A peer answers our introduction with its own."""
         self._hear(introduction)
@@ -335,6 +347,13 @@ class RunningNode:
 
     def _diagnose(self) -> Diagnostics:
         return report(self._parts)
+
+
+def why_it_stops(error: BaseException) -> str:
+    """What a node that halts says to its peers."""
+    if isinstance(error, DiskFailed):
+        return f"its disk failed: {error}"
+    return str(error) if isinstance(error, RaftkvError) else f"a bug of raftkv itself: {error!r}"
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from raftkv.core.messages import (
     AppendEntries,
@@ -32,9 +32,10 @@ from raftkv.core.messages import (
 from raftkv.core.types import NodeId
 from raftkv.errors import MessageError
 from raftkv.http.client import ExchangeLimits
-from raftkv.transport import codec
+from raftkv.transport import codec, farewell
+from raftkv.transport.farewell import Farewell
 from raftkv.transport.lane import Lane
-from raftkv.transport.routes import INTRODUCE, TARGET_OF
+from raftkv.transport.routes import FAREWELL, INTRODUCE, TARGET_OF
 from raftkv.transport.sealed import Credentials, Refusal
 from raftkv.transport.settings import TransportSettings
 
@@ -74,6 +75,12 @@ class LinkListener(Protocol):
     def on_refused(self, peer: NodeId, text: str) -> None:
         """The peers' secret stands between us: not the same one, or only one of us has any. In our own words."""
         ...
+
+
+class _Leave(NamedTuple):
+    """A farewell on its way."""
+
+    heard: asyncio.Future[None]
 
 
 class PeerLink:
@@ -157,6 +164,15 @@ class PeerLink:
         """Says again who we are, for what has changed since; if not connected, the next connection says it."""
         self._introduce(self._control)
 
+    def take_leave(self, said: Farewell) -> asyncio.Future[None]:
+        """Says that this node stops, and why; done when the peer has heard it, or cannot be told."""
+        leave = _Leave(asyncio.get_running_loop().create_future())
+        if self._control.has_room:
+            self._control.post(FAREWELL, farewell.encode(said), leave)
+        else:
+            leave.heard.set_result(None)
+        return leave.heard
+
     def move(self, url: str) -> None:
         """The peer is at ``url`` from now on."""
         self._bulk.move(url)
@@ -173,8 +189,11 @@ class PeerLink:
         """The first thing said on a connection is who we are."""
         self._introduce(lane)
 
-    def on_answer(self, context: Envelope | Introduction, status: int, body: bytes) -> None:
-        """The peer has answered a request or an introduction."""
+    def on_answer(self, context: Envelope | Introduction | _Leave, status: int, body: bytes) -> None:
+        """The peer has answered a request, an introduction or a farewell."""
+        if isinstance(context, _Leave):
+            self.on_failed(context, "")
+            return
         if status != 200:
             self._refused(context, status, body)
             return
@@ -191,8 +210,10 @@ class PeerLink:
             return
         self._listener.on_reply(reply)
 
-    def on_failed(self, context: Envelope | Introduction, why: str) -> None:
-        """No answer. An introduction is said again on the next connection."""
+    def on_failed(self, context: Envelope | Introduction | _Leave, why: str) -> None:
+        """No answer. An introduction is said again on the next connection, a farewell never."""
+        if isinstance(context, _Leave) and not context.heard.done():
+            context.heard.set_result(None)
         if isinstance(context, Envelope):
             self._listener.on_failed(self.peer, context, why)
 

@@ -9,6 +9,7 @@ and the core's to judge.
     POST /raft/v1/timeout-now       TimeoutNow
     POST /raft/v1/read-index        ReadIndexRequest
     POST /raft/v1/introduce         Introduction
+    POST /raft/v1/farewell          Farewell
 
 With a secret, ``guard`` stands before these routes and answers ``POST /raft/v1/hello`` itself.
 """
@@ -33,7 +34,8 @@ from raftkv.http.handling import Verdict
 from raftkv.http.heads import Head
 from raftkv.http.problems import CONTENT_TYPE as PROBLEM_TYPE
 from raftkv.http.problems import problem
-from raftkv.transport import codec
+from raftkv.transport import codec, farewell
+from raftkv.transport.farewell import Farewell
 
 PREFIX: Final = b"/raft/"
 CONTENT_TYPE: Final = b"application/msgpack"
@@ -51,6 +53,7 @@ APPEND_ENTRIES: Final = b"/raft/v1/append-entries"
 TIMEOUT_NOW: Final = b"/raft/v1/timeout-now"
 READ_INDEX: Final = b"/raft/v1/read-index"
 INTRODUCE: Final = b"/raft/v1/introduce"
+FAREWELL: Final = b"/raft/v1/farewell"
 HELLO: Final = b"/raft/v1/hello"
 """Only at a node that has the peers' secret (``guard``); elsewhere there is no such route."""
 
@@ -60,6 +63,7 @@ ROUTES: Final = {
     TIMEOUT_NOW: Route((TimeoutNow,), codec.SMALL_BYTES_MAX),
     READ_INDEX: Route((ReadIndexRequest,), codec.SMALL_BYTES_MAX),
     INTRODUCE: Route((), codec.INTRODUCTION_BYTES_MAX),
+    FAREWELL: Route((), farewell.FAREWELL_BYTES_MAX),
 }
 TARGET_OF: Final = {message: target for target, route in ROUTES.items() for message in route.messages}
 """Where each request goes."""
@@ -92,6 +96,10 @@ class PeerExchange:
         """The reply to an introduction."""
         self._exchange.respond(Answer(200, codec.encode_introduction(introduction), CONTENT_TYPE))
 
+    def take_note(self) -> None:
+        """The reply to a farewell."""
+        self._exchange.respond(Answer(200, b"", CONTENT_TYPE))
+
     def refuse(self, *, status: int, code: str, detail: str) -> None:
         """A problem instead of a reply: nothing was changed here, and no term was heard."""
         self._exchange.respond(refusal(status, code, detail))
@@ -106,6 +114,10 @@ class PeerListener(Protocol):
 
     def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
         """Another node says who it is."""
+        ...
+
+    def on_farewell(self, said: Farewell, exchange: PeerExchange) -> None:
+        """Another node says that it stops."""
         ...
 
 
@@ -132,6 +144,9 @@ class PeerRoutes:
             if target == INTRODUCE:
                 introduction = codec.decode_introduction(exchange.body)
                 self._listener.on_introduction(introduction, PeerExchange(exchange))
+                return
+            if target == FAREWELL:
+                self._listener.on_farewell(farewell.decode(exchange.body), PeerExchange(exchange))
                 return
             envelope = codec.decode(exchange.body)
         except MessageError as error:

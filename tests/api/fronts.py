@@ -24,6 +24,7 @@ from raftkv.core.messages import Envelope, Introduction
 from raftkv.http.door import Door, DoorSettings
 from raftkv.http.handling import ServerSettings
 from raftkv.kv.queries import Get
+from raftkv.transport.farewell import Farewell
 from raftkv.transport.routes import PeerExchange, PeerRoutes
 from tests.api.documented import complaint_about
 from tests.api.service import FakeService
@@ -335,6 +336,9 @@ class NoPeers:
 
     def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
         raise AssertionError(introduction)
+
+    def on_farewell(self, said: Farewell, exchange: PeerExchange) -> None:
+        raise AssertionError(said)
 
 
 class DoorClient(AiohttpClient):

@@ -19,6 +19,7 @@ from raftkv.core.messages import (
 from raftkv.core.types import Index, NodeId, Round
 from raftkv.http.handling import ServerSettings
 from raftkv.http.server import ServerProtocol
+from raftkv.transport.farewell import Farewell
 from raftkv.transport.guard import PeerGate
 from raftkv.transport.link import PeerLink
 from raftkv.transport.routes import PeerExchange, PeerRoutes
@@ -36,6 +37,7 @@ class Peer:
         self.secret = secret
         self.strangers: list[str] = []
         """What its gate complained of."""
+        self.farewells: list[Farewell] = []
         self.heard: list[Envelope | Introduction] = []
         self.held: list[tuple[Envelope, PeerExchange]] = []
         self.holds: Callable[[Message], bool] = lambda _: False
@@ -84,6 +86,10 @@ class Peer:
     def on_introduction(self, introduction: Introduction, exchange: PeerExchange) -> None:
         self.heard.append(introduction)
         exchange.introduce(introduction)
+
+    def on_farewell(self, said: Farewell, exchange: PeerExchange) -> None:
+        self.farewells.append(said)
+        exchange.take_note()
 
     def release(self) -> None:
         held, self.held = self.held, []

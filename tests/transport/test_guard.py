@@ -312,6 +312,9 @@ class Deaf:
     def on_introduction(self, introduction, exchange):
         raise AssertionError
 
+    def on_farewell(self, said, exchange):
+        raise AssertionError
+
 
 def test_names_that_are_made_up_are_not_all_remembered():
     told: list[str] = []
