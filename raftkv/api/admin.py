@@ -13,7 +13,7 @@ from raftkv.api.exchange import Context, Decision, etag, to_leader
 from raftkv.api.posts import post
 from raftkv.api.problems import bad_request, problem
 from raftkv.api.reads import PROVENANCE, Freshness, read
-from raftkv.api.requests import REVISION_TAG, Request
+from raftkv.api.requests import Request
 from raftkv.api.responses import Respond, Response, json_response
 from raftkv.api.schemas import BOOLEAN, NUMBER, TEXT, list_of, reference, structure
 from raftkv.api.status import member_fields
@@ -98,7 +98,7 @@ MEMBERS: Final = Action(
             "Voters and learners of the configuration in force.",
             structure({"voters": list_of(reference("Member")), "learners": list_of(reference("Member"))}),
             fields=(
-                Field("ETag", {"type": "string", "pattern": f"^{REVISION_TAG}$"}, "The configuration's index."),
+                Field("ETag", {"type": "string", "pattern": '^"(?:0|[1-9][0-9]*)"$'}, "The configuration's index."),
                 *PROVENANCE,
             ),
         ),

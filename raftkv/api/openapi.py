@@ -189,7 +189,7 @@ def _request_body(body: Body, settings: ApiSettings) -> dict[str, Any]:
     size = f" At most {body.bytes_max(settings)} bytes."
     return {
         "description": body.description + size,
-        "required": "required" in body.schema,
+        "required": "required" in body.schema or not body.empty_needs_no_type,
         "content": {content_type: {"schema": body.schema} for content_type in body.content_types},
     }
 
