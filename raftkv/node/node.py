@@ -28,9 +28,10 @@ class Node:
     """One member of a cluster, which runs once: from ``async with`` (or ``start``) to its end (or ``stop``).
 
     While it runs it serves its peers and its HTTP API, and takes part whether or not anybody calls it. If it fails
-    (its disk does, or its machine raises), it halts at once: a write that waits raises ``OutcomeUnknown``, every other
-    call, and every later one, ``NodeFailed``; ``ended`` is done, and the end of ``async with`` raises ``NodeFailed``
-    too, unless its body raised something else. A node that was told to stop refuses calls with ``Rejected``.
+    (its disk does, or its machine raises), it halts at once, and closes its port and its files: a write that waits
+    raises ``OutcomeUnknown``, every other call, and every later one, ``NodeFailed``; ``ended`` is done, and the end of
+    ``async with`` raises ``NodeFailed`` too, unless its body raised something else. A node that was told to stop
+    refuses calls with ``Rejected``.
 
     Call it from its own event loop only.
     """
@@ -85,9 +86,7 @@ class Node:
         """
         if self._running is None:
             return
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._stop(self._running), name=f"raftkv {self.config.id} stops")
-        await asyncio.shield(self._stopping)
+        await asyncio.shield(self._stop_once(self._running))
 
     @property
     def ended(self) -> Future[BaseException | None]:
@@ -211,8 +210,15 @@ class Node:
                     ready.set_result(None)
 
     def _fail(self, error: BaseException) -> None:
+        assert self._running is not None
         self._failure = error
         self._end(self._failed)
+        self._stop_once(self._running)
+
+    def _stop_once(self, running: RunningNode) -> asyncio.Task[None]:
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop(running), name=f"raftkv {self.config.id} stops")
+        return self._stopping
 
     async def _stop(self, running: RunningNode) -> None:
         try:

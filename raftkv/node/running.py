@@ -10,7 +10,6 @@ is not its own: no signal, no logging handler, no event loop's policy.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from asyncio import AbstractEventLoop
@@ -23,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from raftkv.api.aiohttp_front import AiohttpFront
 from raftkv.api.reports import Diagnostics
-from raftkv.api.routes import Api
+from raftkv.api.routes import NODE_ROUTES, ROUTES, Api
 from raftkv.config import NodeConfig
 from raftkv.core import state as core_state
 from raftkv.core.effects import Exchange, LogRead
@@ -31,6 +30,7 @@ from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Ticket
 from raftkv.errors import DiskFailed, Misdirected, RaftkvError
+from raftkv.kv.machine import KeyValueMachine
 from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
@@ -92,6 +92,7 @@ class RunningNode:
             settings=config.api,
             metrics=self._metrics.text,
             meter=self._metrics.requests,
+            routes=ROUTES if isinstance(machine, KeyValueMachine) else NODE_ROUTES,
         )
         self._front = AiohttpFront(api, config.api)
         self._rng = rng
@@ -107,6 +108,8 @@ class RunningNode:
         self._disk: DiskThread | None = None
         self._pump: Pump | None = None
         self._beginning: asyncio.Task[None] | None = None
+        self._halted: asyncio.Future[None] = loop.create_future()
+        """Done when the node has failed: then nothing that the pump or the disk would do is waited for."""
         self._said = ""
         self._why_it_stops = "it was told to stop"
 
@@ -126,13 +129,14 @@ class RunningNode:
         self._watch.stop()
         if self._beginning is not None:
             await asyncio.gather(self._beginning, return_exceptions=True)
-        if self._replica is not None and self.service.failure is None:
+        if self._replica is not None and not self._halted.done():
             self._replica.shutting_down = True
             await self._hand_over()
             await self._finish_writes()
+        grace_s = 0.0 if self._halted.done() else STOP_GRACE_S
         self._doors.stop_accepting()
-        await self._front.stop(STOP_GRACE_S)
-        await self._doors.close(STOP_GRACE_S)
+        await self._front.stop(grace_s)
+        await self._doors.close(grace_s)
         if self._pump is not None:
             self._pump.stop()
         await self._peers.take_leave(self._forming.farewell(self._why_it_stops), within_s=LEAVE_S)
@@ -145,9 +149,7 @@ class RunningNode:
         """Ends by itself: a transfer that nobody answers is given up after two election timeouts."""
         handed: asyncio.Future[TransferOutcome] = self._loop.create_future()
         self.service.transfer_leadership(None, lambda outcome: _settle(handed, outcome))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(4 * self.config.raft.election_timeout_ms / 1000):
-                await handed
+        await self._unless_halted(handed, within_s=4 * self.config.raft.election_timeout_ms / 1000)
 
     async def _finish_writes(self) -> None:
         """Clients that wait hear what became of their writes, or that it is not known."""
@@ -156,9 +158,10 @@ class RunningNode:
         emptied: asyncio.Future[None] = self._loop.create_future()
         replica.when_idle(lambda: _settle(emptied, None))
         self._has_work()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.config.replica.request_timeout_ms / 1000 + 1):
-                await emptied
+        await self._unless_halted(emptied, within_s=self.config.replica.request_timeout_ms / 1000 + 1)
+
+    async def _unless_halted(self, awaited: asyncio.Future[Any], *, within_s: float) -> None:
+        await asyncio.wait([awaited, self._halted], timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
 
     def _fail(self, error: BaseException) -> None:
         """The node halts: nothing more is written, sent or answered."""
@@ -168,6 +171,7 @@ class RunningNode:
             self.service.failure = str(error)
             self._why_it_stops = why_it_stops(error)
             _LOG.critical("this node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
+            self._halted.set_result(None)
             self._owner.failed(error)
 
     # ------------------------------------------------------------------------------------- taking part

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import aiohttp
 import pytest
 import uvloop
 
@@ -270,6 +271,17 @@ async def test_the_process_is_left_as_it_was(tmp_path) -> None:
     async with lone_node(tmp_path) as node:
         await node.submit(b"1")
         assert (what_is_the_processs(), gc.get_freeze_count()) == before
+
+
+@pytest.mark.parametrize(("machine", "status"), [(Adder, 404), (KeyValueMachine, 201)])
+async def test_keys_are_served_where_the_store_is_replicated_and_nowhere_else(tmp_path, machine, status: int) -> None:
+    async with lone_node(tmp_path, machine()) as node, aiohttp.ClientSession(node.config.url) as session:
+        async with session.put("/v1/kv/a", data=b"v") as answer:
+            assert answer.status == status
+            assert status == 201 or "another state machine" in (await answer.json())["detail"]
+        for path in ("/v1/status", "/v1/cluster", "/healthz", "/readyz", "/metrics", "/v1/openapi.json"):
+            async with session.get(path) as answer:
+                assert answer.status == 200, path
 
 
 @pytest.mark.parametrize("machine", [Adder, KeyValueMachine])

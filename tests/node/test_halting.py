@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from raftkv import Consistency, Node, NodeConfig, NodeFailed, OutcomeUnknown
+from raftkv import Consistency, LogEntry, Node, NodeConfig, NodeFailed, OutcomeUnknown
 from raftkv.errors import DataDamaged, DiskFailed
 from raftkv.storage.directory import PosixFile
 from tests.live.cluster import until
@@ -37,6 +37,13 @@ class Weak(Adder):
         if entries:
             raise ZeroDivisionError("not my day")
         return []
+
+
+class Mended(Adder):
+    """Knows what broke its elder."""
+
+    def _answers(self, entry: LogEntry) -> list[Any]:
+        return ["cannot do that"] if entry.command == b"raise" else super()._answers(entry)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +81,24 @@ async def test_the_others_go_on_without_a_node_whose_machine_broke(tmp_path) -> 
     assert await at_leader(nodes, lambda node: node.submit(b"1")) == 2
     assert await totals(nodes) == [2, 2]
     await asyncio.gather(*(node.stop() for node in (*nodes, weak)))
+
+
+async def test_a_node_that_has_halted_frees_its_port_and_its_directory_by_itself(tmp_path) -> None:
+    """Nobody is left waiting at a door behind which nothing moves."""
+    with pytest.raises(NodeFailed):  # noqa: PT012 - the end of the block raises
+        async with lone_node(tmp_path) as node:
+            address = node.config.listen
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            await outcome(node.submit(b"raise"))
+            async with asyncio.timeout(PATIENCE_S):
+                assert b'"role":"leader"' in await reader.read(), "what came before it ended; then it was closed"
+            writer.close()
+            await node.stop()
+            async with Node(node.config, state_machine=Mended()) as mended:
+                await ready([mended])
+                assert await mended.submit(b"7") == 7, "what broke the machine is in the log, and does so no more"
 
 
 async def test_what_the_body_raises_is_not_hidden_by_the_failure(tmp_path) -> None:
