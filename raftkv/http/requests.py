@@ -53,7 +53,8 @@ class RequestProtocol(asyncio.Protocol):
     @property
     def is_free(self) -> bool:
         """A request can be sent now, as far as is known here."""
-        return self._transport is not None and self._waiting is None and not self._why_closed
+        transport = self._transport
+        return transport is not None and self._waiting is None and not self._why_closed and not transport.is_closing()
 
     def exchange(self, request: bytes, *, look_after_s: float, look: Look) -> asyncio.Future[HttpAnswer | NoAnswer]:
         """Sends it, only while ``is_free``; the future always gets a result. ``look`` is asked while none comes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,7 +47,7 @@ REFUSALS = [
 ]
 FINAL_REFUSALS = [problem(Code.TOO_LARGE), problem(Code.DISK_FULL), problem(Code.BAD_REQUEST)]
 SILENCES = [NoAnswer("reset"), problem(Code.OUTCOME_UNKNOWN), HttpAnswer(502, {}, b"<html>")]
-REFUSED_WITH = {
+REFUSED_WITH: dict[type[Any], Code] = {
     answers.SessionExpired: Code.SESSION_EXPIRED,
     answers.SequenceReused: Code.SEQUENCE_REUSED,
     answers.SequenceTooOld: Code.SEQUENCE_TOO_OLD,
@@ -285,5 +286,4 @@ Network.TestCase.settings = settings(
 )
 
 
-class TestNetwork(Network.TestCase):
-    """Every write once, and no false word about any."""
+TestNetwork = Network.TestCase

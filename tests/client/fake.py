@@ -1,0 +1,303 @@
+"""A cluster that does to its clients whatever a test has laid out, and remembers every byte that it was asked.
+
+Told: who leads, and what to do instead of answering. Tells: every request, in order. Puts are executed once per
+number, as in the real one, so that a test sees how often. Demands: one request at a time on each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from raftkv.http.exchange import HttpAnswer
+from raftkv.problems import Code
+from raftkv.values import Address
+from tests.client.answers import problem
+
+PATIENCE_S = 5.0
+
+
+class Broken(Exception):
+    """The connection ends here."""
+
+
+@dataclass
+class Asked:
+    """A request as it arrived."""
+
+    node: FakeNode
+    method: str
+    target: str
+    fields: dict[str, str]
+    body: bytes
+    writer: asyncio.StreamWriter
+
+    @property
+    def number(self) -> int:
+        return int(self.fields["raftkv-sequence"])
+
+    @property
+    def acknowledged(self) -> int:
+        return int(self.fields.get("raftkv-acknowledged", "0"))
+
+    @property
+    def key(self) -> str:
+        return self.target.removeprefix("/v1/kv/").partition("?")[0]
+
+
+Act = Callable[[Asked], Awaitable[bytes]]
+"""The bytes to answer with, or Broken."""
+
+
+def say(status: int, fields: Mapping[str, Any] | bytes = b"", **headers: str) -> bytes:
+    body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
+    lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def encoded(answer: HttpAnswer) -> bytes:
+    head = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n" % (answer.status, len(answer.body))
+    return head + b"".join(b"%b: %b\r\n" % pair for pair in answer.fields.items()) + b"\r\n" + answer.body
+
+
+def refuse(code: Code, **more: Any) -> Act:
+    async def act(asked: Asked) -> bytes:
+        return encoded(problem(code, **more))
+
+    return act
+
+
+def answer(raw: bytes) -> Act:
+    async def act(asked: Asked) -> bytes:
+        return raw
+
+    return act
+
+
+async def reset(asked: Asked) -> bytes:
+    """Nothing was executed, and nobody says so."""
+    raise Broken
+
+
+async def execute_and_reset(asked: Asked) -> bytes:
+    await asked.node.cluster.execute(asked)
+    raise Broken
+
+
+def execute_and_say_only(count: int) -> Act:
+    """So many bytes of the answer, then the end."""
+
+    async def act(asked: Asked) -> bytes:
+        whole = await asked.node.cluster.execute(asked)
+        asked.writer.write(whole[:count])
+        await asked.writer.drain()
+        raise Broken
+
+    return act
+
+
+class Gate:
+    """Holds requests until it is opened."""
+
+    def __init__(self, then: Act | None = None) -> None:
+        self.opened, self.held = asyncio.Event(), 0
+        self._then = then
+
+    async def __call__(self, asked: Asked) -> bytes:
+        self.held += 1
+        await self.opened.wait()
+        return await (self._then or asked.node.cluster.execute)(asked)
+
+
+class FakeNode:
+    """One node, listening."""
+
+    def __init__(self, cluster: FakeCluster, id: str) -> None:
+        self.cluster, self.id = cluster, id
+        self.asked: list[Asked] = []
+        self.connections_count = 0
+        self.connections_most = 0
+        self.instead: dict[str, deque[Act]] = defaultdict(deque)
+        """By method: what to do with the next requests for keys, sessions and the rest; not with /v1/cluster."""
+        self.always: Act | None = None
+        self.view: Act | None = None
+        self.closes_after_each = False
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.address = Address("127.0.0.1", 0)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address.host}:{self.address.port}"
+
+    async def listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, *self.address)
+        self.address = Address("127.0.0.1", self._server.sockets[0].getsockname()[1])
+
+    async def die(self) -> None:
+        """As kill -9: the port is free, every connection reset."""
+        assert self._server is not None
+        self._server.close()
+        self.drop()
+        await self._server.wait_closed()
+
+    def drop(self) -> None:
+        """Every connection is reset."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def wrote(self, method: str = "PUT") -> list[Asked]:
+        return [asked for asked in self.asked if asked.method == method and asked.target.startswith("/v1/kv")]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        self.connections_count += 1
+        self.connections_most = max(self.connections_most, self.connections_count)
+        try:
+            while (asked := await self._read(reader, writer)) is not None:
+                if asked.target != "/v1/cluster":
+                    self.asked.append(asked)
+                said = await self._act(asked)
+                if writer.transport.is_closing():
+                    break
+                writer.write(said)
+                if self.closes_after_each:
+                    break
+        except (Broken, ConnectionError, asyncio.IncompleteReadError):
+            writer.transport.abort()
+        finally:
+            self.connections_count -= 1
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked | None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return None
+        line, *lines = head.decode("latin-1").split("\r\n")
+        method, target, _ = line.split(" ")
+        fields = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines if one)}
+        body = await reader.readexactly(int(fields.get("content-length", "0")))
+        early = getattr(reader, "_buffer", b"")
+        assert not early, "a second request before the answer to the first"
+        return Asked(self, method, target, fields, body, writer)
+
+    async def _act(self, asked: Asked) -> bytes:
+        if asked.target == "/v1/cluster":
+            return await (self.view or self.cluster.tell_view)(asked)
+        if self.instead[asked.method]:
+            return await self.instead[asked.method].popleft()(asked)
+        if self.always is not None and asked.target.startswith("/v1/kv"):
+            return await self.always(asked)
+        return await self.cluster.execute(asked)
+
+
+@dataclass
+class FakeCluster:
+    """Some nodes that agree about everything, unless a test says otherwise."""
+
+    nodes: list[FakeNode] = field(default_factory=list)
+    leader: FakeNode | None = None
+    term: int = 5
+    sessions: int = 0
+    answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    executed: Counter[str] = field(default_factory=Counter)
+    """By key."""
+    index: int = 0
+    expired: set[str] = field(default_factory=set)
+
+    def lead(self, node: FakeNode | None) -> None:
+        self.leader = node
+        self.term += 1
+
+    @property
+    def urls(self) -> list[str]:
+        return [node.url for node in self.nodes]
+
+    def wrote(self, method: str = "PUT") -> list[Asked]:
+        return [asked for node in self.nodes for asked in node.wrote(method)]
+
+    async def tell_view(self, asked: Asked) -> bytes:
+        members = [{"id": node.id, "url": node.url, "match_index": None, "last_contact_ms": 1} for node in self.nodes]
+        leader = None if self.leader is None else self.leader.id
+        told = {"cluster_id": "k", "term": self.term, "leader_id": leader, "voters": members, "learners": []}
+        return say(200, told | {"change": None})
+
+    async def execute(self, asked: Asked) -> bytes:
+        if asked.node is not self.leader and "consistency=" not in asked.target:
+            return self.refuse(asked)
+        self.index += 1
+        if asked.target == "/v1/sessions":
+            self.sessions += 1
+            return say(201, {"session": f"{self.sessions:032x}", "ttl_ms": 1000})
+        if asked.target.startswith("/v1/sessions/"):
+            gone = asked.target.split("/")[3] in self.expired
+            return encoded(problem(Code.SESSION_EXPIRED)) if gone else say(200, {})
+        if asked.method == "PUT":
+            return self._put(asked)
+        return say(
+            200,
+            b"value",
+            ETag='"1"',
+            Raftkv_Create_Revision="1",
+            Raftkv_Version="1",
+            Raftkv_Applied_Index=str(self.index),
+        )
+
+    def refuse(self, asked: Asked) -> bytes:
+        if self.leader is None:
+            return encoded(problem(Code.NO_LEADER, retry_after_ms=50))
+        return redirection(self.leader, asked.target, self.term)
+
+    def _put(self, asked: Asked) -> bytes:
+        session = asked.fields["raftkv-session"]
+        if session in self.expired:
+            return encoded(problem(Code.SESSION_EXPIRED))
+        stored = self.answers.get((session, asked.number))
+        if stored is not None:
+            return stored.replace(b"\r\n", b"\r\nRaftkv-Duplicate: true\r\n", 1)
+        self.executed[asked.key] += 1
+        done = {"revision": self.index, "create_revision": 1, "version": self.executed[asked.key]}
+        self.answers[session, asked.number] = say(200, done, Raftkv_Applied_Index=str(self.index))
+        return self.answers[session, asked.number]
+
+
+def redirection(to: FakeNode, target: str, term: int) -> bytes:
+    answer = problem(Code.NOT_LEADER, term=term, leader={"id": to.id, "url": to.url})
+    answer.fields[b"location"] = (to.url + target).encode()
+    return encoded(answer)
+
+
+@asynccontextmanager
+async def faked(nodes_count: int = 3) -> AsyncIterator[FakeCluster]:
+    """Nodes that listen; the first leads. Nothing that they did failed unseen."""
+    failures: list[Mapping[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    cluster = FakeCluster()
+    for number in range(1, nodes_count + 1):
+        node = FakeNode(cluster, f"n{number}")
+        await node.listen()
+        cluster.nodes.append(node)
+    cluster.leader = cluster.nodes[0]
+    try:
+        yield cluster
+    finally:
+        for node in cluster.nodes:
+            await node.die()
+    assert [str(context) for context in failures] == []
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """The condition holds."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "waited in vain"
+        await asyncio.sleep(0.002)
