@@ -6,7 +6,7 @@ the call. May never know: how the replica came to an outcome.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,7 +52,7 @@ def refuse_command(command: bytes) -> None:
         raise Rejected(f"a command has at most {SUBMITTED_BYTES_MAX} bytes, not {len(command)}", code="too_large")
 
 
-def applied_answer(outcome: WriteOutcome, *, why_no_leader: str) -> Any:
+def applied_answer(outcome: WriteOutcome, *, why_no_leader: Callable[[], str]) -> Any:
     """The machine's own answer; raises what became of the command otherwise."""
     match outcome:
         case Applied():
@@ -65,7 +65,7 @@ def applied_answer(outcome: WriteOutcome, *, why_no_leader: str) -> Any:
             raise OutcomeUnknown("no majority confirmed it in time; it may have happened, or may happen yet")
 
 
-def read_answer(outcome: ReadOutcome, *, why_no_leader: str) -> Any:
+def read_answer(outcome: ReadOutcome, *, why_no_leader: Callable[[], str]) -> Any:
     """The machine's own answer, or what its ``query`` raised; raises why there is none otherwise."""
     match outcome:
         case Answered(answer=Raised(error)):
@@ -75,7 +75,7 @@ def read_answer(outcome: ReadOutcome, *, why_no_leader: str) -> Any:
         case Refused():
             raise _refused(outcome, why_no_leader)
         case TooStale():
-            raise Rejected("this node has not got as far as the bounds demand", code="too_stale")
+            raise Rejected(_how_stale(outcome), code="too_stale")
         case ReadTimedOut():
             raise Unreachable("no majority confirmed the read in time; ask again")
 
@@ -92,20 +92,27 @@ def transferred(outcome: TransferOutcome, leadership: Leadership) -> Transferred
     raise Rejected(detail, code=code)
 
 
-def not_leader(leadership: Leadership, why_no_leader: str = "") -> NotLeader:
-    """To be raised; ``why_no_leader`` is said where nobody is known to lead."""
+def not_leader(leadership: Leadership, why_no_leader: Callable[[], str] | None = None) -> NotLeader:
+    """To be raised; ``why_no_leader`` says more where nobody is known to lead."""
     return NotLeader(
-        why_no_leader if leadership.leader_id is None else "",
+        why_no_leader() if why_no_leader is not None and leadership.leader_id is None else "",
         leader_id=leadership.leader_id,
         leader_url=leadership.leader_url,
         term=leadership.term,
     )
 
 
-def _refused(outcome: Refused, why_no_leader: str) -> RequestError:
+def _refused(outcome: Refused, why_no_leader: Callable[[], str]) -> RequestError:
     if outcome.why is Why.NOT_LEADER:
         return not_leader(outcome.leadership, why_no_leader)
     return Rejected(_REFUSALS[outcome.why], code=outcome.why.value)
+
+
+def _how_stale(outcome: TooStale) -> str:
+    if outcome.applied_index < outcome.min_index:
+        return f"index {outcome.min_index} was asked for, {outcome.applied_index} is applied here"
+    age = "of unknown age" if outcome.staleness_ms is None else f"{outcome.staleness_ms} ms old"
+    return f"what is here is {age}, at most {outcome.max_staleness_ms} ms were asked for"
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,7 +197,6 @@ class Node:
         finally:
             del self._waiting[future]
 
-    @property
     def _why_no_leader(self) -> str:
         assert self._running is not None
         return "; ".join(why for _, why in self._running.service.unready())
