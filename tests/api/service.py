@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from raftkv.api.reports import (
@@ -16,6 +16,7 @@ from raftkv.api.reports import (
     SettingsReport,
 )
 from raftkv.api.service import Health, MemberStatus, Status
+from raftkv.kv.commands import Put, encode
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.outcomes import (
     Answered,
@@ -110,6 +111,15 @@ class FakeService:
         self.reads: list[tuple[object, Consistency, int, int | None]] = []
         self.transfers: list[str | None] = []
         self._sessions_count = 0
+
+    def fill(self, values: Mapping[bytes, bytes]) -> None:
+        """Puts behind the API's back, as fast as the machine goes."""
+        entries = [
+            LogEntry(index, self.stamp_ms, encode(Put(key, value)))
+            for index, (key, value) in enumerate(values.items(), self.index + 1)
+        ]
+        self.machine.apply_batch(entries)
+        self.index += len(entries)
 
     def leadership(self) -> Leadership:
         return self.led

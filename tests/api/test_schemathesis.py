@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ SECONDS_MAX = 120
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> Iterator[LiveNode]:
+async def node(tmp_path: Path) -> AsyncIterator[LiveNode]:
     with LiveCluster(tmp_path, nodes_count=1) as cluster:
         cluster.start()
         yield await cluster.until_serving()
