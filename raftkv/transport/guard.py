@@ -19,7 +19,7 @@ from raftkv.errors import MessageError
 from raftkv.http.answers import Answer
 from raftkv.http.handling import Exchange, Handler, Verdict
 from raftkv.http.heads import Head
-from raftkv.transport import seals
+from raftkv.transport import codec, seals
 from raftkv.transport.routes import CONTENT_TYPE, HELLO, PeerRoutes, refusal, within
 from raftkv.transport.seals import Hello, PeerKeys, Session
 from raftkv.transport.secret import PeerSecret
@@ -57,7 +57,7 @@ class PeerGate:
 class PeerGuard:
     """The handler of one connection."""
 
-    __slots__ = ("_gate", "_hello", "_requests_count", "_session")
+    __slots__ = ("_gate", "_hello", "_requests_count", "_session", "_verdict")
 
     def __init__(self, gate: PeerGate) -> None:
         self._gate = gate
@@ -66,9 +66,15 @@ class PeerGuard:
         self._hello: Hello | None = None
         self._requests_count = 0
         """Heads since the welcome: the number of the newest request."""
+        self._verdict: int | Answer = 0
+        """What the routes say of its head; told only when it is proved."""
 
     def on_head(self, head: Head) -> int | Answer | Verdict:
-        """As the routes judge it, for whoever has said hello; 401 to everybody else."""
+        """How large a body may be, for whoever has said hello; 401 to everybody else.
+
+        A refusal waits for the body, and for the proof that covers it: were it proved before, whoever stands
+        between could put a senseless head in a request's place, and its sender would go on unaware.
+        """
         if head.target == HELLO:
             return within(head, seals.HELLO_BYTES_MAX)
         verdict = self._gate.routes.on_head(head)
@@ -77,7 +83,8 @@ class PeerGuard:
         if self._session is None:
             return self._unproved()
         self._requests_count += 1
-        return self._sealed(verdict) if isinstance(verdict, Answer) else verdict
+        self._verdict = verdict
+        return codec.APPEND_BYTES_MAX if isinstance(verdict, Answer) else verdict
 
     def on_request(self, exchange: Exchange) -> None:
         """Passed on if it is proved."""
@@ -90,10 +97,12 @@ class PeerGuard:
             exchange.respond(self._unproved())
             return
         expected = session.request_proof(number, head.method, head.target, exchange.body)
-        if seals.is_same(head.value(seals.REQUEST_FIELD_NAME), expected):
-            self._gate.routes.on_request(SealedExchange(exchange, session, number))
-        else:
+        if not seals.is_same(head.value(seals.REQUEST_FIELD_NAME), expected) or not _bears_peers_fields(head):
             exchange.respond(self._disproved())
+        elif isinstance(self._verdict, Answer):
+            exchange.respond(sealed(session, number, self._verdict))
+        else:
+            self._gate.routes.on_request(SealedExchange(exchange, session, number))
 
     def _greeted(self, exchange: Exchange) -> Answer:
         """The welcome, if the hello is proved, for us, and the first of its connection."""
@@ -115,10 +124,6 @@ class PeerGuard:
         self._hello, self._session = hello, Session(gate.keys, hello, nonce)
         proof = seals.answer_field(self._session.welcome_proof())
         return Answer(200, seals.encode_welcome(nonce), CONTENT_TYPE, fields=proof)
-
-    def _sealed(self, answer: Answer) -> Answer:
-        assert self._session is not None
-        return sealed(self._session, self._requests_count, answer)
 
     def _unproved(self) -> Answer:
         gate = self._gate
@@ -153,6 +158,11 @@ def sealed(session: Session, number: int, answer: Answer) -> Answer:
     """The answer with its proof."""
     field = seals.answer_field(session.answer_proof(number, answer.status, answer.body))
     return answer._replace(fields=answer.fields + field)
+
+
+def _bears_peers_fields(head: Head) -> bool:
+    """What its fields say of the body is what every peer says; they are not signed, so nothing else is believed."""
+    return head.value(b"content-type") == CONTENT_TYPE and head.value(b"content-encoding") is None
 
 
 def _forbidden(gate: PeerGate, who: NodeId | None) -> Answer:

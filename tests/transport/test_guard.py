@@ -250,11 +250,21 @@ async def test_a_request_that_was_tampered_with_is_refused(peers: Peers, name):
     assert len(made.peer.strangers) == 1
 
 
-async def test_another_method_is_refused_unheard(peers: Peers):
-    """PUT is none of the peers' methods: the answer is proved, so it is not the proof that this one fails by."""
-    made = await greeted(peers)
-    assert code(await made.ask(same_proof(made, b"POST", b"PUT"))) == (405, "method_not_allowed")
-    assert made.peer.heard == []
+async def test_a_refusal_is_proved_only_to_a_request_that_is(peers: Peers):
+    """Else whoever stands between could put nonsense in a request's place, and its sender would go on unaware."""
+    for tampered in (
+        lambda made: same_proof(made, b"POST", b"PUT"),
+        lambda made: same_proof(made, APPEND_ENTRIES, b"/raft/v1/no-such-route"),
+        lambda made: same_proof(made, b"application/msgpack", b"application/json"),
+        lambda made: same_proof(made, b"Content-Length", b"Content-Encoding: gzip\r\nContent-Length"),
+        lambda made: post(b"/raft/v1/no-such-route"),
+        lambda made: post(APPEND_ENTRIES, bytes(codec.APPEND_BYTES_MAX + 1), MSGPACK)[:1000],
+    ):
+        made = await greeted(peers)
+        reply = await made.ask(tampered(made))
+        assert b"authentication-info" not in reply.fields, reply.status
+        assert await made.wire.ended()
+        assert made.peer.heard == []
 
 
 async def test_a_request_that_is_sent_again_is_refused(peers: Peers):
