@@ -57,7 +57,7 @@ class PeerGate:
 class PeerGuard:
     """The handler of one connection."""
 
-    __slots__ = ("_gate", "_hello", "_requests_count", "_session", "_verdict")
+    __slots__ = ("_gate", "_has_proved", "_hello", "_requests_count", "_session", "_verdict")
 
     def __init__(self, gate: PeerGate) -> None:
         self._gate = gate
@@ -66,6 +66,8 @@ class PeerGuard:
         self._hello: Hello | None = None
         self._requests_count = 0
         """Heads since the welcome: the number of the newest request."""
+        self._has_proved = False
+        """A request was: whoever has said hello was there then, and has not repeated another's."""
         self._verdict: int | Answer = 0
         """What the routes say of its head; told only when it is proved."""
 
@@ -73,7 +75,8 @@ class PeerGuard:
         """How large a body may be, for whoever has said hello; 401 to everybody else.
 
         A refusal waits for the body, and for the proof that covers it: were it proved before, whoever stands
-        between could put a senseless head in a request's place, and its sender would go on unaware.
+        between could put a senseless head in a request's place, and its sender would go on unaware. The first
+        request is an introduction, so that a hello that was only repeated lets nothing larger in.
         """
         if head.target == HELLO:
             return within(head, seals.HELLO_BYTES_MAX)
@@ -84,7 +87,8 @@ class PeerGuard:
             return self._unproved()
         self._requests_count += 1
         self._verdict = verdict
-        return codec.APPEND_BYTES_MAX if isinstance(verdict, Answer) else verdict
+        body_bytes_max = codec.APPEND_BYTES_MAX if isinstance(verdict, Answer) else verdict
+        return body_bytes_max if self._has_proved else min(body_bytes_max, codec.INTRODUCTION_BYTES_MAX)
 
     def on_request(self, exchange: Exchange) -> None:
         """Passed on if it is proved."""
@@ -99,7 +103,9 @@ class PeerGuard:
         expected = session.request_proof(number, head.method, head.target, exchange.body)
         if not seals.is_same(head.value(seals.REQUEST_FIELD_NAME), expected) or not _bears_peers_fields(head):
             exchange.respond(self._disproved())
-        elif isinstance(self._verdict, Answer):
+            return
+        self._has_proved = True
+        if isinstance(self._verdict, Answer):
             exchange.respond(sealed(session, number, self._verdict))
         else:
             self._gate.routes.on_request(SealedExchange(exchange, session, number))

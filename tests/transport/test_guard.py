@@ -267,6 +267,18 @@ async def test_a_refusal_is_proved_only_to_a_request_that_is(peers: Peers):
         assert made.peer.heard == []
 
 
+async def test_a_repeated_hello_alone_brings_no_large_body_in(peers: Peers):
+    """It is not known yet who has said it; a peer's first request is its introduction, and that is small."""
+    made = await raw(peers)
+    assert (await made.ask(SOUND_HELLO)).status == 200
+    size = codec.INTRODUCTION_BYTES_MAX + 1
+    assert code(await made.ask(post(APPEND_ENTRIES, bytes(size), MSGPACK)[:-size])) == (413, "too_large")
+    made = await greeted(peers)
+    assert (await made.ask(made.request())).status == 200
+    large = codec.encode(envelope(append(bytes(size))))
+    assert (await made.ask(made.request(body=large))).status == 200
+
+
 async def test_a_request_that_is_sent_again_is_refused(peers: Peers):
     """faults: what was recorded on the way is worth nothing, neither on its own connection …"""
     made = await greeted(peers)
