@@ -67,7 +67,7 @@ class PeerGuard:
         self._requests_count = 0
         """Heads since the welcome: the number of the newest request."""
         self._has_proved = False
-        """A request was: whoever has said hello was there then, and has not repeated another's."""
+        """A request was, and so whoever has said hello is who it says."""
         self._verdict: int | Answer = 0
         """What the routes say of its head; told only when it is proved."""
 
@@ -104,7 +104,7 @@ class PeerGuard:
         if not seals.is_same(head.value(seals.REQUEST_FIELD_NAME), expected) or not _bears_peers_fields(head):
             exchange.respond(self._disproved())
             return
-        self._has_proved = True
+        self._believe()
         if isinstance(self._verdict, Answer):
             exchange.respond(sealed(session, number, self._verdict))
         else:
@@ -125,11 +125,17 @@ class PeerGuard:
             return refusal(409, "wrong_cluster", f"this is {gate.me}, not {hello.receiver}")._replace(close=True)
         if self._hello is not None:
             return refusal(400, "bad_request", "hello is said once on a connection")._replace(close=True)
-        gate.proved(hello.sender)
         nonce = token_bytes(seals.NONCE_BYTES)
         self._hello, self._session = hello, Session(gate.keys, hello, nonce)
         proof = seals.answer_field(self._session.welcome_proof())
         return Answer(200, seals.encode_welcome(nonce), CONTENT_TYPE, fields=proof)
+
+    def _believe(self) -> None:
+        """The other end is there now: it has signed our nonce. A hello alone may be a repeated one."""
+        assert self._hello is not None
+        if not self._has_proved:
+            self._has_proved = True
+            self._gate.proved(self._hello.sender)
 
     def _unproved(self) -> Answer:
         gate = self._gate

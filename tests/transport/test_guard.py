@@ -279,6 +279,21 @@ async def test_a_repeated_hello_alone_brings_no_large_body_in(peers: Peers):
     assert (await made.ask(made.request(body=large))).status == 200
 
 
+async def test_a_hello_that_is_repeated_again_and_again_is_told_of_once(peers: Peers):
+    """Or whoever has recorded one could fill the log's disk: only a proved request shows that the peer is there."""
+    peer = await peers.peer(SECRET)
+    for _ in range(5):
+        made = Raw(peer, Wire(*await asyncio.open_connection("127.0.0.1", peer.port)))
+        assert (await made.ask(SOUND_HELLO)).status == 200
+        assert code(await made.ask(of_other_session(made))) == FORBIDDEN
+    assert len(peer.strangers) == 1
+    made = Raw(peer, Wire(*await asyncio.open_connection("127.0.0.1", peer.port)))
+    await made.hello()
+    assert (await made.ask(made.request())).status == 200
+    assert code(await made.ask(of_other_session(made))) == FORBIDDEN
+    assert len(peer.strangers) == 2
+
+
 async def test_a_request_that_is_sent_again_is_refused(peers: Peers):
     """faults: what was recorded on the way is worth nothing, neither on its own connection …"""
     made = await greeted(peers)
