@@ -38,6 +38,9 @@ class PeerGate:
         self.routes = routes
         self._complain = complain
         self._refused: dict[NodeId | None, None] = {}
+        """Who was told of, by names that anybody can give itself."""
+        self._disproved: dict[NodeId, None] = {}
+        """Who was told of, by names that whoever knows the secret has given itself."""
 
     def __call__(self) -> Handler:
         """The handler of a connection that has just been accepted."""
@@ -49,9 +52,16 @@ class PeerGate:
             self._refused[who] = None
             self._complain(why)
 
+    def disproved(self, who: NodeId, why: str) -> None:
+        """Something was wrong on the connection of a peer whose hello was proved."""
+        if who not in self._disproved and len(self._disproved) < STRANGERS_MAX:
+            self._disproved[who] = None
+            self._complain(why)
+
     def proved(self, who: NodeId) -> None:
         """This peer has the secret."""
         self._refused.pop(who, None)
+        self._disproved.pop(who, None)
 
 
 class PeerGuard:
@@ -148,7 +158,7 @@ class PeerGuard:
         hello, self._session = self._hello, None
         assert hello is not None
         text = f"a request on {hello.sender}'s connection was changed, repeated or put there by somebody else"
-        self._gate.refused(hello.sender, text)
+        self._gate.disproved(hello.sender, text)
         return refusal(403, "forbidden", "the request does not bear its proof")._replace(close=True)
 
 

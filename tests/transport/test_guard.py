@@ -294,6 +294,16 @@ async def test_a_hello_that_is_repeated_again_and_again_is_told_of_once(peers: P
     assert len(peer.strangers) == 2
 
 
+async def test_names_that_are_made_up_hide_nothing_that_befalls_a_peer(peers: Peers):
+    made = await greeted(peers)
+    for number in range(STRANGERS_MAX):
+        stranger = Raw(made.peer, Wire(*await asyncio.open_connection("127.0.0.1", made.peer.port)))
+        await stranger.hello(HI._replace(sender=NodeId(f"x{number}")), OTHER_KEYS)
+    assert len(made.peer.strangers) == STRANGERS_MAX
+    assert code(await made.ask(of_other_session(made))) == FORBIDDEN
+    assert "n1's connection was changed" in made.peer.strangers[-1]
+
+
 async def test_a_request_that_is_sent_again_is_refused(peers: Peers):
     """faults: what was recorded on the way is worth nothing, neither on its own connection …"""
     made = await greeted(peers)
