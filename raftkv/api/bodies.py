@@ -31,7 +31,7 @@ ITEMS_MAX: Final = 4_096
 """Values in one body, names of fields included. The largest transaction that makes sense has about 2,200."""
 
 _WHOLE_MAX: Final = 2**53
-"""Beyond it a float no longer says which whole number was meant."""
+"""From it on a float no longer says which whole number was meant."""
 _JSON_TOKEN: Final = re.compile(rb'[^"\[{,]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?|([\[{,]))', re.DOTALL)
 """A whole string, or (as its group) what begins another value. Possessive throughout: linear in the body."""
 
@@ -202,4 +202,4 @@ def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError("a number beyond all bounds")
-    return int(value) if value.is_integer() and abs(value) <= _WHOLE_MAX else value
+    return int(value) if value.is_integer() and abs(value) < _WHOLE_MAX else value
