@@ -175,14 +175,20 @@ class Replica:
         """Answers the query as fresh as asked for; ``done`` is called exactly once, at once or later."""
         read = WaitingRead(query, consistency, self._counted(done), self._deadline(), min_index, max_staleness_ms)
         self._reads_count += 1
-        if self._reads_count > self.settings.reads_in_flight_max:
+        if self.raft.disagrees_at is not None and not self._belongs_to_a_leader(consistency):
+            read.done(Refused(Why.REPLICAS_DISAGREE, self.leadership()))
+        elif self._reads_count > self.settings.reads_in_flight_max:
             read.done(Refused(Why.OVERLOADED, self.leadership()))
         elif consistency is Consistency.STALE:
             self._indexed_reads.add([read], need=min_index)
-        elif consistency is not Consistency.FOLLOWER and self.raft.role is not Role.LEADER:
+        elif self._belongs_to_a_leader(consistency) and self.raft.role is not Role.LEADER:
             read.done(Refused(Why.NOT_LEADER, self.leadership()))
         else:
             self._unasked_reads.append(read)
+
+    @staticmethod
+    def _belongs_to_a_leader(consistency: Consistency) -> bool:
+        return consistency not in (Consistency.FOLLOWER, Consistency.STALE)
 
     def transfer_leadership(self, target: NodeId | None, done: Callable[[TransferOutcome], None]) -> None:
         """Hands over to that voter, or to the best placed; ``done`` hears who leads, or why nobody else does."""
@@ -243,6 +249,8 @@ class Replica:
         work = Work()
         self.raft.elapse(self._now_us)
         self._hear(work)
+        if self.raft.disagrees_at is not None:
+            self._serve_nothing()
         self._propose()
         self._ask_reads()
         effects = self.raft.take()
@@ -342,6 +350,8 @@ class Replica:
         state_hash = self.machine.state_hash() if last % HASH_INTERVAL == 0 else None
         if state_hash is not None:
             self.raft.machine_hash(last, state_hash.to_bytes(STATE_HASH_BYTES, "little"))
+            if self.raft.disagrees_at is not None:
+                self._serve_nothing()
         if len(self._writes):
             for entry, term, answer in zip(entries, terms, answers, strict=True):
                 self._writes.applied(entry.log_index, term, answer)
@@ -407,6 +417,15 @@ class Replica:
     def _staleness_ms(self) -> int | None:
         staleness_us = self.raft.state.staleness_us
         return None if staleness_us is None else -(-staleness_us // 1000)
+
+    def _serve_nothing(self) -> None:
+        """The state here is wrong, and so would be every answer: nobody waits for one any more."""
+        self._writes.give_up()
+        waiting = self._unasked_reads + self._failed_reads + self._indexed_reads.leave() + self._bounded_reads.leave()
+        waiting += [read for reads in self._asked_reads.values() for read in reads]
+        self._unasked_reads, self._failed_reads, self._asked_reads = [], [], {}
+        for read in waiting:
+            read.done(Refused(Why.REPLICAS_DISAGREE, self.leadership()))
 
     def _read_failed(self, reads: list[WaitingRead]) -> None:
         """A follower's read is asked again soon, as long as a leader is known; others are sent away."""

@@ -72,6 +72,12 @@ class WaitingWrites:
                 else:
                     write.done(Unknown())
 
+    def give_up(self) -> None:
+        """Nobody can answer any of them from here: their entries may commit, or not."""
+        for index in list(self._by_index):
+            for write in self._leaving(index):
+                write.done(Unknown())
+
     def next_deadline_us(self) -> int | None:
         """When to look again; an answered write's deadline may still stand here."""
         while self._deadlines and self._deadlines[0][1] not in self._by_index:
@@ -139,6 +145,12 @@ class WaitingReads:
         while self._heap and self._heap[0][0] <= far:
             ready.extend(heappop(self._heap)[2])
         return ready
+
+    def leave(self) -> list[WaitingRead]:
+        """All of them. Nobody waits any more."""
+        left = [read for _, _, reads in self._heap for read in reads]
+        self._heap, self._look_us = [], None
+        return left
 
     def expire(self, now_us: int) -> list[WaitingRead]:
         """Those whose deadline has come. They wait no more."""

@@ -3,7 +3,8 @@
 A scenario is a file of blocks. A block is commands, a line of four dashes, and what is told until they are
 done: the notes of the nodes, outcomes of writes and reads, and what ``show`` prints.
 
-    cluster a b c [election=300 heartbeat=100]   nodes, not started yet; leases=1 turns lease reads on, drift=100
+    cluster a b c [election=300 heartbeat=100]   nodes, not started yet; leases=1 turns lease reads on, drift=100;
+                         lying=1: clocks break that bound, unsound=1: machines may err
     clock a 1100         a's clock shows so many microseconds for a thousand of the world's
     log a 1 1 2          a's disk holds entries of these terms
     term a 3 [b]         … and this term, and a vote for b
@@ -13,6 +14,8 @@ done: the notes of the nodes, outcomes of writes and reads, and what ``show`` pr
     wait 300ms           virtual time passes
     propose a x y        x and y are written at a; 50 ms pass
     offer a x            the same, and no time passes
+    fill a 1024          so many writes at a of which nothing is told; 200 ms pass
+    flip a               the newest word in the memory of a's machine becomes another
     read a [follower]    a linearizable read at a (or of another consistency); 50 ms pass
     ask a [follower]     the same, and no time passes
     isolate a | cut a b | cut a > b | heal | heal a b | heal a > b      links
@@ -49,6 +52,7 @@ from raftkv.sim.node import Clock, VirtualNode
 from raftkv.state_machine import LogEntry
 
 SETTLE_US = 50_000
+_SHOWN_MAX = 40
 
 
 class ListMachine:
@@ -92,6 +96,13 @@ class ListMachine:
         self.words = snapshot.decode().split("\n")
 
 
+def _shortened(words: Sequence[str]) -> str:
+    """A long line by its ends."""
+    if len(words) <= _SHOWN_MAX:
+        return " ".join(words)
+    return f"{' '.join(words[:4])} … {' '.join(words[-4:])} ({len(words)})"
+
+
 class Story(Watcher):
     """Reads commands, lets them happen, and writes down what is told."""
 
@@ -126,7 +137,7 @@ class Story(Watcher):
                 case Applied(index, place):
                     self.told.append(f"{who}: {what} is written, entry {index}, place {place}")
                 case Answered(_, words, consistency):
-                    self.told.append(f"{who}: {what} ({consistency.value}) finds {words}")
+                    self.told.append(f"{who}: {what} ({consistency.value}) finds {_shortened(words.split())}")
                 case Transferred(leader, _, term):
                     self.told.append(f"{who}: {what} is done, {leader} leads in term {term}")
                 case TransferRefused(why):
@@ -156,7 +167,12 @@ class Story(Watcher):
             network=NetworkFaults(delay_us_min=1000, delay_us_max=1000),
         )
         self.cluster = VirtualCluster(plan, Random(settings.get("seed", 1)), ListMachine)
-        self.cluster.watchers += [self, Invariants(self.cluster)]
+        invariants = Invariants(
+            self.cluster,
+            clocks_keep_to_the_bound="lying" not in settings,
+            machines_are_sound="unsound" not in settings,
+        )
+        self.cluster.watchers += [self, invariants]
         self.cluster.interceptor = self._intercept
 
     def do_clock(self, name: str, per_mille: str) -> None:
@@ -200,6 +216,17 @@ class Story(Watcher):
         for word in words:
             self._node(name).running.submit(word.encode(), self._tell_outcome(name, word))
         self._world.poke(name)
+
+    def do_fill(self, name: str, count: str) -> None:
+        for number in range(int(count)):
+            self._node(name).running.submit(b"%d" % number, lambda _: None)
+        self._world.poke(name)
+        self._world.run_for(4 * SETTLE_US)
+
+    def do_flip(self, name: str) -> None:
+        machine = self._node(name).running.machine
+        assert isinstance(machine, ListMachine)
+        machine.words[-1] += "?"
 
     def do_read(self, name: str, consistency: str = "linearizable") -> None:
         self.do_ask(name, consistency)
@@ -288,7 +315,7 @@ class Story(Watcher):
         if not node.is_up:
             return f"{node.id}: down"
         raft = node.raft
-        terms = " ".join(str(raft.term_at(index)) for index in range(1, raft.last_index + 1)) or "empty"
+        terms = _shortened([str(raft.term_at(index)) for index in range(1, raft.last_index + 1)]) or "empty"
         return f"{node.id}: {raft.role.value}, term {raft.term}, commit {raft.commit_index}, log {terms}"
 
     def _deliver(self, going: Sequence[tuple[str, str, Callable[[], None]]]) -> None:

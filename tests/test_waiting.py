@@ -154,6 +154,26 @@ def test_a_read_that_came_later_with_an_earlier_deadline_is_not_overlooked():
     assert reads.next_deadline_us() == 9000
 
 
+def test_who_leaves_is_gone():
+    desk, reads = Desk(), WaitingReads()
+    x, y = desk.read("x"), desk.read("y")
+    reads.add([x], need=1)
+    reads.add([y], need=2)
+    assert reads.leave() == [x, y]
+    assert (reads.leave(), reads.reached(9), reads.next_deadline_us(), len(reads)) == ([], [], None, 0)
+
+
+def test_writes_that_are_given_up_are_unknown_each_once():
+    desk = Desk()
+    desk.writes.add([desk.write("x")], first_index=5, term=2)
+    desk.writes.add([desk.write("y"), desk.write("z")], first_index=5, term=4)
+    desk.writes.give_up()
+    assert sorted(desk.told, key=lambda told: told[0]) == [("x", Unknown()), ("y", Unknown()), ("z", Unknown())]
+    assert len(desk.writes) == desk.writes.bytes_in_flight == 0
+    desk.writes.expire(10**9)
+    assert len(desk.told) == 3
+
+
 def test_what_was_answered_does_not_expire():
     desk, reads = Desk(), WaitingReads()
     reads.add([desk.read("x", deadline_us=1000)], need=1)

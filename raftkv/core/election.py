@@ -84,8 +84,8 @@ def election_timeout_passed(state: State) -> None:
     """Nobody was heard for a whole wait: asks whether an election would be won (thesis §9.6)."""
     restart_election_timer(state)
     state.leader_id = None
-    if not state.is_voter:
-        state.role = Role.LEARNER
+    if not state.is_voter or state.disagrees_at is not None:
+        state.role = state.idle_role
         return
     state.role = Role.CANDIDATE
     state.campaign = Campaign(Term(state.current_term + 1), is_pre_vote=True, granted={state.me.id})

@@ -96,6 +96,11 @@ class Heartbeat:
     last echo before that round, and the time that passed here since that echo came. So a follower dates its
     leader's word by its own clock, and the time that a heartbeat is under way, or lies in a stopped process's
     buffer, makes nothing look fresher than it is."""
+    agreed_index: Index = Index(0)
+    """The newest multiple of 1,024, of those that the receiver has told a hash of or passed, at which a majority of
+    voters has told equal hashes (0: there is none) …"""
+    agreed_hash: bytes = b""
+    """… and that hash."""
 
 
 @dataclass(slots=True)

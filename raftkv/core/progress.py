@@ -25,6 +25,39 @@ class Phase(Enum):
     REPLICATE = "replicate"
 
 
+_HASHES_KEPT: Final = 8
+
+
+class StateHashes:
+    """The hashes of one node's state at the newest of those indexes at which they are taken."""
+
+    __slots__ = ("_by_index",)
+
+    def __init__(self) -> None:
+        self._by_index: dict[Index, bytes] = {}
+
+    def note(self, index: Index, state_hash: bytes) -> None:
+        """It had that hash right after ``index``; the oldest known one is forgotten."""
+        self._by_index[index] = state_hash
+        if len(self._by_index) > _HASHES_KEPT:
+            del self._by_index[min(self._by_index)]
+
+    def at(self, index: Index) -> bytes | None:
+        """None: it is not known, or not any more."""
+        return self._by_index.get(index)
+
+    def newest_through(self, index: Index) -> tuple[Index, bytes]:
+        """The newest at that index or before; (0, nothing): none is known."""
+        found = max((known for known in self._by_index if known <= index), default=Index(0))
+        return found, self._by_index.get(found, b"")
+
+    @property
+    def newest(self) -> tuple[Index, bytes]:
+        """The newest of all; (0, nothing): none is known."""
+        found = max(self._by_index, default=Index(0))
+        return found, self._by_index.get(found, b"")
+
+
 class Echo(NamedTuple):
     """What a peer said with a read round that it gave back."""
 
@@ -66,8 +99,13 @@ class Progress:
     """It has answered at all in this term."""
     echo: Echo = field(default_factory=lambda: NO_ECHO)
     """Of the newest read round that it echoed; the first that came."""
-    state_hash: tuple[Index, bytes] = (Index(0), b"")
-    """What it last said of its state."""
+    hashes: StateHashes = field(default_factory=lambda: StateHashes())
+    """What it has said of its state."""
+
+    @property
+    def state_hash(self) -> tuple[Index, bytes]:
+        """What it last said of its state."""
+        return self.hashes.newest
 
     def may_send(self, *, now_us: int, inflight_max: int) -> bool:
         """Whether another AppendEntries may go out now."""

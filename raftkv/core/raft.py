@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from raftkv.core import election, leases, reads, replication, transfer
+from raftkv.core import election, hashes, leases, reads, replication, transfer
 from raftkv.core.effects import Effects, Exchange, LogRead
 from raftkv.core.messages import (
     REPLY_TYPES,
@@ -151,7 +151,7 @@ class Raft:
 
     def machine_hash(self, index: Index, state_hash: bytes) -> None:
         """The state machine's hash right after applying ``index``, a multiple of 1,024."""
-        self._state.state_hash = (index, state_hash)
+        hashes.own_state_is_known(self._state, index, state_hash)
 
     # --------------------------------------------------------------------------------- what comes out
 
@@ -262,6 +262,11 @@ class Raft:
         if state.leader_id is None or state.last_heard_leader_us is None:
             return False
         return state.now_us - state.last_heard_leader_us < state.settings.election_timeout_us
+
+    @property
+    def disagrees_at(self) -> Index | None:
+        """Where this node's state was found to be another than that of a majority of voters; None: nowhere."""
+        return self._state.disagrees_at
 
     def holds_lease(self, now_us: int) -> bool:
         """Whether nobody else can have led until ``now_us``, a reading of this node's clock (thesis §6.4.1).

@@ -7,7 +7,7 @@ the read came, and the commit index noted then is safe to read at. One round ser
 
 from __future__ import annotations
 
-from raftkv.core import election, leases, replication, rules
+from raftkv.core import election, hashes, leases, replication, rules
 from raftkv.core.effects import Exchange, ReadReady
 from raftkv.core.messages import Envelope, Heartbeat, HeartbeatReply, ReadIndexReply, ReadIndexRequest
 from raftkv.core.progress import Echo
@@ -99,6 +99,7 @@ def _send_round(state: State, office: Office) -> None:
             _commit_at_least(state, office),
             office.last_round,
             *_date_for(office, peer),
+            *hashes.to_compare(office, progress),
         )
         state.outbox.send_at_once(state.request(peer, message))
 
@@ -135,9 +136,7 @@ def handle_heartbeat_reply(state: State, envelope: Envelope, reply: HeartbeatRep
         return
     promised_us = leases.promised_until_us(state, sent_us=_sent_us(state.office, reply.round), reply=reply)
     progress.echoed(Echo(reply.round, state.now_us, promised_us, reply.life, reply.heard_us))
-    if reply.hash_index > 0:
-        progress.state_hash = (reply.hash_index, reply.state_hash)
-        _note_disagreement(state, envelope.sender, reply)
+    hashes.peers_state_is_told(state, envelope.sender, progress, reply)
     confirm_rounds(state)
 
 
@@ -178,16 +177,6 @@ def _release(state: State, read: WaitingRead, index: Index) -> None:
     state.outbox.reply(exchange, state.answer(request, reply), said_in=state.current_term)
 
 
-def _note_disagreement(state: State, sender: NodeId, reply: HeartbeatReply) -> None:
-    """Equal logs must make equal states; two hashes at one index are told once a term."""
-    office = state.office
-    assert office is not None
-    index, state_hash = state.state_hash
-    if index == reply.hash_index and state_hash != reply.state_hash and not office.disagreement_noted:
-        office.disagreement_noted = True
-        state.note("replicas_disagree", f"{state.me.id}: {sender} has another state at index {index}")
-
-
 # --------------------------------------------------------------------------------- at a follower
 
 
@@ -207,6 +196,7 @@ def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, excha
         echoed = request.round
         election.heard_leader(state, envelope.sender, request.term)
         _note_freshness(state, request)
+        hashes.compare(state, request.agreed_index, request.agreed_hash)
         state.commit_index = rules.follower_commit_index(
             ours=state.commit_index, leaders=request.commit, last_checked=state.log.last_index
         )

@@ -278,6 +278,29 @@ def transfer_target_is_ready(*, target_match: Index, our_last_index: Index) -> b
     return target_match == our_last_index
 
 
+# ------------------------------------------------------------------------------------- equal states
+
+
+def hash_of_a_majority(voter_sets: VoterSets, hashes: Mapping[NodeId, bytes]) -> bytes | None:
+    """Paper §5.3, Figure 3 "State Machine Safety": at one index, the hash that a majority of each voter set has.
+
+    Equal logs make equal states. Where a machine or a bit has failed, most are taken to be right; with fewer
+    than a majority a lone node, or two that fail alike among five, could call the others wrong.
+    """
+    for candidate in hashes.values():
+        if has_majority(voter_sets, [node for node, state_hash in hashes.items() if state_hash == candidate]):
+            return candidate
+    return None
+
+
+def state_is_wrong(*, own: bytes, agreed: bytes) -> bool:
+    """Paper Figure 3 "State Machine Safety": another state than a majority's at the same index is wrong.
+
+    Who served it, or led by it, would hand the fault on as an answer.
+    """
+    return own != agreed
+
+
 # ---------------------------------------------------------------------------------------- durability
 
 

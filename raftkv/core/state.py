@@ -21,7 +21,7 @@ from raftkv.core.log import RaftLog
 from raftkv.core.membership import Configurations
 from raftkv.core.messages import Envelope, Reply, Request
 from raftkv.core.outbox import Outbox
-from raftkv.core.progress import Progress
+from raftkv.core.progress import Progress, StateHashes
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, NodeId, Role, Round, Term
 
@@ -116,6 +116,8 @@ class Office:
     lease_forgone: bool = False
     """TimeoutNow went out in this term: votes are no longer withheld from everybody else."""
     stall_noted: bool = False
+    agreed_hashes: StateHashes = field(default_factory=StateHashes)
+    """What a majority of voters has, by index."""
     disagreement_noted: bool = False
 
 
@@ -152,8 +154,10 @@ class State:
         """Entries up to here were handed out to be applied."""
         self.applied_index = saved.base.index
         """Entries up to here are in the state machine; told by the shell."""
-        self.state_hash: tuple[Index, bytes] = (Index(0), b"")
-        """The machine's hash at the newest multiple of 1,024; told by the shell."""
+        self.hashes = StateHashes()
+        """The machine's hash at the newest multiples of 1,024; told by the shell."""
+        self.disagrees_at: Index | None = None
+        """Where a majority of voters was found to have another state. Changed by hashes.py, never back."""
         # Who leads. Changed by election.py.
         self.role = Role.FOLLOWER
         self.leader_id: NodeId | None = None
@@ -196,6 +200,11 @@ class State:
     def idle_role(self) -> Role:
         """What this node is when it neither stands nor leads."""
         return Role.FOLLOWER if self.is_voter else Role.LEARNER
+
+    @property
+    def state_hash(self) -> tuple[Index, bytes]:
+        """The newest hash of this node's state, and its index."""
+        return self.hashes.newest
 
     def peers(self) -> list[NodeId]:
         """Everybody else who receives the log, in order of id."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftkv.core import election, replication, rules
+from raftkv.core import election, hashes, replication, rules
 from raftkv.core.effects import Exchange
 from raftkv.core.messages import Envelope, TimeoutNow, TimeoutNowReply
 from raftkv.core.quorum import has_majority
@@ -20,13 +20,14 @@ def begin(state: State, target: NodeId) -> None:
 
 
 def best_target(state: State) -> NodeId | None:
-    """The voter in contact whose log is longest; None: no voter was heard within E."""
+    """The voter in contact whose log is longest, and whose state is right; None: no voter was heard within E."""
     office = state.office
     assert office is not None
     heard = [
         (office.progress[voter].match_index, voter)
         for voter in state.other_voters()
         if office.progress[voter].has_answered
+        and not hashes.peer_is_wrong(office, office.progress[voter])
         and state.now_us - office.progress[voter].last_contact_us < state.settings.election_timeout_us
     ]
     return max(heard, key=lambda pair: pair[0])[1] if heard else None
@@ -53,7 +54,8 @@ def go_on(state: State) -> None:
 
 def handle_timeout_now(state: State, envelope: Envelope, request: TimeoutNow, exchange: Exchange) -> None:
     """The present leader wants this node to stand; neither PreVote nor a heard leader is in the way."""
-    accepted = request.term == state.current_term and state.is_voter and state.office is None
+    may_lead = state.is_voter and state.disagrees_at is None and state.office is None
+    accepted = request.term == state.current_term and may_lead
     if accepted:
         election.stand(state, transfer=True)
     reply = TimeoutNowReply(state.current_term, accepted)

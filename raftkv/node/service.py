@@ -12,7 +12,6 @@ from raftkv.api.service import Health, MemberStatus, Status, Unready
 from raftkv.core.types import ClusterId, NodeId, Role
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Revision
-from raftkv.node.diagnostics import disagreeing
 from raftkv.node.pump import now_us
 from raftkv.outcomes import Consistency, Leadership, Refused, TransferOutcome, TransferRefused, TransferWhy, Why
 from raftkv.replica import Replica
@@ -176,9 +175,9 @@ class NodeService:
             return ((Unready.SHUTTING_DOWN, f"this node has halted: {self.failure}"),)
         if replica is None:
             return ((Unready.NO_LEADER, self._why_not_formed()),)
-        others = disagreeing(replica.raft)
-        if 2 * len(others) > len(replica.raft.state.configurations.voters):
-            return ((Unready.REPLICAS_DISAGREE, f"this node's state differs from that of {', '.join(others)}"),)
+        if replica.raft.disagrees_at is not None:
+            where = f"this node's state differs from the majority's at log index {replica.raft.disagrees_at}"
+            return ((Unready.REPLICAS_DISAGREE, f"{where}; start it again, and it is built anew from the log"),)
         leadership = replica.leadership()
         if leadership.leader_id is None:
             return ((Unready.NO_LEADER, "no leader is known in this term"),)

@@ -138,7 +138,12 @@ _FORMS: Final[dict[type[Any], _Form]] = {
         "term success prev_index match conflict_term conflict_index",
         (_N, _T, _N, _N, _N, _N),
     ),
-    Heartbeat: _form(7, Heartbeat, "term commit leader_commit round dated_life dated_us", (_N,) * 6),
+    Heartbeat: _form(
+        7,
+        Heartbeat,
+        "term commit leader_commit round dated_life dated_us agreed_index agreed_hash",
+        (_N, _N, _N, _N, _N, _N, _N, _state_hash),
+    ),
     HeartbeatReply: _form(
         8,
         HeartbeatReply,

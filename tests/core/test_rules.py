@@ -404,6 +404,33 @@ def test_transfer_target_is_ready(match, last, verdict):
     assert rules.transfer_target_is_ready(target_match=Index(match), our_last_index=Index(last)) is verdict
 
 
+# -------------------------------------------------------------------------------------- equal states
+
+
+@cases(
+    "sets, hashes, agreed",
+    ((ONE,), {A: b"x"}, b"x"),
+    ((THREE,), {A: b"x", B: b"x"}, b"x"),
+    ((THREE,), {A: b"y", B: b"x", C: b"x"}, b"x"),
+    ((THREE,), {A: b"x", B: b"y"}, None),
+    ((THREE,), {A: b"x", B: b"y", C: b"z"}, None),
+    ((THREE,), {A: b"x", D: b"x", E: b"x"}, None),  # who does not vote does not decide
+    ((FIVE,), {A: b"y", B: b"y", C: b"x", D: b"x", E: b"x"}, b"x"),
+    ((FIVE,), {A: b"x", B: b"x"}, None),
+    (JOINT, {A: b"x", B: b"x", C: b"y"}, None),
+    (JOINT, {A: b"x", B: b"x", D: b"x", E: b"x"}, b"x"),
+)
+def test_hash_of_a_majority(sets, hashes, agreed):
+    """Paper §5.3, Figure 3, faults 61"""
+    assert rules.hash_of_a_majority(sets, hashes) == agreed
+
+
+@cases("own, agreed, verdict", (b"x", b"x", False), (b"x", b"y", True))
+def test_state_is_wrong(own, agreed, verdict):
+    """Paper Figure 3, faults 61"""
+    assert rules.state_is_wrong(own=own, agreed=agreed) is verdict
+
+
 # ---------------------------------------------------------------------------------------- durability
 
 

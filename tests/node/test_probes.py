@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from raftkv import Node
+from raftkv.core import hashes
+from raftkv.core.types import Index
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import diagnostics
 from raftkv.storage.directory import PosixFile
@@ -93,12 +95,11 @@ async def test_a_leader_whose_state_is_nobody_elses_takes_no_traffic(
         others = [node for node in nodes if node is not leader]
         assert leader._running is not None
         raft = leader._running.service.replica.raft  # type: ignore[union-attr]
-        raft.machine_hash(1024, b"mine")  # type: ignore[arg-type]
+        raft.machine_hash(Index(1024), b"mine")
         assert raft.state.office is not None
-        for node in others[:1]:
-            raft.state.office.progress[node.config.id].state_hash = (1024, b"theirs")
+        raft.state.office.progress[others[0].config.id].hashes.note(Index(1024), b"theirs")
         assert diagnostics.disagreeing(raft) == (others[0].config.id,)
         assert (await probe(leader, "/readyz"))[0] == 200, "one of three may be the wrong one itself"
-        raft.state.office.progress[others[1].config.id].state_hash = (1024, b"theirs")
-        await until_probed(leader, "/readyz", 503, "this node's state differs from that of")
+        hashes.compare(raft.state, Index(1024), b"theirs")
+        await until_probed(leader, "/readyz", 503, "this node's state differs from the majority's at log index 1024")
         assert (await probe(leader, "/healthz"))[0] == 200

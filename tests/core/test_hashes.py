@@ -1,0 +1,214 @@
+"""States that ought to be equal (faults 61): what a majority has is right, and who has another leads no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.core import transfer
+from raftkv.core.messages import AppendEntries, Heartbeat, HeartbeatReply, RequestVote, TimeoutNow, TimeoutNowReply
+from raftkv.core.progress import StateHashes
+from raftkv.core.types import Configuration, Index, Round, Term, membership_of
+from tests.core.lone import E_US, NO_TERM, NONE, Lone, configuration_entry, entries, voters
+
+
+def at(multiple: int) -> Index:
+    return Index(1024 * multiple)
+
+
+def hash_of(letter: str) -> bytes:
+    return letter.encode() * 16
+
+
+def leading(others: str = "abc") -> Lone:
+    lone = Lone(others=others)
+    lone.lead()
+    lone.elapse(1000)
+    return lone
+
+
+def tells(lone: Lone, name: str, multiple: int, letter: str) -> None:
+    round = lone.office.last_round
+    lone.says(name, HeartbeatReply(lone.raft.term, round, at(multiple), hash_of(letter)))
+
+
+def knows(lone: Lone, multiple: int, letter: str) -> None:
+    lone.raft.machine_hash(at(multiple), hash_of(letter))
+
+
+def heartbeat(multiple: int, letter: str, *, round: int = 1, term: int = 1) -> Heartbeat:
+    return Heartbeat(Term(term), NONE, NONE, Round(round), 0, 0, at(multiple), hash_of(letter))
+
+
+def told_to(lone: Lone, name: str) -> tuple[int, bytes]:
+    lone.forget()
+    lone.elapse(100_000)
+    (sent,) = lone.requests(Heartbeat, name)
+    return sent.agreed_index, sent.agreed_hash
+
+
+NOTHING = (0, b"")
+
+# --------------------------------------------------------------------------------------- at the leader
+
+
+def test_what_a_majority_has_is_told_to_everybody_who_can_compare_it():
+    lone = leading()
+    knows(lone, 1, "x")
+    assert told_to(lone, "b") == NOTHING, "one of three is no majority"
+    tells(lone, "b", 1, "x")
+    assert told_to(lone, "b") == (1024, hash_of("x"))
+    assert told_to(lone, "c") == NOTHING, "it has told no hash, so it may not have got so far"
+    tells(lone, "c", 1, "w")
+    assert told_to(lone, "c") == (1024, hash_of("x"))
+
+
+def test_a_follower_that_lags_is_told_of_an_index_that_it_has_reached():
+    """Else one that always lags a little would never be compared with anybody."""
+    lone = leading()
+    for multiple, letter in ((1, "x"), (2, "y"), (3, "z")):
+        knows(lone, multiple, letter)
+        tells(lone, "b", multiple, letter)
+    tells(lone, "c", 2, "w")
+    assert told_to(lone, "b") == (3072, hash_of("z"))
+    assert told_to(lone, "c") == (2048, hash_of("y"))
+
+
+def test_hashes_of_one_index_meet_however_late_the_second_is():
+    lone = leading()
+    tells(lone, "b", 1, "x")
+    tells(lone, "b", 2, "y")
+    knows(lone, 1, "x")
+    assert told_to(lone, "b") == (1024, hash_of("x"))
+
+
+def test_without_a_majority_nobody_is_right():
+    lone = leading("abcde")
+    knows(lone, 1, "x")
+    tells(lone, "b", 1, "x")
+    tells(lone, "c", 1, "y")
+    tells(lone, "d", 1, "y")
+    assert told_to(lone, "b") == NOTHING
+    assert lone.raft.disagrees_at is None
+    tells(lone, "e", 1, "x")
+    assert told_to(lone, "c") == (1024, hash_of("x"))
+
+
+def test_in_a_joint_configuration_both_majorities_must_have_it():
+    lone = leading()
+    joint = Configuration(membership_of(voters("a", "d", "e").current.voters), voters("a", "b", "c").current)
+    lone.raft.state.append([configuration_entry(lone.raft.last_index + 1, lone.raft.term, joint)])
+    knows(lone, 1, "x")
+    tells(lone, "b", 1, "x")
+    assert lone.office.agreed_hashes.newest == NOTHING
+
+
+def test_leadership_is_not_handed_to_a_node_whose_state_is_wrong():
+    lone = leading()
+    lone.acknowledge("b", "c")
+    assert transfer.best_target(lone.raft.state) == "b"
+    knows(lone, 1, "x")
+    tells(lone, "b", 1, "w")
+    tells(lone, "c", 1, "x")
+    assert transfer.best_target(lone.raft.state) == "c"
+
+
+def test_a_difference_is_noted_once_whoever_is_right():
+    lone = leading()
+    knows(lone, 1, "x")
+    notes = []
+    for letter in "yyz":
+        tells(lone, "b", 1, letter)
+        notes += lone.effects.notes
+    assert [(note.event, note.text) for note in notes] == [
+        ("replicas_disagree", "a: b has another state at index 1024")
+    ]
+
+
+@pytest.mark.parametrize("own_is_last", [False, True])
+def test_a_leader_whose_state_is_wrong_steps_down_at_once(own_is_last):
+    lone = leading()
+    if not own_is_last:
+        knows(lone, 1, "w")
+    tells(lone, "b", 1, "x")
+    tells(lone, "c", 1, "x")
+    if own_is_last:
+        knows(lone, 1, "w")
+    assert lone.role == "follower"
+    assert lone.raft.disagrees_at == 1024
+    assert not lone.raft.takes_proposals
+    notes = [note.text for note in lone.effects.notes + lone.turn().notes]
+    assert any("serves nothing" in note for note in notes)
+
+
+def test_it_does_not_stand_again_and_nobody_can_make_it():
+    lone = leading()
+    knows(lone, 1, "w")
+    tells(lone, "b", 1, "x")
+    tells(lone, "c", 1, "x")
+    lone.forget()
+    for _ in range(10):
+        lone.elapse(2 * E_US)
+    assert lone.sent(object) == []
+    assert lone.role == "follower"
+    lone.says("b", Heartbeat(Term(2), NONE, NONE, Round(1), 0, 0))
+    lone.forget()
+    lone.says("b", TimeoutNow(Term(2)))
+    assert lone.reply == TimeoutNowReply(Term(2), accepted=False)
+
+
+# --------------------------------------------------------------------------------------- at a follower
+
+
+def test_a_follower_whose_state_is_wrong_finds_out():
+    lone = Lone()
+    knows(lone, 1, "w")
+    lone.says("b", heartbeat(1, "x"))
+    assert lone.raft.disagrees_at == 1024
+    (note,) = [note for note in lone.effects.notes if note.event == "state_is_wrong"]
+    assert "a: the state here is not that of the majority at index 1024" in note.text
+    lone.says("b", heartbeat(1, "x", round=2))
+    assert not [note for note in lone.effects.notes if note.event == "state_is_wrong"], "once"
+
+
+@pytest.mark.parametrize(
+    ("own", "heartbeat", "why"),
+    [
+        ([(1, "x")], heartbeat(1, "x"), "equal"),
+        ([(1, "w")], heartbeat(2, "x"), "not reached"),
+        ([(2, "w")], heartbeat(1, "x"), "never taken, after a start say"),
+        ([(multiple, "w") for multiple in range(1, 20)], heartbeat(1, "x"), "forgotten"),
+        ([(1, "w")], Heartbeat(Term(1), NONE, NONE, Round(1), 0, 0), "nothing agreed"),
+        ([(1, "w")], heartbeat(1, "x", term=0), "of an older term"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_who_does_not_know_its_own_hash_there_says_nothing(own, heartbeat, why):
+    lone = Lone(term=1)
+    for multiple, letter in own:
+        knows(lone, multiple, letter)
+    lone.says("b", heartbeat)
+    assert lone.raft.disagrees_at is None, why
+
+
+def test_it_still_votes_and_stores():
+    lone = Lone()
+    knows(lone, 1, "w")
+    lone.says("b", heartbeat(1, "x"))
+    lone.elapse(E_US)
+    lone.forget()
+    lone.says("c", RequestVote(Term(2), NONE, NO_TERM, transfer=False))
+    assert lone.reply.granted
+    lone.says("c", AppendEntries(Term(2), NONE, NO_TERM, NONE, entries([2])))
+    assert lone.reply.success
+
+
+def test_only_the_newest_hashes_are_kept():
+    hashes = StateHashes()
+    assert hashes.newest == NOTHING
+    for multiple in range(1, 12):
+        hashes.note(at(multiple), hash_of("x"))
+    assert hashes.at(at(3)) is None
+    assert hashes.at(at(4)) == hash_of("x")
+    assert hashes.newest == (11 * 1024, hash_of("x"))
+    assert hashes.newest_through(Index(5000)) == (4096, hash_of("x"))
+    assert hashes.newest_through(Index(1024)) == NOTHING

@@ -1,0 +1,115 @@
+"""A replica whose state is found to be wrong (faults 61) answers nobody from it, whether they wait or come later."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.core.messages import AppendEntriesReply, Heartbeat, HeartbeatReply
+from raftkv.core.types import Index, Role, Round, Term
+from raftkv.outcomes import Answered, Consistency, Refused, Unknown, Why
+from raftkv.replica import HASH_INTERVAL
+from tests.core.lone import NO_TERM, NONE
+from tests.lone_replica import LoneReplica
+
+FOLLOWER, STALE = Consistency.FOLLOWER, Consistency.STALE
+RIGHT = b"r" * 16
+
+
+def why(outcome: object) -> Why:
+    assert isinstance(outcome, Refused), outcome
+    return outcome.why
+
+
+def filled_leader() -> LoneReplica:
+    """It has applied all but one entry of the interval, and its peers hold them too."""
+    lone = LoneReplica()
+    lone.lead()
+    for number in range(HASH_INTERVAL - 2):
+        lone.submit(f"{number}", then_turn=False)
+    lone.turn()
+    lone.acknowledge()
+    assert lone.raft.applied_index == HASH_INTERVAL - 1
+    return lone
+
+
+def others_tell(lone: LoneReplica) -> None:
+    """Both others have another state at the interval than this leader has, or will have."""
+    for name in ("b", "c"):
+        lone.says(name, HeartbeatReply(lone.raft.term, Round(1), Index(HASH_INTERVAL), RIGHT), then_turn=False)
+
+
+def test_a_write_whose_answer_the_wrong_state_would_give_is_unknown():
+    """The others' word is there already when the leader comes to the index: in that very batch nobody is answered."""
+    lone = filled_leader()
+    others_tell(lone)
+    for name in "xyz":
+        lone.submit(name, then_turn=False)
+    lone.read("q")
+    lone.says("b", AppendEntriesReply(lone.raft.term, True, NONE, lone.raft.last_index, NO_TERM, NONE), then_turn=False)
+    lone.echo("b")
+    assert lone.raft.role is Role.FOLLOWER
+    assert [lone.outcome(name) for name in "xyz"] == [Unknown()] * 3
+    assert isinstance(lone.outcome("q"), Refused)
+    assert (lone.replica.writes_in_flight, lone.replica.reads_in_flight) == (0, 0)
+
+
+def test_a_write_that_waits_when_the_others_tell_is_unknown():
+    lone = filled_leader()
+    lone.submit("x")
+    lone.acknowledge("b")
+    assert lone.raft.applied_index == HASH_INTERVAL
+    lone.submit("y")
+    lone.read("q")
+    others_tell(lone)
+    lone.turn()
+    assert lone.outcome("y") == Unknown()
+    assert isinstance(lone.outcome("q"), Refused)
+    lone.submit("z")
+    assert isinstance(lone.outcome("z"), Refused)
+
+
+def wrong_follower() -> LoneReplica:
+    lone = LoneReplica()
+    lone.follow("b", 1)
+    lone.raft.machine_hash(Index(HASH_INTERVAL), b"w" * 16)
+    return lone
+
+
+def is_told(lone: LoneReplica) -> None:
+    message = Heartbeat(Term(1), NONE, NONE, Round(99), 0, 0, Index(HASH_INTERVAL), RIGHT)
+    lone.says("b", message)
+
+
+@pytest.mark.parametrize(
+    "bounds", [{}, {"min_index": 7}, {"max_staleness_ms": 1}], ids=["follower", "index", "staleness"]
+)
+def test_a_read_that_waits_is_refused(bounds):
+    lone = wrong_follower()
+    lone.turn(10_000)
+    lone.read("q", STALE if bounds else FOLLOWER, **bounds)
+    assert lone.outcome("q") is None
+    is_told(lone)
+    lone.turn()
+    assert why(lone.outcome("q")) is Why.REPLICAS_DISAGREE
+    assert lone.replica.reads_in_flight == 0
+
+
+@pytest.mark.parametrize("consistency", [STALE, FOLLOWER])
+def test_a_read_that_comes_later_is_refused(consistency):
+    lone = wrong_follower()
+    lone.read("before", STALE)
+    assert isinstance(lone.outcome("before"), Answered)
+    is_told(lone)
+    lone.read("q", consistency)
+    assert why(lone.outcome("q")) is Why.REPLICAS_DISAGREE
+
+
+@pytest.mark.parametrize("consistency", [Consistency.LINEARIZABLE, Consistency.LEASE])
+def test_what_belongs_to_a_leader_is_sent_to_the_leader(consistency):
+    lone = wrong_follower()
+    is_told(lone)
+    lone.read("q", consistency)
+    lone.submit("x")
+    for name in "qx":
+        assert why(lone.outcome(name)) is Why.NOT_LEADER
+        assert lone.outcome(name).leadership.leader_id == "b"
