@@ -52,6 +52,8 @@ from raftkv.transport.sealed import Credentials
 _LOG: Final = logging.getLogger("raftkv.node")
 LEAVE_S: Final = 0.5
 """For peers to hear why this node goes."""
+_ERRORS: Final = frozenset({"replicas_disagree", "state_is_wrong"})
+"""What the core notes that somebody should look at."""
 STOP_GRACE_S: Final = 2.0
 """For answers that are on their way when everything else is done."""
 T = TypeVar("T")
@@ -240,7 +242,8 @@ class RunningNode:
         for note in work.notes:
             self._metrics.events[note.event] += 1
             self._watch.note(note, self._term)
-            _LOG.info("%s", note.text, extra={"event": note.event, "fields": {"term": self._term}})
+            level = logging.ERROR if note.event in _ERRORS else logging.INFO
+            _LOG.log(level, "%s", note.text, extra={"event": note.event, "fields": {"term": self._term}})
         self._watch.turned(self._replica.raft)
         self._owner.turned()
 
