@@ -133,7 +133,7 @@ CASES: dict[str, tuple[Evidence, int]] = {
     "a full disk of a follower": (disk(WELL, "n2", room_is_short=True, free_bytes=0), 4),
     "a full disk of the leader": (disk(WELL, "n1", room_is_short=True, free_bytes=0), 4),
     "a slow disk": (disk(WELL, "n2", sync_p50_us=104_000, sync_p99_us=140_000), 4),
-    "a disk that is slow now and then": (disk(WELL, "n2", sync_p99_us=900_000), 4),
+    "a disk that is slow now and then": (disk(WELL, "n2", syncs_count=400, sync_p99_us=900_000), 4),
     "a node that halted": (change(WELL, "n2", dead_because="the thread that writes the log has ended"), 4),
     "a loop that stands still": (stalls(WELL, "n2", 500, 1_200, 700), 4),
     "leadership that changes, and stalls": (
@@ -263,6 +263,7 @@ QUIET = [
         "changes of leadership of yesterday",
         change(WELL, "n1", leadership=tuple(replace(each, age_ms=10**8) for each in ONE_A_SECOND)),
     ),
+    ("one slow sync of a few", disk(WELL, "n2", sync_p99_us=900_000)),
     ("two slow syncs", disk(WELL, "n2", syncs_count=2, sync_p50_us=90_000)),
     ("a write that has just begun", disk(WELL, "n2", oldest_wait_ms=300)),
     ("a few entries behind", change(WELL, "n1", commit_index=2_000)),

@@ -17,12 +17,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from tests.live.faults_file import Faults, is_heeded
 from tests.live.wire import Address, Connections, Trouble
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
@@ -62,6 +63,8 @@ class LiveNode:
     log: Path
     command: list[str]
     package_root: Path
+    control: Path | None = None
+    """What is broken about it, for a node that can be broken (``faulty_node``)."""
     process: subprocess.Popen[bytes] | None = None
     is_paused: bool = False
     was_asked_to_end: bool = False
@@ -137,6 +140,15 @@ class LiveNode:
         await until(lambda: not self.is_running, within_s=STOPPING_WITHIN_S, what=f"{self.id} to stop")
         return self.endings[-1].exit_code
 
+    def breaks(self, **faults: Any) -> None:
+        """From now on these are its faults, as ``faults_file`` names them, and no others."""
+        assert self.control is not None, f"{self.id} is a node that cannot be broken"
+        Faults(**faults).write(self.control)
+        deadline = time.monotonic() + STOPPING_WITHIN_S
+        while self.is_up and not is_heeded(self.control):
+            assert time.monotonic() < deadline, f"{self.id} does not heed what is broken about it"
+            time.sleep(0.005)
+
     def empty(self) -> None:
         """Its disk is lost."""
         assert not self.is_running
@@ -162,10 +174,22 @@ class LiveNode:
 class LiveCluster:
     """Some nodes, formed into one cluster by ``start`` and ``until_serving``."""
 
-    def __init__(self, directory: Path, *, nodes_count: int, package_root: Path | None = None) -> None:
-        """``package_root``: where the raftkv to run lies; None: this checkout's own."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nodes_count: int,
+        package_root: Path | None = None,
+        breakable: bool = False,
+        options: Sequence[str] = (),
+    ) -> None:
+        """``package_root``: where the raftkv to run lies; None: this checkout's own.
+
+        ``breakable``: the nodes' disks, links, clocks and event loops can be broken. ``options``: more flags of theirs.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
+        self._breakable, self._options = breakable, tuple(options)
         self.package_root = package_root or CHECKOUT
         ports = free_ports(nodes_count)
         urls = {f"n{place}": f"http://{HOST}:{port}" for place, port in enumerate(ports, 1)}
@@ -177,10 +201,12 @@ class LiveCluster:
     def make_node(self, id: str, port: int, directory: Path, members: Mapping[str, str]) -> LiveNode:
         """A node that nothing runs yet; not yet one of this cluster's."""
         listed = ",".join(f"{member}={url}" for member, url in members.items())
-        command = [sys.executable, "-m", "raftkv", "serve", "--id", id, "--data-dir", str(directory)]
-        command += ["--url", f"http://{HOST}:{port}", "--initial-cluster", listed]
+        control = directory.with_suffix(".faults") if self._breakable else None
+        program = ["raftkv"] if control is None else ["tests.live.faulty_node", str(control)]
+        command = [sys.executable, "-m", *program, "serve", "--id", id, "--data-dir", str(directory)]
+        command += ["--url", f"http://{HOST}:{port}", "--initial-cluster", listed, *self._options]
         log = directory.with_suffix(".log")
-        return LiveNode(id, port, directory, log, command, self.package_root)
+        return LiveNode(id, port, directory, log, command, self.package_root, control)
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +235,21 @@ class LiveCluster:
             node._end(signal.SIGKILL)
         for node in running:
             node.kill()
+
+    def cut(self, *ways: tuple[LiveNode, LiveNode]) -> None:
+        """Of each pair the first cannot reach the second any more; every other link is whole."""
+        lost: dict[str, list[str]] = {node.id: [] for node in self.nodes.values()}
+        for of, to in ways:
+            lost[of.id].append(f"{HOST}:{to.port}")
+        for node in self.nodes.values():
+            node.breaks(cut=tuple(lost[node.id]))
+
+    def mend(self) -> None:
+        """Nothing is broken, nobody paused, and every node runs."""
+        for node in self.nodes.values():
+            node.breaks()
+        self.resume_all()
+        self.start()
 
     def up(self) -> list[LiveNode]:
         """Nodes that run and are not paused."""

@@ -17,7 +17,7 @@ def endpoints_of_two_clusters(case: Case) -> Iterator[Finding]:
     foreign = [asked for asked in case.strangers if asked.is_endpoint and not _stands_in_for(case, asked.url)]
     if not foreign:
         return
-    ours = [asked.view.id for asked in case.asked if asked.is_endpoint and asked.view and asked.view.id in case.views]
+    ours = [id for id in case.views if case.by_id[id].is_endpoint]
     theirs: dict[str, list[str]] = {}
     for asked in foreign:
         assert asked.view is not None

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from raftkv.cli.diagnosis.case import GONE, Case, CutLink, how_gone
-from raftkv.cli.diagnosis.evidence import Asked, Reach
+from raftkv.cli.diagnosis.evidence import Asked, Farewell, Reach
 from raftkv.cli.diagnosis.finding import Finding, Weight, ago, listed, plural, verb
 
+DISK_FAILED: Final = "its disk failed"
+"""How a node takes leave whose disk did."""
 EXIT_CODES: Final = (
     "exit code 74: the disk failed, 76: data is damaged, 73: the directory is in use, 77: it is another's"
 )
@@ -174,10 +176,10 @@ def _gone(case: Case, asked: Asked) -> Finding:
         case _:
             headline = f"{name} does not answer as a node does: {asked.detail} ({url})."
     seen = (*_last_words(case, asked), *case.seen_by_peers(name), *_what_is_left(case, name))
-    return Finding(code, weight, headline, seen, _remedy(asked, ended=farewell is not None), (name,))
+    return Finding(code, weight, headline, seen, _remedy(asked, farewell), (name,))
 
 
-def _remedy(asked: Asked, *, ended: bool) -> tuple[str, ...]:
+def _remedy(asked: Asked, farewell: Farewell | None) -> tuple[str, ...]:
     name = _named(asked)
     match asked.reach:
         case Reach.SILENT if asked.process_state == "stopped":
@@ -189,8 +191,12 @@ def _remedy(asked: Asked, *, ended: bool) -> tuple[str, ...]:
                 "if it is stuck, kill it and start it again: what it acknowledged is safe",
             )
         case Reach.REFUSED:
-            why = () if ended else (f"why did it end? {_log_of(asked)} ({EXIT_CODES})",)
-            return (*why, *_start_them([asked]))
+            first: tuple[str, ...] = ()
+            if farewell is None:
+                first = (f"why did it end? {_log_of(asked)} ({EXIT_CODES})",)
+            elif farewell.reason.startswith(DISK_FAILED):
+                first = (f"at {name}: `dmesg | tail`; what was acknowledged is on the others' disks too",)
+            return (*first, *_start_them([asked]))
         case Reach.STRANGE:
             return ("is this URL right? Ask a member by its own URL with --endpoints",)
         case _:

@@ -13,7 +13,10 @@ from raftkv.cli.diagnosis.finding import Finding, Weight, ago, listed, plural, s
 SLOW_P50_US: Final = 25_000
 """A disk of whose syncs half take longer: a spinning disk without a cache takes 10 to 15 ms."""
 SLOW_SYNCS_MIN: Final = 3
+RARE_SYNCS_MIN: Final = 100
+"""Of fewer syncs the slowest is no hundredth."""
 MINUTE_MS: Final = 60_000
+LATELY_MS: Final = 5_000
 CHANGES_MAX: Final = 2
 """More changes of leadership in a minute are no chance."""
 STALLS_MAX: Final = 2
@@ -96,12 +99,13 @@ def full_disks(case: Case) -> Iterator[Finding]:
 
 def slow_disks(case: Case) -> Iterator[Finding]:
     """Every write waits for the disks of a majority."""
-    for view in case.views.values():
+    for view in sorted(case.views.values(), key=lambda view: -view.disk.sync_p50_us if view.disk is not None else 0):
         disk = view.disk
         if disk is None or disk.syncs_count < SLOW_SYNCS_MIN or case.hangs(view.id):
             continue
         bound_us = view.settings.election_timeout_ms * 500
-        if disk.sync_p50_us < SLOW_P50_US and disk.sync_p99_us < bound_us:
+        is_rarely_slow = disk.sync_p99_us >= bound_us and disk.syncs_count >= RARE_SYNCS_MIN
+        if disk.sync_p50_us < SLOW_P50_US and not is_rarely_slow:
             continue
         share, us = (
             ("half", disk.sync_p50_us) if disk.sync_p50_us >= SLOW_P50_US else ("one in a hundred", disk.sync_p99_us)
@@ -128,23 +132,36 @@ def slow_disks(case: Case) -> Iterator[Finding]:
 
 
 def stalling_loops(case: Case) -> Iterator[Finding]:
-    """A process that does not get to run: whatever it does is late, its heartbeats too."""
-    for view in case.views.values():
+    """A process that does not get to run: whatever it does is late, its heartbeats too. The worst of now first."""
+    for view in sorted(case.views.values(), key=_stalled_lately_ms, reverse=True):
         stalls = [stall for stall in view.loop.stalls if stall.age_ms < MINUTE_MS]
         long = [stall for stall in stalls if stall.duration_ms >= view.settings.election_timeout_ms]
         if not long:
             continue
         longest = max(long, key=lambda stall: stall.duration_ms)
-        text = f"for {span(longest.duration_ms)} {ago(longest.age_ms)}"
+        lasted = span(longest.duration_ms)
         do = (
             f"at {view.id}: enough CPU, memory? `vmstat 1 5`, `cat /proc/pressure/cpu`; or was the machine suspended?",
         )
         seen = tuple(f"{span(stall.duration_ms)}, {ago(stall.age_ms)}" for stall in stalls)
         if len(long) > STALLS_MAX:
-            headline = f"{view.id} stands still again and again: {len(long)} times in the last minute, {text}."
+            headline = (
+                f"{view.id} stands still again and again: {len(long)} times in the last minute, for up to {lasted}."
+            )
             yield Finding("loop_stalls", Weight.LOOP_STALLS, headline, seen, do, (view.id,))
         else:
-            yield Finding("loop_stalled", Weight.NOTICE, f"{view.id} stood still {text}.", seen, do, (view.id,))
+            yield Finding(
+                "loop_stalled",
+                Weight.NOTICE,
+                f"{view.id} stood still for {lasted}, {ago(longest.age_ms)}.",
+                seen,
+                do,
+                (view.id,),
+            )
+
+
+def _stalled_lately_ms(view: View) -> int:
+    return sum(stall.duration_ms for stall in view.loop.stalls if stall.age_ms < LATELY_MS)
 
 
 def changing_leadership(case: Case) -> Iterator[Finding]:
