@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -347,6 +348,32 @@ def test_a_client_that_says_nothing_is_pinged_and_cut_off(open_bare: OpenBare) -
     wire = open_bare(replace(SETTINGS, keep_alive_timeout_ms=300))
     assert wire.receive_frame().first == PING
     assert wire.is_cut_off()
+
+
+def test_a_client_that_is_cut_off_with_answers_unsent_leaves_no_connection(
+    open_aiohttp: MakeClient, open_bare: OpenBare
+) -> None:
+    """faults 63: a machine that is gone takes nothing and acknowledges nothing; its answers are not kept for it."""
+    client = open_aiohttp(replace(SETTINGS, keep_alive_timeout_ms=500))
+    wire = open_bare(client=client)
+    wire.send(frame(BINARY, put(0, value=b"x" * 30_000)))
+    for count in range(1, 5_000):
+        wire.send(frame(BINARY, get(count)))
+        client.thread.run(until(partial(_has_read, client, count)))
+        if client.thread.call(lambda: _unsent_bytes(client)) > 0:
+            break
+    client.thread.run(until(lambda: client.front.connections_count == 0))
+
+
+def _has_read(client: AiohttpClient, count: int) -> bool:
+    return len(client.service.reads) == count
+
+
+def _unsent_bytes(client: AiohttpClient) -> int:
+    """What the kernel has not taken of the answers on the one connection."""
+    (connection,) = client.front._server.connections
+    assert connection.transport is not None
+    return connection.transport.get_write_buffer_size()
 
 
 @pytest.mark.parametrize(

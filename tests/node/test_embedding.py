@@ -15,6 +15,7 @@ import uvloop
 
 from raftkv import Consistency, KeyValueMachine, Node, NotLeader, OutcomeUnknown, RaftkvError, Rejected, Unreachable
 from raftkv.errors import DirectoryLocked
+from raftkv.replica import HASH_INTERVAL
 from raftkv.state_machine import SUBMITTED_BYTES_MAX
 from tests.live.cluster import until
 from tests.node.nodes import (
@@ -141,6 +142,13 @@ async def test_leadership_that_nobody_can_take_stays(tmp_path) -> None:
         assert (await outcome(node.transfer_leadership())).code == "member_unreachable"
         assert not (await node.transfer_leadership("n1")).changed
         assert await node.submit(b"1") == 1
+
+
+async def test_a_machine_whose_hash_is_not_known_is_not_compared(tmp_path) -> None:
+    """At every multiple of 1,024 the others are asked for theirs."""
+    async with lone_node(tmp_path) as node:
+        await asyncio.gather(*(node.submit(b"1") for _ in range(HASH_INTERVAL + 1)))
+        assert node.status().applied_index > HASH_INTERVAL
 
 
 async def test_a_query_that_raises_harms_only_whoever_asked(tmp_path) -> None:
