@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from raftkv.http.deadline import Deadline
+from raftkv.http.heads import HEAD_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class ExchangeLimits:
     """From the posting of a request to the end of its answer."""
     outstanding_max: int
     answer_bytes_max: int
+    """Of its body; its head, and whatever else stands around the body, has ``HEAD_BYTES_MAX`` more."""
     unsent_bytes_max: int
     """What the peer may leave unread before there is no room for more."""
 
@@ -72,6 +74,9 @@ class ClientProtocol(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._answers_begun_count = 0
+        self._answer_bytes = 0
+        """Of the answer that is being received, all but those that came together with its first."""
         self._writing_paused = False
         self._why_closed = ""
 
@@ -131,10 +136,15 @@ class ClientProtocol(asyncio.Protocol):
         """Bytes of answers; those that nobody asked for end the connection."""
         if self._why_closed:
             return
+        begun_count = self._answers_begun_count
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.close(f"the answer is not HTTP: {error}")
+        if begun_count == self._answers_begun_count:
+            self._answer_bytes += len(data)
+            if self._answer_bytes > self._limits.answer_bytes_max + HEAD_BYTES_MAX:
+                self._close_for_size()
 
     def pause_writing(self) -> None:
         """The peer does not read fast enough: no room until it does."""
@@ -146,11 +156,18 @@ class ClientProtocol(asyncio.Protocol):
 
     # What the parser tells.
 
+    def on_message_begin(self) -> None:
+        """The first byte of an answer. The parser keeps heads and trailers of any size: they are counted here."""
+        self._answers_begun_count += 1
+        self._answer_bytes = 0
+        if not self._waiting:
+            self.close("an answer that nobody asked for")
+
     def on_body(self, data: bytes) -> None:
         """A part of an answer's body."""
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.answer_bytes_max:
-            self.close(f"an answer of more than {self._limits.answer_bytes_max} bytes")
+            self._close_for_size()
         elif not self._why_closed:
             self._body.append(data)
 
@@ -165,10 +182,7 @@ class ClientProtocol(asyncio.Protocol):
 
     def _answered(self, status: int, body: bytes) -> None:
         """Tells it. Who lets only some answers through (by their headers) stands here."""
-        if self._waiting:
-            self._poster.on_answer(self._next_waiting(), status, body)
-        else:
-            self.close("an answer that nobody asked for")
+        self._poster.on_answer(self._next_waiting(), status, body)
 
     def _next_waiting(self) -> Any:
         """The context of the oldest exchange, which waits no more; the next one's deadline counts."""
@@ -178,6 +192,9 @@ class ClientProtocol(asyncio.Protocol):
         else:
             self._deadline.clear()
         return context
+
+    def _close_for_size(self) -> None:
+        self.close(f"an answer of more than {self._limits.answer_bytes_max} bytes")
 
     def _expired(self) -> None:
         self.close(f"no answer within {self._limits.timeout_s:g} s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -85,6 +86,46 @@ async def test_answer_that_is_none_ends_the_connection(fronts: Fronts, answer, w
     assert [context for context, _ in told.failed] == ["first", "second"]
     assert told.lost[0].startswith(why)
     assert (told.answers, client.has_room) == ([], False)
+    server.close()
+
+
+ENDLESS = {
+    "a field": (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 1000),
+    "fields": (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 200),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"x" * 1000),
+    "a chunk's extension": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 1000),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_an_answer_without_end_ends_the_connection(fronts: Fronts, kind):
+    """Whoever sits at a peer's address could fill this node's memory; httptools adds up fields in square time."""
+    beginning, more = ENDLESS[kind]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(beginning)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(more)
+                await writer.drain()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    client, told = await connected(server.sockets[0].getsockname()[1], timeout_s=60.0)
+    client.post(b"/x", b"", "only")
+    await until(lambda: told.lost)
+    assert told.lost == ["an answer of more than 1000 bytes"]
+    server.close()
+
+
+async def test_bytes_that_nobody_asked_for_end_the_connection(fronts: Fronts):
+    """Also if they never become an answer: nothing is waited for, and so no time would end it."""
+    server = await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nX: x")
+    client, told = await connected(server.sockets[0].getsockname()[1])
+    client.post(b"/x", b"", "only")
+    await until(lambda: told.lost)
+    assert told.answers == [("only", 200, b"")]
+    assert told.lost == ["an answer that nobody asked for"]
     server.close()
 
 

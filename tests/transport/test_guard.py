@@ -296,9 +296,9 @@ async def test_a_hello_that_is_repeated_again_and_again_is_told_of_once(peers: P
 
 async def test_names_that_are_made_up_hide_nothing_that_befalls_a_peer(peers: Peers):
     made = await greeted(peers)
-    for number in range(STRANGERS_MAX):
+    for name in ("n1", *(f"x{number}" for number in range(1, STRANGERS_MAX))):
         stranger = Raw(made.peer, Wire(*await asyncio.open_connection("127.0.0.1", made.peer.port)))
-        await stranger.hello(HI._replace(sender=NodeId(f"x{number}")), OTHER_KEYS)
+        await stranger.hello(HI._replace(sender=NodeId(name)), OTHER_KEYS)
     assert len(made.peer.strangers) == STRANGERS_MAX
     assert code(await made.ask(of_other_session(made))) == FORBIDDEN
     assert "n1's connection was changed" in made.peer.strangers[-1]
