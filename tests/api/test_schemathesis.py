@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.documented import document
 from tests.live.cluster import LiveCluster, LiveNode
 
 HERE = Path(__file__).parent
@@ -25,9 +27,19 @@ async def node(tmp_path: Path) -> AsyncIterator[LiveNode]:
         cluster.connections.close()
 
 
-def schemathesis(node: LiveNode, *options: str) -> subprocess.CompletedProcess[str]:
+def schemathesis(node: LiveNode, *options: str, location: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml")]
-    command += ["run", f"{node.url}/v1/openapi.json", "--seed", "7", "--continue-on-failure", "--no-color", *options]
+    command += [
+        "run",
+        location or f"{node.url}/v1/openapi.json",
+        "--url",
+        node.url,
+        "--seed",
+        "7",
+        "--continue-on-failure",
+        "--no-color",
+        *options,
+    ]
     return subprocess.run(
         command,
         cwd=node.log.parent,
@@ -45,3 +57,24 @@ async def test_schemathesis_finds_nothing(node: LiveNode) -> None:
     found = schemathesis(node, "--max-examples", str(EXAMPLES), "--exclude-path", "/v1/stream")
     assert found.returncode == 0, found.stdout
     assert node.is_running and node.loud_lines() == []
+
+
+UNKNOWN = {"name": "force", "in": "query", "required": True, "schema": {"enum": ["true"]}}
+LIES = [
+    (lambda item: item["get"]["responses"].pop("200"), "Undocumented HTTP status code"),
+    (lambda item: item["put"]["responses"]["201"]["headers"]["ETag"].update(schema={"type": "integer"}), "header"),
+    (lambda item: item["delete"]["parameters"].append(UNKNOWN), "Schema-valid request rejected"),
+]
+
+
+@pytest.mark.live
+async def test_a_document_that_lies_is_found_out(node: LiveNode) -> None:
+    """Planted: what finds nothing above does find something."""
+    lying = json.loads(json.dumps(document()))
+    for lie, _ in LIES:
+        lie(lying["paths"]["/v1/kv/{key}"])
+    place = node.log.parent / "lying.json"
+    place.write_text(json.dumps(lying))
+    found = schemathesis(node, "--max-examples", "3", "--include-path", "/v1/kv/{key}", location=str(place))
+    assert found.returncode == 1
+    assert [finding for _, finding in LIES if finding not in found.stdout] == [], found.stdout

@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from raftkv.api.service import Health, Unready
-from raftkv.outcomes import Transferred, TransferRefused, TransferWhy
+from raftkv.kv.queries import Revision
+from raftkv.outcomes import (
+    Consistency,
+    ReadTimedOut,
+    Refused,
+    Transferred,
+    TransferRefused,
+    TransferWhy,
+    Why,
+)
 from tests.api.conftest import METRICS
 from tests.api.fronts import Client
 from tests.api.service import FOLLOWS, LEADERLESS, STATUS
@@ -120,3 +129,46 @@ def test_a_transfer_that_fails_says_why(client: Client, why: TransferWhy, status
 def test_a_transfer_to_nobody_is_refused(client: Client, fields: object) -> None:
     assert client.post("/v1/admin/leader", fields).status == 400
     assert client.service.transfers == []
+
+
+def test_the_leader_shows_the_members(client: Client) -> None:
+    answer = client.ask("GET", "/v1/admin/members")
+    cluster = client.ask("GET", "/v1/cluster").json
+    assert (answer.status, answer["ETag"], answer["Content-Type"]) == (200, '"4"', "application/json")
+    assert answer.json == {"voters": cluster["voters"], "learners": cluster["learners"]}
+    assert (answer["Raftkv-Consistency"], answer["Raftkv-Applied-Index"]) == ("linearizable", "0")
+    head = client.ask("HEAD", "/v1/admin/members")
+    assert (head.body, head.comparable()[:2]) == (b"", answer.comparable()[:2])
+
+
+def test_the_members_are_read_from_a_leader_that_is_sure_of_being_it(client: Client) -> None:
+    """A deposed leader would show a configuration that is no longer in force."""
+    client.ask("GET", "/v1/admin/members")
+    assert client.service.reads == [(Revision(), Consistency.LINEARIZABLE, 0, None)]
+    for outcome, code in ((ReadTimedOut(), "read_timeout"), (Refused(Why.NOT_LEADER, FOLLOWS), "not_leader")):
+        client.service.forced_reads.append(outcome)
+        assert client.ask("GET", "/v1/admin/members").code == code
+
+
+def test_a_follower_sends_who_asks_for_the_members_to_the_leader(client: Client) -> None:
+    client.service.led = FOLLOWS
+    answer = client.ask("GET", "/v1/admin/members")
+    assert (answer.status, answer["Location"]) == (307, "http://n2.test:7402/v1/admin/members")
+    client.service.led = LEADERLESS
+    assert client.ask("GET", "/v1/admin/members").code == "no_leader"
+
+
+@pytest.mark.parametrize("query", ["?x=1", "?consistency=stale", "?limit=1"])
+def test_members_take_no_parameters_and_no_conditions(client: Client, query: str) -> None:
+    assert client.ask("GET", "/v1/admin/members" + query).status == 400
+    assert client.ask("GET", "/v1/admin/members", {"If-None-Match": '"4"'}).status == 400
+
+
+def test_a_node_whose_cluster_is_not_formed_says_for_whom_it_waits(client: Client) -> None:
+    client.service.led = LEADERLESS
+    why = "the cluster is not formed yet: waiting for n2, n3"
+    client.service.set_health(Health(unready=((Unready.NO_LEADER, why),)))
+    for method, path in (("PUT", "/v1/kv/a"), ("GET", "/v1/kv"), ("POST", "/v1/txn"), ("GET", "/v1/admin/members")):
+        answer = client.ask(method, path)
+        assert (answer.status, answer.code, answer.json["retry_after_ms"]) == (503, "no_leader", 300)
+        assert why in answer.json["detail"]
