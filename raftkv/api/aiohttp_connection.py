@@ -184,7 +184,8 @@ class Connection(GuardedHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """An exception that nobody expected: our own bug, in the log with its traceback, to the client as 500."""
-        _LOG.error("%s %r failed", request.method, request.raw_path, exc_info=exc)
+        fields = {"method": request.method, "route": _route_in(request.raw_path)}
+        _LOG.error("a request failed", exc_info=exc, extra={"event": "request_failed", "fields": fields})
         with contextlib.suppress(ConnectionError):
             self.write_last(self._encode(problem(Code.INTERNAL, "see this node's log"), "close"))
         return SENT_LAST
@@ -200,3 +201,8 @@ def _limits(settings: ApiSettings) -> ServerSettings:
         discard_timeout_s=settings.discard_timeout_ms / 1000,
         discard_bytes_max=settings.discard_bytes_max,
     )
+
+
+def _route_in(raw_path: str) -> str:
+    """As much of it as is no client's key or session."""
+    return "/".join(raw_path.partition("?")[0].split("/")[:3])

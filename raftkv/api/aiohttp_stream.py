@@ -58,9 +58,7 @@ class Streams:
     def why_not(self, request: web.BaseRequest) -> Response | None:
         """Why this handshake opens no stream; None: it does."""
         origins = request.headers.getall("Origin", [])
-        return self._api.why_no_stream(
-            origins=origins, host=request.headers.get("Host", ""), open_count=self.count
-        )
+        return self._api.why_no_stream(origins=origins, host=request.headers.get("Host", ""), open_count=self.count)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """From the handshake to the end of the stream."""
@@ -156,7 +154,7 @@ class _OpenStream:
         except ConnectionError:
             self.end(None)
         except Exception:  # noqa: BLE001 - a bug of ours: in the log with its traceback, and the stream ends
-            _LOG.exception("a stream failed")
+            _LOG.exception("a stream failed", extra={"event": "stream_failed"})
             self.end(StreamBroken(CloseCode.INTERNAL, "see this node's log"))
         else:
             self.end(None)

@@ -266,4 +266,6 @@ def test_an_answer_of_a_kind_that_no_route_knows_is_our_bug(wired: Client, caplo
     wired.service.forced_writes.append(Applied(1, "nonsense"))
     answer = wired.put("a")
     assert (answer.status, answer.code) == (500, "internal")
-    assert "PUT '/v1/kv/a' failed" in caplog.text
+    (record,) = caplog.records
+    assert (record.event, record.fields) == ("request_failed", {"method": "PUT", "route": "/v1/kv"})  # type: ignore[attr-defined]
+    assert record.exc_info is not None

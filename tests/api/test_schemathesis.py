@@ -61,7 +61,7 @@ async def test_schemathesis_finds_nothing(node: LiveNode) -> None:
 
 UNKNOWN = {"name": "force", "in": "query", "required": True, "schema": {"enum": ["true"]}}
 LIES = [
-    (lambda item: item["get"]["responses"].pop("200"), "Undocumented HTTP status code"),
+    (lambda item: item["get"]["responses"].pop("200"), "Undocumented status code"),
     (lambda item: item["put"]["responses"]["201"]["headers"]["ETag"].update(schema={"type": "integer"}), "header"),
     (lambda item: item["delete"]["parameters"].append(UNKNOWN), "Schema-valid request rejected"),
 ]
