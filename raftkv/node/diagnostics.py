@@ -46,6 +46,7 @@ from raftkv.core.types import NodeId, Role
 from raftkv.node.disk import DiskThread
 from raftkv.node.figures import Histogram
 from raftkv.node.forming import Forming
+from raftkv.node.logs import event
 from raftkv.node.peers import Peers
 from raftkv.node.pump import Pump, now_us
 from raftkv.replica import Replica
@@ -242,7 +243,7 @@ class Watch:
             _LOG.warning(
                 "the event loop stood still for %d ms",
                 late_us // 1000,
-                extra={"event": "loop_stalled", "fields": {"duration_ms": late_us // 1000}},
+                extra=event("loop_stalled", duration_ms=late_us // 1000),
             )
         self._looks += 1
         if self._looks % TRY_EVERY_LOOKS == 0:

@@ -18,6 +18,7 @@ from raftkv.http.answers import Answer
 from raftkv.http.door import Door, DoorSettings, Front
 from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict
 from raftkv.http.heads import Head
+from raftkv.node.logs import event
 from raftkv.transport.guard import PeerGate
 from raftkv.transport.routes import PeerRoutes, refusal
 from raftkv.values import Address, is_loopback
@@ -61,7 +62,8 @@ class Doors:
             self._servers.append(server)
         clients = self._config.listen
         if not is_loopback(clients.host) and not self._config.insecure:
-            _LOG.warning("clients prove nothing: whoever reaches %s:%d can read and write everything", *clients)
+            text = "clients prove nothing: whoever reaches %s:%d can read and write everything"
+            _LOG.warning(text, *clients, extra=event("clients_unproved"))
 
     def stop_accepting(self) -> None:
         """Nobody new comes in."""

@@ -19,6 +19,7 @@ from raftkv.core.formation import Formation
 from raftkv.core.messages import Introduction
 from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, Member, NodeId
 from raftkv.errors import DataError
+from raftkv.node.logs import event
 from raftkv.storage.directory import Directory
 from raftkv.storage.identity import IdentityFile
 from raftkv.transport.farewell import Farewell
@@ -144,7 +145,7 @@ class Forming:
         why = self.why_not_formed()
         if why != self._said:
             self._said = why
-            _LOG.warning("%s", why)
+            _LOG.warning("%s", why, extra=event("not_formed"))
         self._shell.introduce_again()
         self._timer = self._loop.call_later(INTRODUCE_EVERY_S, self._introduce_on)
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.types import Incarnation, Member, NodeId
+from raftkv.node.logs import event
 from raftkv.transport.codec import MEMBERS_MAX
 from raftkv.transport.farewell import Farewell
 from raftkv.transport.link import PeerLink
@@ -120,7 +121,7 @@ class Peers:
         """The peer says that it is reached at ``url`` now."""
         link = self._links.get(peer)
         if link is not None and self._urls[peer] != url:
-            _LOG.info("%s is reached at %s now", peer, url)
+            _LOG.info("%s is reached at %s now", peer, url, extra=event("peer_moved", peer=peer, url=url))
             self._urls[peer] = url
             link.move(url)
 
@@ -165,15 +166,15 @@ class Peers:
         """Said once, until it is something else."""
         if self._complaints.get(peer) != text:
             self._complaints[peer] = text
-            _LOG.warning("%s refuses us: %s", peer, text)
+            _LOG.warning("%s refuses us: %s", peer, text, extra=event("peer_refuses", peer=peer))
 
     def on_refused(self, peer: NodeId, text: str) -> None:
         """Said once, until it is something else, or the peer was heard again."""
         if self._complaints.get(peer) != text:
             self._complaints[peer] = text
-            _LOG.error("%s", text)
+            _LOG.error("%s", text, extra=event("peer_refuses", peer=peer))
 
     @staticmethod
     def on_stranger(text: str) -> None:
         """Somebody who asked this node was refused; told once of each, in words."""
-        _LOG.warning("%s", text)
+        _LOG.warning("%s", text, extra=event("stranger_refused"))

@@ -19,7 +19,6 @@ from raftkv.errors import RaftkvError
 from raftkv.node.figures import Histogram
 from raftkv.replica import Replica, Work
 
-
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux's monotonic clock stands still while the machine is suspended, and a lease would outlive it."""
 

@@ -35,6 +35,7 @@ from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
 from raftkv.node.forming import Forming, FormingShell
+from raftkv.node.logs import event
 from raftkv.node.metrics import NodeMetrics
 from raftkv.node.peers import ClientUrls, Peers
 from raftkv.node.pump import Pump, PumpShell, now_us
@@ -172,7 +173,8 @@ class RunningNode:
         if self.service.failure is None:
             self.service.failure = str(error)
             self._why_it_stops = why_it_stops(error)
-            _LOG.critical("this node stops: %s", error, exc_info=None if isinstance(error, RaftkvError) else error)
+            is_foreseen = isinstance(error, RaftkvError)
+            _LOG.critical("this node stops: %s", error, exc_info=None if is_foreseen else error, extra=event("halted"))
             self._halted.set_result(None)
             self._owner.failed(error)
 
@@ -202,7 +204,7 @@ class RunningNode:
 
     def _take_part(self, wal: Wal, recovered: Recovered) -> None:
         for note in recovered.notes:
-            _LOG.warning("%s", note)
+            _LOG.warning("%s", note, extra=event("recovered"))
         identity = self._forming.identity.identity
         assert identity.cluster_id is not None
         me = core_state.Identity(identity.node_id, identity.incarnation, identity.cluster_id)
@@ -243,7 +245,7 @@ class RunningNode:
             self._metrics.events[note.event] += 1
             self._watch.note(note, self._term)
             level = logging.ERROR if note.event in _ERRORS else logging.INFO
-            _LOG.log(level, "%s", note.text, extra={"event": note.event, "fields": {"term": self._term}})
+            _LOG.log(level, "%s", note.text, extra=event(note.event, term=self._term))
         self._watch.turned(self._replica.raft)
         self._owner.turned()
 
@@ -260,7 +262,10 @@ class RunningNode:
     def _room_is_short(self, short: bool) -> None:
         assert self._replica is not None
         self._replica.disk_is_short = short
-        _LOG.warning("the disk is full: puts are refused" if short else "the disk has room again")
+        if short:
+            _LOG.warning("the disk is full: puts are refused", extra=event("disk_full"))
+        else:
+            _LOG.warning("the disk has room again", extra=event("disk_has_room"))
 
     # --------------------------------------------------------------------------------- what peers say
 
@@ -290,6 +295,7 @@ class RunningNode:
         exchange.take_note()
         if self._replica is None or self._replica.raft.state.configurations.is_listed(said.sender, said.incarnation):
             self._watch.took_leave(said.sender, said.reason)
+            _LOG.info("%s stops: %s", said.sender, said.reason, extra=event("peer_left", peer=said.sender))
 
     def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
         """A peer answers our introduction with its own."""
@@ -321,7 +327,7 @@ class RunningNode:
         self._watch.complained(about, text)
         if text != self._said:
             self._said = text
-            _LOG.error("%s", text)
+            _LOG.error("%s", text, extra=event("peer_is_another", peer=about))
 
     def on_reply(self, envelope: Envelope) -> None:
         """A peer's reply."""
