@@ -28,12 +28,14 @@ from raftkv.transport.secret import PeerSecret, read_peer_secret
 from raftkv.transport.settings import TransportSettings
 from raftkv.values import (
     LOG_FORMATS,
+    LOG_LEVELS,
     Address,
     InitialCluster,
     is_loopback,
     parse_address,
     parse_initial_cluster,
     parse_log_format,
+    parse_log_level,
     parse_node_id,
     parse_path,
     parse_switch,
@@ -70,6 +72,7 @@ class NodeConfig:
     insecure: bool = False
     """The operator says that the network is trusted, so a bind beyond loopback is allowed."""
     log_format: str = "text"
+    log_level: str = "info"
     segment_bytes: int = SEGMENT_BYTES
     raft: RaftSettings = field(default_factory=RaftSettings)
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
@@ -133,7 +136,7 @@ class Setting(NamedTuple):
         """What a value looks like, for the help."""
         known = {"id": "ID", "data-dir": "DIR", "url": "URL", "listen": "HOST:PORT", "initial-cluster": "ID=URL,…"}
         known |= {"peer-url": "URL", "peer-listen": "HOST:PORT", "peer-secret-file": "FILE"}
-        known["log-format"] = "|".join(LOG_FORMATS)
+        known |= {"log-format": "|".join(LOG_FORMATS), "log-level": "|".join(LOG_LEVELS)}
         return known.get(self.name, "N")
 
     @property
@@ -172,6 +175,7 @@ SETTINGS: Final = (
     Setting("initial-cluster", parse_initial_cluster, "Who forms the cluster, this node too; by peer URL."),
     Setting("insecure", parse_switch, "The network is trusted: a bind that is not loopback is allowed."),
     Setting("log-format", parse_log_format, "How log lines look: text or json."),
+    Setting("log-level", parse_log_level, "The least grave log lines that are written: info, warning or error."),
     Setting("heartbeat-ms", whole_number(1, _HOUR_MS), "How often an idle leader speaks.", "raft"),
     Setting(
         "election-timeout-ms",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from raftkv.core.types import NodeId
 
 LOG_FORMATS: Final = ("text", "json")
+LOG_LEVELS: Final = ("info", "warning", "error")
 
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
@@ -116,8 +117,17 @@ def parse_switch(value: Any) -> bool:
 
 def parse_log_format(value: Any) -> str:
     """How log lines look."""
-    if value not in LOG_FORMATS:
-        raise ValueError(f"{value!r} is not one of {', '.join(LOG_FORMATS)}")
+    return _one_of(LOG_FORMATS, value)
+
+
+def parse_log_level(value: Any) -> str:
+    """Which log lines there are."""
+    return _one_of(LOG_LEVELS, value)
+
+
+def _one_of(known: tuple[str, ...], value: Any) -> str:
+    if value not in known:
+        raise ValueError(f"{value!r} is not one of {', '.join(known)}")
     return str(value)
 
 

@@ -73,7 +73,6 @@ class Connection(GuardedHandler):
             server,
             loop=asyncio.get_running_loop(),
             limits=_limits(settings),
-            logger=_LOG,
             lingering_time=0,  # whoever answers also reads on, within bounds of bytes too
         )
         self._settings, self._encode = settings, encode

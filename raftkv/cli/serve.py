@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -85,9 +83,9 @@ def run(config: NodeConfig) -> int:
             flag = "--peer-listen" if _is_for_peers_alone(address, config) else "--listen"
             click.echo(f"raftkv {config.id}: cannot listen on {address}: {_why_not(error, flag)}", err=True)
             return EXIT_USAGE
-        return _own_bug(config)
-    except Exception:  # noqa: BLE001 - whatever is left is a bug, and has an exit code of its own
-        return _own_bug(config)
+        return _own_bug(config, error)
+    except Exception as error:  # noqa: BLE001 - whatever is left is a bug, and has an exit code of its own
+        return _own_bug(config, error)
 
 
 def _is_for_peers_alone(address: str, config: NodeConfig) -> bool:
@@ -103,7 +101,10 @@ def _why_not(error: OSError, flag: str) -> str:
     return f"another process has this port (`ss -ltnp` names it). Stop that one, or take another port with {flag}."
 
 
-def _own_bug(config: NodeConfig) -> int:
-    traceback.print_exc(file=sys.stderr)
+def _own_bug(config: NodeConfig, error: Exception) -> int:
+    """Told as the log tells it: this too goes where the log goes, and an exception's own words may quote a client."""
+    from raftkv.node.logs import way_of
+
+    click.echo(way_of(error), err=True)
     click.echo(f"raftkv {config.id}: stopped by a bug of raftkv itself (above); what it acknowledged is safe", err=True)
     return EXIT_OWN_BUG

@@ -3,7 +3,9 @@
     2026-01-31T12:00:00.123Z INFO node=n1 event=became_leader term=4 msg="n1: leader in term 4"
 
 Every line of ours has the name of its event, which is one of ``EVENTS``, and whatever one may want to search for as
-fields of its own. No secret, no value and no key of a client's is ever in one.
+fields of its own. A line is one line, whatever it tells: what does not print is escaped as JSON does it. No secret, no
+value and no key of a client's is ever in one; so of an exception that nobody foresaw its type and its way are told, and
+not its words, which may quote what it failed at.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Mapping
+import traceback
+from asyncio import AbstractEventLoop
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from raftkv.errors import CommandError, RaftkvError, SnapshotError
+
+_LOG: Final = logging.getLogger("raftkv.node")
 ROOT: Final = "raftkv"
-EVENTS: Final[Mapping[str, str]] = {
-    # the core
+CORE_EVENTS: Final[Mapping[str, str]] = {
     "became_leader": "this node leads in `term`",
     "stepped_down": "it leads no more; the text says why",
     "follows": "it follows another leader",
@@ -34,6 +40,10 @@ EVENTS: Final[Mapping[str, str]] = {
     "disk_stalled": "this leader's disk does not answer: it hands over, or says that nobody could",
     "replicas_disagree": "a follower had another state at the same log index",
     "state_is_wrong": "a majority has another state than this node, which serves nothing until it is started anew",
+}
+"""What the core notes; each is counted too, by ``raftkv_core_events_total``. All have the `term`."""
+EVENTS: Final[Mapping[str, str]] = {
+    **CORE_EVENTS,
     # the node
     "not_formed": "it waits for others to form the cluster, or cannot; the text says for whom, or why",
     "takes_part": "its log is read, and it takes part in `cluster` from `term` and `last_index` on",
@@ -48,19 +58,42 @@ EVENTS: Final[Mapping[str, str]] = {
     "disk_has_room": "there is room again",
     "loop_stalled": "the event loop stood still for `duration_ms`",
     "halted": "this node stops, because of what the text says",
+    "unforeseen": "an exception that nobody waited for; the node goes on",
     # the API
-    "request_failed": "an exception that nobody foresaw, in answering a request",
+    "request_failed": "an exception that nobody foresaw, in answering a request by `method` and `route`",
     "stream_failed": "the same, in a stream",
 }
 """Every event by its name: what has happened. A line of another library bears that library's name."""
 _OWN_FIELDS: Final = ("time", "level", "node", "event", "msg", "exception")
 _PLAIN: Final = re.compile(r"[\w.:/+\[\]-]+", re.ASCII)
+_FRAMES_MAX: Final = 40
+"""Of a traceback, the innermost: a recursion without end has a thousand."""
 
 
 def event(name: str, **fields: str | int | None) -> dict[str, Any]:
     """The ``extra`` of a log call: which event it is, and its fields."""
     assert name in EVENTS, name
     return {"event": name, "fields": fields}
+
+
+def in_words(error: BaseException) -> str:
+    """What went wrong, in words that are ours; of anybody else's exception its type and where it was raised."""
+    words = _own_words(error)
+    if words:
+        return words
+    frames = traceback.extract_tb(error.__traceback__, limit=-1)
+    return type(error).__name__ + "".join(f" in {frame.name}, {frame.filename}:{frame.lineno}" for frame in frames)
+
+
+def way_of(error: BaseException) -> str:
+    """The traceback, without the words of exceptions that are not ours."""
+    return "\nafter this:\n".join(reversed([_told_of(each) for each in _chain(error)]))
+
+
+def on_unforeseen(_loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The handler of an event loop's exceptions. The loop's own shows callbacks with what they were called with."""
+    words = str(context.get("message", "")).partition("(")[0].strip()
+    _LOG.error("%s", words, exc_info=context.get("exception"), extra=event("unforeseen"))
 
 
 class _TextFormatter(logging.Formatter):
@@ -71,31 +104,33 @@ class _TextFormatter(logging.Formatter):
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        told = _told(record, self._node, _traceback_of(record, self))
-        head = f"{told.pop('time')} {told.pop('level')}"
+        told = _told(record, self._node)
+        head = f"{told.pop('time')} {_in_text(told.pop('level'))}"
         last = {name: told.pop(name) for name in ("msg", "exception") if name in told}
         fields = (f"{name}={_in_text(value)}" for name, value in told.items())
         return " ".join([head, *fields, *(f"{name}={_quoted(value)}" for name, value in last.items())])
 
 
 class _JsonFormatter(logging.Formatter):
-    """The same as one JSON object."""
+    """The same as one JSON object, in ASCII."""
 
     def __init__(self, node: str) -> None:
         super().__init__()
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_told(record, self._node, _traceback_of(record, self)))
+        return json.dumps(_told(record, self._node), default=str).replace("\x7f", "\\u007f")
 
 
-def configure(node: str, log_format: str) -> None:
-    """From now on raftkv's own lines look so; other libraries' warnings too."""
+def configure(node: str, log_format: str, log_level: str) -> None:
+    """From now on raftkv's own lines of that level and graver ones look so; other libraries' warnings too."""
+    level = logging.getLevelNamesMapping()[log_level.upper()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(node, log_format))
     logging.root.handlers = [handler]
-    logging.root.setLevel(logging.WARNING)
-    logging.getLogger(ROOT).setLevel(logging.INFO)
+    logging.root.setLevel(max(level, logging.WARNING))
+    logging.getLogger(ROOT).setLevel(level)
+    logging.captureWarnings(capture=True)
 
 
 def formatter(node: str, log_format: str) -> logging.Formatter:
@@ -103,23 +138,42 @@ def formatter(node: str, log_format: str) -> logging.Formatter:
     return _JsonFormatter(node) if log_format == "json" else _TextFormatter(node)
 
 
-def _told(record: logging.LogRecord, node: str, traceback: str | None) -> dict[str, Any]:
+def _told(record: logging.LogRecord, node: str) -> dict[str, Any]:
     """What a line says, in its order; a field cannot take the place of what every line has."""
+    is_ours = record.name.startswith(f"{ROOT}.")
+    name, fields = (getattr(record, "event", None), getattr(record, "fields", {})) if is_ours else (None, {})
     told: dict[str, Any] = {
         "time": _utc(record),
         "level": record.levelname,
         "node": node,
-        "event": getattr(record, "event", record.name.removeprefix("raftkv.")),
+        "event": name or record.name.removeprefix(f"{ROOT}."),
     }
-    told |= {name: value for name, value in getattr(record, "fields", {}).items() if name not in _OWN_FIELDS}
+    told |= {name: value for name, value in fields.items() if name not in _OWN_FIELDS}
     told["msg"] = record.getMessage()
-    if traceback is not None:
-        told["exception"] = traceback
+    if record.exc_info and record.exc_info[1] is not None:
+        told["exception"] = way_of(record.exc_info[1])
     return told
 
 
-def _traceback_of(record: logging.LogRecord, formatter: logging.Formatter) -> str | None:
-    return formatter.formatException(record.exc_info) if record.exc_info else None
+def _own_words(error: BaseException) -> str:
+    """An exception's words where they were written here, or by the operating system; else nothing."""
+    is_ours = isinstance(error, (RaftkvError, AssertionError, OSError))
+    return str(error) if is_ours and not isinstance(error, (CommandError, SnapshotError)) else ""
+
+
+def _told_of(error: BaseException) -> str:
+    frames = traceback.format_tb(error.__traceback__, limit=-_FRAMES_MAX)
+    return "".join(frames) + ": ".join(filter(None, (type(error).__name__, _own_words(error))))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """It, and what it came of, the newest first."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
 
 
 def _in_text(value: object) -> str:
@@ -129,8 +183,15 @@ def _in_text(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    """In one line, whatever it holds."""
-    return json.dumps(str(value), ensure_ascii=False)
+    """In one line, and as it looks, whatever it holds: what does not print, or turns the rest around, is escaped."""
+    quoted = json.dumps(str(value), ensure_ascii=False)
+    if quoted.isprintable():
+        return quoted
+    return "".join(each if each.isprintable() else _escaped(each) for each in quoted)
+
+
+def _escaped(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 def _utc(record: logging.LogRecord) -> str:

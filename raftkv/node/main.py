@@ -21,7 +21,7 @@ def serve(config: NodeConfig) -> int:
     Raises what ended the node otherwise: a DataError (with the exit code that it stands for), OSError where
     the port cannot be bound, or a bug of ours.
     """
-    logs.configure(config.id, config.log_format)
+    logs.configure(config.id, config.log_format, config.log_level)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         failure = runner.run(_serve(config))
     if failure is not None:
@@ -43,6 +43,7 @@ async def _serve(config: NodeConfig) -> BaseException | None:
     """What the node failed with; None: it was told to stop."""
     node = Node(config, state_machine=KeyValueMachine())
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.on_unforeseen)
     told_to_stop: asyncio.Future[BaseException | None] = loop.create_future()
 
     def stop() -> None:

@@ -23,6 +23,7 @@ from raftkv.core.types import Role
 from raftkv.node.diagnostics import Parts, oldest_wait_us
 from raftkv.node.disk import DiskThread
 from raftkv.node.figures import Histogram
+from raftkv.node.logs import CORE_EVENTS
 from raftkv.node.pump import Pump
 from raftkv.replica import Replica
 
@@ -91,8 +92,8 @@ class NodeMetrics:
 
     def _counted(self) -> Iterator[Metric]:
         events = CounterMetricFamily("raftkv_core_events", "Notes of the core, by name.", labels=["event"])
-        for event, count in sorted(self.events.items()):
-            events.add_metric([event], count)
+        for event in sorted({*CORE_EVENTS, *self.events}):  # from 0 on: an increase to the first is seen only so
+            events.add_metric([event], self.events[event])
         yield events
         changes = self.events["became_leader"] + self.events["follows"]
         yield _counter("core_elections", "Elections in which this node stood.", self.events["stands"])

@@ -25,7 +25,7 @@ from raftkv.api.reports import Diagnostics
 from raftkv.api.routes import NODE_ROUTES, ROUTES, Api
 from raftkv.config import NodeConfig
 from raftkv.core import state as core_state
-from raftkv.core.effects import Exchange, LogRead
+from raftkv.core.effects import Exchange, LogRead, Note
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Ticket
@@ -35,7 +35,7 @@ from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
 from raftkv.node.forming import Forming, FormingShell
-from raftkv.node.logs import event
+from raftkv.node.logs import event, in_words
 from raftkv.node.metrics import NodeMetrics
 from raftkv.node.peers import ClientUrls, Peers
 from raftkv.node.pump import Pump, PumpShell, now_us
@@ -53,8 +53,11 @@ from raftkv.transport.sealed import Credentials
 _LOG: Final = logging.getLogger("raftkv.node")
 LEAVE_S: Final = 0.5
 """For peers to hear why this node goes."""
-_ERRORS: Final = frozenset({"replicas_disagree", "state_is_wrong"})
-"""What the core notes that somebody should look at."""
+_LEVELS: Final = {
+    **dict.fromkeys(("replicas_disagree", "state_is_wrong"), logging.ERROR),
+    **dict.fromkeys(("disk_stalled", "refused_message", "snapshot_needed", "transfer_gave_up"), logging.WARNING),
+}
+"""What the core notes that somebody should look at; everything else is INFO."""
 STOP_GRACE_S: Final = 2.0
 """For answers that are on their way when everything else is done."""
 T = TypeVar("T")
@@ -113,7 +116,7 @@ class RunningNode:
         self._beginning: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] = loop.create_future()
         """Done when the node has failed: then nothing that the pump or the disk would do is waited for."""
-        self._said = ""
+        self._said = self._refused = ""
         self._why_it_stops = "it was told to stop"
 
     # ------------------------------------------------------------------------------------ start, stop
@@ -171,10 +174,10 @@ class RunningNode:
         if self._pump is not None:
             self._pump.stop()
         if self.service.failure is None:
-            self.service.failure = str(error)
+            self.service.failure = why = in_words(error)
             self._why_it_stops = why_it_stops(error)
             is_foreseen = isinstance(error, RaftkvError)
-            _LOG.critical("this node stops: %s", error, exc_info=None if is_foreseen else error, extra=event("halted"))
+            _LOG.critical("this node stops: %s", why, exc_info=None if is_foreseen else error, extra=event("halted"))
             self._halted.set_result(None)
             self._owner.failed(error)
 
@@ -220,11 +223,11 @@ class RunningNode:
         self.service.replica = replica
         self.service.cluster_id = identity.cluster_id
         self.service.log_bytes = lambda: wal.log_bytes
+        cluster, term, last_index = identity.cluster_id.hex(), recovered.term, recovered.last_index
         _LOG.info(
             "takes part in cluster %s: term %d, log to %d",
-            identity.cluster_id.hex(),
-            recovered.term,
-            recovered.last_index,
+            *(cluster, term, last_index),
+            extra=event("takes_part", cluster=cluster, term=term, last_index=last_index),
         )
         self._disk.start()
         self.service.disk_trouble = partial(why_disk_is_useless, self._disk, replica)
@@ -244,10 +247,18 @@ class RunningNode:
         for note in work.notes:
             self._metrics.events[note.event] += 1
             self._watch.note(note, self._term)
-            level = logging.ERROR if note.event in _ERRORS else logging.INFO
-            _LOG.log(level, "%s", note.text, extra=event(note.event, term=self._term))
+            self._log(note)
         self._watch.turned(self._replica.raft)
         self._owner.turned()
+
+    def _log(self, note: Note) -> None:
+        """Whoever is refused goes on asking, ten times a second: that is said once, until it is something else."""
+        if note.event == "refused_message":
+            if note.text == self._refused:
+                return
+            self._refused = note.text
+        level = _LEVELS.get(note.event, logging.INFO)
+        _LOG.log(level, "%s", note.text, extra=event(note.event, term=self._term))
 
     def _persisted(self, ticket: Ticket) -> None:
         assert self._replica is not None
@@ -366,7 +377,7 @@ def why_it_stops(error: BaseException) -> str:
     """What a node that halts says to its peers."""
     if isinstance(error, DiskFailed):
         return f"its disk failed: {error}"
-    return str(error) if isinstance(error, RaftkvError) else f"a bug of raftkv itself: {error!r}"
+    return in_words(error) if isinstance(error, RaftkvError) else f"a bug of raftkv itself: {in_words(error)}"
 
 
 def _settle(future: asyncio.Future[Any], result: Any) -> None:
