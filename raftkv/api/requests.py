@@ -269,7 +269,9 @@ def refuse_numbering(request: Request) -> None:
 
 
 def session_of(raw: bytes) -> bytes:
-    """A session's id out of its text."""
+    """A session's id out of its text; raises RequestRefused (410) where no session can ever have had it."""
+    if not raw or b"," in raw:
+        raise bad_request("exactly one session is named")
     if not _SESSION_ID.fullmatch(raw):
-        raise bad_request(f"a session's id is {2 * SESSION_BYTES} lower-case hexadecimal digits")
+        raise RequestRefused(Code.SESSION_EXPIRED, "there never was a session of this id; nothing was executed")
     return bytes.fromhex(raw.decode())

@@ -14,7 +14,7 @@ from raftkv.api.bodies import structured
 from raftkv.api.exchange import Context, Decision, Pending, away_from_leader, written
 from raftkv.api.posts import post
 from raftkv.api.problems import bad_request
-from raftkv.api.requests import Request, session_of
+from raftkv.api.requests import Request, percent_decoded, session_of
 from raftkv.api.responses import Respond, Response, json_response
 from raftkv.api.schemas import SESSION, structure
 from raftkv.kv.answers import SessionAlive, SessionClosed, SessionOpened
@@ -46,13 +46,13 @@ def open_session(context: Context, request: Request, _: bytes) -> Decision:
 
 def keep_alive(context: Context, request: Request, raw_session: bytes) -> Decision:
     """The session lives for another whole time to live."""
-    session = session_of(raw_session)
+    session = session_of(percent_decoded(raw_session))
     return _session_post(context, request, lambda _: KeepAlive(session))
 
 
 def close_session(context: Context, request: Request, raw_session: bytes) -> Decision:
     """The session and its stored answers are gone."""
-    session = session_of(raw_session)
+    session = session_of(percent_decoded(raw_session))
     away = away_from_leader(context, request)
     if away is not None:
         return away

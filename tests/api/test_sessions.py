@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import msgpack
 import pytest
 
@@ -177,19 +179,35 @@ def test_hostile_numbers_are_refused(client: Client, value: str) -> None:
     assert client.service.submitted == []
 
 
-HOSTILE_SESSIONS = ["", "0" * 31, "0" * 33, "A" * 32, "g" * 32, "0x" + "0" * 30, "+" + "0" * 31, "é" * 16, "٠" * 32,
-                    "00000000-0000-0000-0000-00000000", f"{GOOD}, {GOOD}", "0" * 9_000]  # fmt: skip
+UNKNOWN_SESSIONS = ["x", "0" * 31, "0" * 33, "A" * 32, "g" * 32, "0x" + "0" * 30, "+" + "0" * 31, "é" * 16, "٠" * 32,
+                    "00000000-0000-0000-0000-00000000", "0" * 9_000]  # fmt: skip
 
 
-@pytest.mark.parametrize("session", HOSTILE_SESSIONS)
-def test_hostile_session_ids_are_refused(client: Client, session: str) -> None:
-    """faults 64: an id is 32 lower-case hexadecimal digits, in headers and in paths."""
+@pytest.mark.parametrize("session", UNKNOWN_SESSIONS)
+def test_an_id_that_is_none_of_ours_is_an_unknown_session(client: Client, session: str) -> None:
+    """faults 64: an id is 32 lower-case hexadecimal digits; any other is unknown, in headers and in paths."""
     hostile = session.encode().decode("latin-1")
-    assert client.put("a", headers={"Raftkv-Session": hostile, "Raftkv-Sequence": "1"}).status == 400
-    if session.isascii() and session.isalnum():
-        assert client.post(f"/v1/sessions/{session}/keepalive").status == 400
-        assert client.ask("DELETE", f"/v1/sessions/{session}").status == 400
+    headers = {"Raftkv-Session": hostile, "Raftkv-Sequence": "1"}
+    answers = [client.put("a", headers=headers), client.delete("a", headers), client.post("/v1/txn", {}, headers),
+               client.ask("DELETE", "/v1/kv?prefix=a", headers)]  # fmt: skip
+    path = f"/v1/sessions/{quote(session)}"
+    answers += [client.post(f"{path}/keepalive"), client.ask("DELETE", path)]
+    assert {(answer.status, answer.code) for answer in answers} == {(410, "session_expired")}
     assert client.service.submitted == []
+
+
+@pytest.mark.parametrize("session", ["", f"{GOOD}, {GOOD}"])
+def test_no_session_and_two_sessions_are_refused(client: Client, session: str) -> None:
+    assert client.put("a", headers={"Raftkv-Session": session, "Raftkv-Sequence": "1"}).code == "bad_request"
+    assert client.service.submitted == []
+
+
+def test_an_id_may_be_escaped_in_a_path(client: Client) -> None:
+    session = opened(client)
+    escaped = "".join(f"%{ord(digit):02x}" for digit in session)
+    assert client.post(f"/v1/sessions/{escaped}/keepalive").status == 200
+    assert client.ask("DELETE", f"/v1/sessions/{escaped}").status == 200
+    assert client.ask("DELETE", "/v1/sessions/%zz").code == "bad_request"
 
 
 @pytest.mark.parametrize(
