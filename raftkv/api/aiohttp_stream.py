@@ -22,7 +22,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from raftkv.api.aiohttp_connection import Connection
 from raftkv.api.handshake import TARGET
-from raftkv.api.responses import Response
+from raftkv.api.responses import Response, common_headers
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
 from raftkv.api.stream import CloseCode, Stream, StreamBroken
@@ -102,7 +102,7 @@ class _OpenStream:
     def __init__(self, api: Api, settings: ApiSettings, request: web.BaseRequest) -> None:
         self._settings, self._request = settings, request
         self.socket = _Socket(settings)
-        self.socket.headers["Raftkv-Node"] = api.node_id
+        self.socket.headers.update(common_headers(api.node_id))
         self.socket.headers["Server"] = "raftkv"
         self._stream = Stream(api, self._send)
         self._unsent: deque[bytes] = deque()

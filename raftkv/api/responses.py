@@ -61,9 +61,14 @@ def json_bytes(fields: dict[str, Any]) -> bytes:
     return _encode_json(fields).encode()
 
 
-def common_header_bytes(node_id: str) -> bytes:
+def common_headers(node_id: str) -> Headers:
     """The headers that every answer of this node carries."""
-    return f"Raftkv-Node: {node_id}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n".encode()
+    return (("Raftkv-Node", node_id), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+
+
+def common_header_bytes(node_id: str) -> bytes:
+    """The same, as they go out."""
+    return "".join(f"{name}: {value}\r\n" for name, value in common_headers(node_id)).encode()
 
 
 def encode(response: Response, *, common: bytes, connection: str | None, date: str) -> bytes:

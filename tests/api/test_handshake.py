@@ -10,7 +10,7 @@ import pytest
 from raftkv.api.routes import NODE_ROUTES, Api
 from raftkv.api.settings import ApiSettings
 from tests.api.conftest import METRICS
-from tests.api.fronts import AiohttpClient, LoopThread, StreamClient
+from tests.api.fronts import COMMON_HEADERS, AiohttpClient, LoopThread, StreamClient
 from tests.api.service import FakeService
 from tests.api.streams import BareStream, until
 
@@ -92,6 +92,12 @@ def test_no_extension_and_no_protocol_is_agreed_on(wire: BareStream) -> None:
     answer = wire.shake_hands({"Sec-WebSocket-Extensions": "permessage-deflate", "Sec-WebSocket-Protocol": "mqtt"})
     assert answer.status == 101 and answer["Raftkv-Node"] == "n1"
     assert "Sec-WebSocket-Extensions" not in answer and "Sec-WebSocket-Protocol" not in answer
+
+
+def test_the_answer_that_opens_a_stream_says_what_all_answers_say(wire: BareStream) -> None:
+    answer = wire.shake_hands()
+    assert answer.status == 101
+    assert answer.headers[: len(COMMON_HEADERS)] == COMMON_HEADERS
 
 
 def test_a_node_without_the_store_has_no_stream_and_says_why(loop_thread: LoopThread) -> None:
