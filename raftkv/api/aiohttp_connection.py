@@ -20,6 +20,7 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
 from raftkv.api.problems import RequestRefused, bad_request, problem, refused_response
+from raftkv.api.requests import Head
 from raftkv.api.responses import Response
 from raftkv.api.settings import ApiSettings
 from raftkv.http.guard import GuardedHandler
@@ -32,6 +33,8 @@ _CODES: Final = {code.text: code for code in Code}
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Encode = Callable[[Response, str | None], bytes]
 """The bytes of an answer with this Connection header; None: without one."""
+Judge = Callable[[Head], Response]
+"""The answer to a head that leads to no action."""
 
 
 class Sent(web.StreamResponse):
@@ -56,26 +59,26 @@ SENT_LAST: Final = Sent(keep_alive=False)
 class ConnectionServer(web.Server):
     """Makes our connections where aiohttp would make its own."""
 
-    def __init__(self, handler: Handler, settings: ApiSettings, encode: Encode) -> None:
+    def __init__(self, handler: Handler, settings: ApiSettings, encode: Encode, judge: Judge) -> None:
         super().__init__(handler)
-        self._settings, self._encode = settings, encode
+        self._settings, self._encode, self._judge = settings, encode, judge
 
     def __call__(self) -> web.RequestHandler:
         """A protocol for one new connection."""
-        return Connection(self, self._settings, self._encode)
+        return Connection(self, self._settings, self._encode, self._judge)
 
 
 class Connection(GuardedHandler):
     """The guard's connection, ending as a client needs it."""
 
-    def __init__(self, server: ConnectionServer, settings: ApiSettings, encode: Encode) -> None:
+    def __init__(self, server: ConnectionServer, settings: ApiSettings, encode: Encode, judge: Judge) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
             limits=_limits(settings),
             lingering_time=0,  # whoever answers also reads on, within bounds of bytes too
         )
-        self._settings, self._encode = settings, encode
+        self._settings, self._encode, self._judge = settings, encode, judge
         self._end: asyncio.Future[None] = self._loop.create_future()
         """Done when the client sends no more, or is gone."""
         self._sends_no_more = False
@@ -160,20 +163,23 @@ class Connection(GuardedHandler):
 
     def _make_error_handler(self, err_info: Any) -> Handler:
         """The turn of what was refused: our answer, then a while for the client to read it."""
-        refused = self._why_refused()
+        answer = self._refusal_answer()
 
         async def handler(_: web.BaseRequest) -> web.StreamResponse:
             with contextlib.suppress(ConnectionError):
-                self.write_last(self._encode(refused_response(refused), "close"))
+                self.write_last(self._encode(answer, "close"))
                 await asyncio.wait([self._end], timeout=self._settings.discard_timeout_ms / 1000)
             return SENT_LAST
 
         return handler
 
-    def _why_refused(self) -> RequestRefused:
+    def _refusal_answer(self) -> Response:
+        if self.unknown_method is not None:
+            head = self.unknown_method
+            return self._judge(Head(head.method.decode(), head.target, ()))
         if self.refusal is None:
-            return bad_request("not HTTP as it should be")
-        return RequestRefused(_CODES[self.refusal.code], self.refusal.detail)
+            return refused_response(bad_request("not HTTP as it should be"))
+        return refused_response(RequestRefused(_CODES[self.refusal.code], self.refusal.detail))
 
     def handle_error(
         self,

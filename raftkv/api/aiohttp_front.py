@@ -36,7 +36,7 @@ class AiohttpFront:
     def __init__(self, api: Api, settings: ApiSettings) -> None:
         self._api = api
         self._settings = settings
-        self._server = ConnectionServer(self._exchange_counted, settings, self._encode)
+        self._server = ConnectionServer(self._exchange_counted, settings, self._encode, self._answer_without_action)
         self._streams = Streams(api, settings)
         self._exchanges_count = 0
         self._bodies_bytes = 0
@@ -84,6 +84,11 @@ class AiohttpFront:
         if second != self._date_second:
             self._date_second, self._date = second, formatdate(second, usegmt=True)
         return self._api.encode(response, connection=connection, date=self._date)
+
+    def _answer_without_action(self, head: Head) -> Response:
+        decision = self._api.begin(head)
+        assert isinstance(decision, Response), "some route has a method that not every parser knows"
+        return decision
 
     async def _exchange_counted(self, request: web.BaseRequest) -> web.StreamResponse:
         self._exchanges_count += 1

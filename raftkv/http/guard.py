@@ -25,8 +25,10 @@ from raftkv.http import problems
 from raftkv.http.deadline import Deadline
 from raftkv.http.framing import Body, body_of
 from raftkv.http.handling import ServerSettings
-from raftkv.http.heads import FIELDS_MAX, HEAD_BYTES_MAX, read_head
+from raftkv.http.heads import FIELDS_MAX, HEAD_BYTES_MAX, Head, read_head
 
+_METHODS: Final = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE"))
+"""Known to every parser. Of some others aiohttp's would say that what came is no HTTP."""
 _POISON: Final = b"\0\r\n\r\n"
 _AFTER_UPGRADE_BYTES_MAX: Final = 256 * 1024
 
@@ -51,6 +53,8 @@ class GuardedHandler(web.RequestHandler):
         self._limits = limits
         self.refusal: UnsoundRequest | None = None
         """Why what came is not taken: what the answer to the bytes that aiohttp cannot parse should say."""
+        self.unknown_method: Head | None = None
+        """If that is for its method alone: its head."""
         self._deadline = Deadline(loop, self._expired)
         self._held = b""
         """A head that is not yet whole, or what came behind a request to upgrade."""
@@ -110,6 +114,9 @@ class GuardedHandler(web.RequestHandler):
         head = read_head(data, at, checked=checked_bytes)
         if head is None:
             return at
+        if head.method not in _METHODS:
+            self.unknown_method = head
+            raise UnsoundRequest("no route has this method", status=405, code="method_not_allowed")
         self._body = body_of(head)
         self._upgrade_asked = head.upgrades
         self._unanswered += 1

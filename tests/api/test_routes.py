@@ -13,7 +13,7 @@ from raftkv.api.settings import VALUE_BYTES_MAX, ApiSettings
 from raftkv.errors import ConfigError
 from raftkv.problems import Code
 from tests.api.conftest import api_of
-from tests.api.fronts import Client
+from tests.api.fronts import AiohttpClient, Client, request_bytes
 from tests.api.service import FakeService
 
 PUBLISHED = """`not_leader` 307,
@@ -108,13 +108,24 @@ ALLOWED = {
 
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED.values(), ids=ALLOWED)
 def test_other_methods_are_refused_with_those_there_are(client: Client, path: str, allowed: str) -> None:
-    for method in ("GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", "OPTIONS", "TRACE", "MERGE"):
+    for method in ("GET", "HEAD", "PUT", "DELETE", "POST", "PATCH", "OPTIONS", "TRACE", "MERGE", "BREW", "X" * 32):
         if method in allowed.split(", "):
             continue
         answer = client.ask(method, path)
         assert (answer.status, answer["Allow"]) == (405, allowed)
         assert method == "HEAD" or answer.code == "method_not_allowed"
     assert client.service.submitted == []
+
+
+def test_a_method_that_nobody_knows_changes_no_other_request(wired: AiohttpClient) -> None:
+    """A parser that knows no such method drops what it has read before in one piece with it."""
+    wire = wired.wire()
+    put = request_bytes("PUT", b"/v1/kv/a", [], b"v")
+    wire.send(put + request_bytes("BREW", b"/v1/kv/a%2F?x", [], b"tea") + put)
+    assert wire.receive().status == 201
+    answer = wire.receive()
+    assert (answer.status, answer["Allow"], answer["Connection"]) == (405, "GET, HEAD, PUT, DELETE", "close")
+    assert wire.ended() and len(wired.service.submitted) == 1
 
 
 def test_every_route_is_in_that_list() -> None:

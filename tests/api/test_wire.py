@@ -182,7 +182,6 @@ NOT_HTTP = [
     b"GET /v1/kv/a HTTP/9.9\r\nHost: x\r\n\r\n",
     b"GET /v1/kv/a HTTP/2.0\r\nHost: x\r\n\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"FETCH /v1/kv/a HTTP/1.1\r\nHost: x\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"GET /v1/kv/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
     b"GET /v1/kv/a\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
