@@ -263,7 +263,8 @@ class Replica:
             done, self._when_idle = self._when_idle, None
             done()
         work.persist, work.requests, work.replies = effects.persist, effects.requests, effects.replies
-        work.read_log, work.notes = effects.read_log, effects.notes
+        work.read_log = effects.read_log
+        work.notes += effects.notes
         work.deadline_us = self._next_deadline_us(effects.deadline_us)
         return work
 

@@ -557,6 +557,7 @@ def test_a_misdirected_request_is_refused_and_told():
     assert refused is exchange
     assert isinstance(error, Misdirected)
     assert lone.raft.term == 0
+    assert [(note.event, note.text) for note in lone.works[-1].notes] == [("refused_message", "this is a, not b")]
 
 
 def test_state_hashes_are_told_at_every_multiple_of_the_interval():

@@ -51,6 +51,8 @@ from raftkv.transport.routes import PeerExchange, PeerRoutes
 from raftkv.transport.sealed import Credentials
 
 _LOG: Final = logging.getLogger("raftkv.node")
+REFUSALS_APART_S: Final = 1.0
+"""So far, at least, are two log lines of messages that were refused."""
 LEAVE_S: Final = 0.5
 """For peers to hear why this node goes."""
 _LEVELS: Final = {
@@ -117,6 +119,7 @@ class RunningNode:
         self._halted: asyncio.Future[None] = loop.create_future()
         """Done when the node has failed: then nothing that the pump or the disk would do is waited for."""
         self._said = self._refused = ""
+        self._refused_at = -REFUSALS_APART_S
         self._why_it_stops = "it was told to stop"
 
     # ------------------------------------------------------------------------------------ start, stop
@@ -252,11 +255,14 @@ class RunningNode:
         self._owner.turned()
 
     def _log(self, note: Note) -> None:
-        """Whoever is refused goes on asking, ten times a second: that is said once, until it is something else."""
+        """Whoever is refused goes on asking, ten times a second: that is said once, until it is something else.
+
+        Even then not all is said, for two may take turns, or no two complaints be alike. All are counted.
+        """
         if note.event == "refused_message":
-            if note.text == self._refused:
+            if note.text == self._refused or self._loop.time() < self._refused_at + REFUSALS_APART_S:
                 return
-            self._refused = note.text
+            self._refused, self._refused_at = note.text, self._loop.time()
         level = _LEVELS.get(note.event, logging.INFO)
         _LOG.log(level, "%s", note.text, extra=event(note.event, term=self._term))
 
