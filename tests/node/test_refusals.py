@@ -40,6 +40,7 @@ async def test_refused_messages_are_told_and_do_not_fill_the_log(
     monkeypatch.setattr(running_node, "REFUSALS_APART_S", apart_s)
     async with lone_node(tmp_path) as node:
         inside = node._running
+        assert inside is not None
         for number in numbers:
             asked = Asked()
             inside.on_message(of_another_cluster(number), asked)
