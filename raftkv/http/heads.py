@@ -17,8 +17,8 @@ from typing import Final
 from raftkv.errors import UnsoundRequest
 
 HEAD_BYTES_MAX: Final = 32 * 1024
-TARGET_BYTES_MAX: Final = 16 * 1024
-"""A key of 4,096 bytes takes 12,288 when every byte is escaped; the rest is for the query."""
+TARGET_BYTES_MAX: Final = 28 * 1024
+"""Two bounds of 4,096 bytes take 24,576 when every byte is escaped; the rest is for what else a query has."""
 FIELDS_MAX: Final = 100
 LENGTH_DIGITS_MAX: Final = 15
 

@@ -178,6 +178,10 @@ class TestPages:
         raw = quote_from_bytes(bound)
         for query in (f"?prefix={raw}", f"?start={raw}", f"?end={raw}%00"):
             assert keys_in(client.ask("GET", "/v1/kv" + query)) == [bound]
+        both = "".join(f"%{byte:02x}" for byte in bound)
+        longest = f"?start={both}&end={both}%00&limit=10000&keys_only=false&reverse=false&encoding=base64"
+        freshness = f"&consistency=stale&min_index=0&max_staleness_ms={2**63 - 1}"
+        assert keys_in(client.ask("GET", "/v1/kv" + longest + freshness)) == [bound]
 
 
 class TestLimits:
