@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from raftkv.api.responses import common_header_bytes
 from raftkv.config import NodeConfig
@@ -24,7 +25,39 @@ from raftkv.transport.routes import PeerRoutes, refusal
 from raftkv.values import Address, is_loopback
 
 _LOG: Final = logging.getLogger("raftkv.node")
+DESCRIPTORS_RESERVED: Final = 128
+"""For the log, the links to peers, and what else a node opens."""
+_CLIENTS_MAX: Final = 10_000
+_PEERS_MAX: Final = 1024
 _BACKLOG: Final = 1024
+
+
+class Room(NamedTuple):
+    """How many connections each port takes."""
+
+    clients_max: int
+    peers_max: int
+    backlog: int
+    """So many more may have been accepted before any is refused."""
+
+
+def room_within(descriptors_max: int, *, apart: bool) -> Room:
+    """What this many file descriptors are enough for, beside the log's.
+
+    Else anybody who opens connections and says nothing takes the last descriptor, the next segment of the log
+    cannot be opened, and the node stops.
+    """
+    free = max(descriptors_max - DESCRIPTORS_RESERVED, DESCRIPTORS_RESERVED // 2)
+    backlog = min(_BACKLOG, free // 4)
+    peers_max = min(_PEERS_MAX, free // 8) if apart else 0
+    rest = free - (backlog + peers_max + backlog if apart else backlog)
+    return Room(min(_CLIENTS_MAX, rest), peers_max, backlog)
+
+
+def descriptors_max() -> int:
+    """How many file descriptors this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**20 if soft == resource.RLIM_INFINITY else soft
 
 
 class Doors:
@@ -43,10 +76,13 @@ class Doors:
         self._loop, self._config = loop, config
         self._servers: list[asyncio.Server] = []
         for_peers = _for_peers(config, routes, complain)
-        settings = DoorSettings(connection=ServerSettings(refusal_fields=common_header_bytes(config.id)))
-        if config.peers_have_their_own_port:
+        apart = config.peers_have_their_own_port
+        self._room = room = room_within(descriptors_max(), apart=apart)
+        connection = ServerSettings(refusal_fields=common_header_bytes(config.id))
+        settings = DoorSettings(room.clients_max, connection)
+        if apart:
             clients = Door(loop, lambda: _CLIENTS_ONLY, front, settings)
-            peers = Door(loop, lambda: PeersOnly(for_peers()), _NO_FRONT, settings)
+            peers = Door(loop, lambda: PeersOnly(for_peers()), _NO_FRONT, DoorSettings(room.peers_max, connection))
             self._doors: list[tuple[Address, Door]] = [(config.listen, clients), (config.peer_listen, peers)]
         else:
             self._doors = [(config.listen, Door(loop, for_peers, front, settings))]
@@ -55,7 +91,7 @@ class Doors:
         """Every port is bound. An OSError says in ``filename`` which one is not; the others are still to be closed."""
         for address, door in self._doors:
             try:
-                server = await self._loop.create_server(door, address.host, address.port, backlog=_BACKLOG)
+                server = await self._loop.create_server(door, address.host, address.port, backlog=self._room.backlog)
             except OSError as error:
                 error.filename = f"{address.host}:{address.port}"
                 raise

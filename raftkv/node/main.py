@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 import sys
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
+from typing import Final
 
 from raftkv.config import NodeConfig
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import logs
 from raftkv.node.node import Node
+
+_DESCRIPTORS_WANTED: Final = 16_384
+"""For as many connections as a node takes at most, and its log. Many systems begin with 1,024 and allow more."""
 
 
 def serve(config: NodeConfig) -> int:
@@ -22,11 +27,20 @@ def serve(config: NodeConfig) -> int:
     the port cannot be bound, or a bug of ours.
     """
     logs.configure(config.id, config.log_format, config.log_level)
+    _allow_descriptors()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         failure = runner.run(_serve(config))
     if failure is not None:
         raise failure
     return 0
+
+
+def _allow_descriptors() -> None:
+    """This process may open as many files and connections as it can use, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS_WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _loop_factory() -> Callable[[], AbstractEventLoop] | None:

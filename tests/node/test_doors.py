@@ -12,6 +12,7 @@ from raftkv import Node, NodeConfig
 from raftkv.core.messages import Introduction
 from raftkv.core.types import Incarnation, Member, NodeId
 from raftkv.kv.machine import KeyValueMachine
+from raftkv.node.doors import DESCRIPTORS_RESERVED, room_within
 from raftkv.node.peers import ClientUrls
 from raftkv.transport.codec import MEMBERS_MAX
 from tests.live.cluster import eventually, free_ports
@@ -175,3 +176,16 @@ def test_what_strangers_say_is_forgotten_in_time() -> None:
         urls.heard(said(OTHER, SECOND, "http://n2:1"))
     assert urls.of(Member(OTHER, SECOND, "")) == "http://n2:1"
     assert urls.of(Member(NodeId("x0"), FIRST, "")) is None
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("descriptors_max", [192, 256, 1024, 4096, 20_000, 65_536, 2**20])
+def test_connections_leave_descriptors_for_the_log(descriptors_max, apart):
+    """Whoever opens connections and says nothing would else stop the node at its next segment."""
+    room = room_within(descriptors_max, apart=apart)
+    assert min(room.clients_max, room.backlog) > 0
+    at_once = room.clients_max + room.peers_max + room.backlog * (2 if apart else 1)
+    assert at_once <= descriptors_max - DESCRIPTORS_RESERVED
+    assert at_once > (descriptors_max - DESCRIPTORS_RESERVED) // 2 or room.clients_max == 10_000
+    assert (room.peers_max > 0) is apart
+    assert room_within(16, apart=apart).clients_max > 0
