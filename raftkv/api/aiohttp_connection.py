@@ -189,8 +189,14 @@ class Connection(GuardedHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """An exception that nobody expected: our own bug, in the log with its traceback, to the client as 500."""
-        fields = {"method": request.method, "route": _route_in(request.raw_path)}
-        _LOG.error("a request failed", exc_info=exc, extra={"event": "request_failed", "fields": fields})
+        _LOG.error(
+            "a request failed",
+            exc_info=exc,
+            extra={
+                "event": "request_failed",
+                "fields": {"method": request.method, "route": _route_in(request.raw_path)},
+            },
+        )
         with contextlib.suppress(ConnectionError):
             self.write_last(self._encode(problem(Code.INTERNAL, "see this node's log"), "close"))
         return SENT_LAST

@@ -50,7 +50,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "recovered": "what was found in the log when it was opened, and is not as a clean stop leaves it",
     "peer_moved": "`peer` is reached at `url` now",
     "peer_refuses": "`peer` refuses this node",
-    "peer_is_another": "somebody is not who it should be: emptied, of another cluster, at another's address",
+    "peer_is_another": "`peer` is emptied, or of another cluster, or somebody else answers at its address",
     "peer_left": "`peer` stops, and said why",
     "stranger_refused": "somebody who is no peer was refused",
     "clients_unproved": "this node's port for clients is open to whoever reaches it",
@@ -156,8 +156,13 @@ def _told(record: logging.LogRecord, node: str) -> dict[str, Any]:
 
 
 def _own_words(error: BaseException) -> str:
-    """An exception's words where they were written here, or by the operating system; else nothing."""
-    is_ours = isinstance(error, (RaftkvError, AssertionError, OSError))
+    """An exception's words where they were written here, or by the operating system; else nothing.
+
+    An assertion that shows an object, say an answer, shows what is in it.
+    """
+    if isinstance(error, AssertionError):
+        return "".join(words for words in error.args if isinstance(words, str))
+    is_ours = isinstance(error, (RaftkvError, OSError))
     return str(error) if is_ours and not isinstance(error, (CommandError, SnapshotError)) else ""
 
 

@@ -160,7 +160,12 @@ class Peers:
             self._complaints.pop(peer, None)
             self._listener.on_introduced(peer, introduction)
         else:
-            self.on_wrong_cluster(peer, f"{introduction.sender} answers at {self._urls[peer]}, where {peer} should be")
+            self._is_another(peer, f"{introduction.sender} answers at {self._urls[peer]}, where {peer} should be")
+
+    def _is_another(self, peer: NodeId, text: str) -> None:
+        if self._complaints.get(peer) != text:
+            self._complaints[peer] = text
+            _LOG.error("%s", text, extra=event("peer_is_another", peer=peer))
 
     def on_wrong_cluster(self, peer: NodeId, text: str) -> None:
         """Said once, until it is something else."""
