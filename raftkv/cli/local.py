@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -111,9 +112,9 @@ def _stay(local: LocalCluster, options: Shared) -> int:
         if code:
             failed.append(node.id)
             end = local_cluster.log_tail(local.log_path(node.id))
-            again = _command("cluster", "up", data_dir=local.directory)
+            again = _command("cluster", "up", "--detach", data_dir=local.directory)
             click.echo(f"\n{node.id} {local_cluster.ending_of(code)}. {end}", err=True)
-            click.echo(f"The others go on. To have it back: Ctrl-C here, then {again}", err=True)
+            click.echo(f"The others go on. To have it back, in another shell: {again}", err=True)
         else:
             click.echo(f"{node.id} stopped", err=True)
 
@@ -261,9 +262,9 @@ def _command(*words: str, data_dir: Path = DATA_DIR_DEFAULT) -> str:
     elif found is not None and Path(found).resolve() == called.resolve():
         name = "raftkv"
     else:
-        name = os.path.relpath(called) if called.name == "raftkv" else "raftkv"
+        name = shlex.quote(os.path.relpath(called)) if called.name == "raftkv" else "raftkv"
     place = () if _is_default(data_dir) else ("--data-dir", str(data_dir))
-    return " ".join((name, *words, *place))
+    return " ".join((name, *map(shlex.quote, (*words, *place))))
 
 
 def _is_default(directory: Path) -> bool:

@@ -203,6 +203,7 @@ def log_tail(path: Path) -> str:
 
 def stop(cluster: LocalCluster, *, grace_s: float = STOP_GRACE_S) -> list[tuple[LocalNode, Ending]]:
     """Every node stands still, and the record says so; how each of them came to it."""
+    _catch_up(cluster)
     return _stop(cluster, cluster.record.nodes, grace_s)
 
 
@@ -228,6 +229,18 @@ def _stop(cluster: LocalCluster, nodes: Sequence[LocalNode], grace_s: float) -> 
         (node, Ending.KILLED if node in late else Ending.STOPPED if node in running else Ending.WAS_NOT_RUNNING)
         for node in nodes
     ]
+
+
+def _catch_up(cluster: LocalCluster) -> None:
+    """The record names the nodes too that another command has started anew since it was read."""
+    try:
+        there = read_record(cluster.directory)
+    except CommandFailed:
+        # What is known from before is stopped all the same.
+        return
+    found = {node.id: node for node in there.nodes} if there is not None else {}
+    nodes = tuple(node if node.is_alive else found.get(node.id, node) for node in cluster.record.nodes)
+    cluster.record = Record(nodes)
 
 
 def _note_process(cluster: LocalCluster, id: str, process: Process | None) -> None:

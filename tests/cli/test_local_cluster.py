@@ -79,6 +79,25 @@ def test_down_stops_what_runs_and_tells_each_ending(spawn, tmp_path):
     assert all(node.process is None for node in record.nodes)
 
 
+def test_a_node_that_another_command_has_started_anew_meanwhile_is_stopped_too(spawn, tmp_path):
+    gone, anew = spawn(OBEDIENT), spawn(OBEDIENT)
+    cluster = local(tmp_path, n1=identity(gone))
+    gone.kill()
+    gone.wait()
+    write_record(tmp_path, Record((LocalNode("n1", "http://127.0.0.1:1", identity(anew)),)))
+    assert [ending for _, ending in local_cluster.stop(cluster)] == [Ending.STOPPED]
+    assert started(anew.pid) is None
+    record = read_record(tmp_path)
+    assert record is not None and not any(node.process for node in record.nodes)
+
+
+def test_a_record_that_cannot_be_read_keeps_nobody_from_being_stopped(spawn, tmp_path):
+    child = spawn(OBEDIENT)
+    cluster = local(tmp_path, n1=identity(child))
+    (tmp_path / "cluster.json").write_text("{")
+    assert [ending for _, ending in local_cluster.stop(cluster)] == [Ending.STOPPED]
+
+
 def test_a_number_that_was_given_to_somebody_else_is_never_signalled(spawn, tmp_path):
     bystander = spawn(OBEDIENT)
     cluster = local(tmp_path, n1=Process(bystander.pid, "long ago"))
@@ -103,6 +122,12 @@ def test_up_over_a_running_cluster_says_so(run, spawn, tmp_path):
     assert ended.code == 0
     assert "already running" in ended.err
     assert "cluster down" in ended.err
+
+
+def test_a_command_that_is_told_can_be_pasted_whatever_the_directory_s_name(run, tmp_path):
+    directory = tmp_path / "two words; and more"
+    ended = run("cluster", "down", "--data-dir", str(directory))
+    assert f"cluster up --data-dir '{directory}'`" in ended.err
 
 
 def test_a_taken_port_is_named_and_nothing_is_started(run, tmp_path):
