@@ -28,7 +28,7 @@ from raftkv.problems import Code
 DEPTH_MAX: Final = 16
 """Objects and lists within each other."""
 ITEMS_MAX: Final = 4_096
-"""Values in one body, names of fields included. The largest transaction that makes sense has about 2,200."""
+"""Values in one body, names of fields included. The largest transaction that makes sense has about 2,800."""
 
 _WHOLE_MAX: Final = 2**53
 """From it on a float no longer says which whole number was meant."""

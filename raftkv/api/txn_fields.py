@@ -122,12 +122,11 @@ class _Fields:
 def read_txn(fields: dict[str, Any], *, value_bytes_max: int) -> Txn:
     """The transaction; raises RequestRefused for anything that is none, or is too large."""
     lists = [_list(fields, name) for name in ("compare", "success", "failure")]
-    operations_count = sum(map(len, lists))
-    if operations_count > OPERATIONS_MAX:
-        raise RequestRefused(
-            Code.TOO_LARGE,
-            f"a transaction has at most {OPERATIONS_MAX} compares and operations, not {operations_count}",
-        )
+    for count, what in ((len(lists[0]), "compares"), (len(lists[1]) + len(lists[2]), "operations")):
+        if count > OPERATIONS_MAX:
+            raise RequestRefused(
+                Code.TOO_LARGE, f"a transaction has at most {OPERATIONS_MAX} {what} in all, not {count}"
+            )
     compares = tuple(_compare(_fields_at(one, f"compare[{at}]", _COMPARE)) for at, one in enumerate(lists[0]))
     success, failure = (
         tuple(_operation(one, f"{name}[{at}]", value_bytes_max) for at, one in enumerate(listed))

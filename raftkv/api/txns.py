@@ -208,8 +208,8 @@ EXECUTE: Final = Action(
             for name, schema in (("compare", _COMPARE), ("success", _OPERATION), ("failure", _OPERATION))
         },
         "If every comparison holds, success is executed, else failure: in order, each operation seeing those before "
-        "it. A branch writes a key at most once. At most 128 compares and operations in all, and 2 MiB of keys and "
-        "values; as msgpack, keys, values, operands and bounds may be raw bytes.",
+        "it. A branch writes a key at most once. At most 128 operations in both branches together, as many compares, "
+        "and 2 MiB of keys and values; as msgpack, keys, values, operands and bounds may be raw bytes.",
         bytes_max=lambda settings: settings.transaction_body_bytes_max,
     ),
 )

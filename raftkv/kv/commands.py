@@ -41,7 +41,7 @@ COMMAND_BYTES_MAX: Final = 2 * 1024 * 1024
 COMMAND_KEYS_MAX: Final = 10_000
 """Keys that one command may touch, for the same reason."""
 OPERATIONS_MAX: Final = 128
-"""Compares and operations of one transaction, of both branches together."""
+"""Operations of one transaction, of both branches together; and so many compares besides."""
 SESSION_BYTES: Final = 16
 """128 random bits, drawn by whoever opens the session."""
 TTL_MS_MIN: Final = 1_000
@@ -351,8 +351,8 @@ def _read_range(start: Any, end: Any, limit: Any, reverse: Any, keys_only: Any) 
 def _txn(compares: Any, success: Any, failure: Any) -> Txn:
     if not type(compares) is type(success) is type(failure) is tuple:
         raise CommandError("a transaction's parts are lists")
-    if len(compares) + len(success) + len(failure) > OPERATIONS_MAX:
-        raise CommandError(f"a transaction has at most {OPERATIONS_MAX} compares and operations")
+    if max(len(compares), len(success) + len(failure)) > OPERATIONS_MAX:
+        raise CommandError(f"a transaction has at most {OPERATIONS_MAX} operations, and as many compares")
     txn = Txn(tuple(map(_compare, compares)), tuple(map(_operation, success)), tuple(map(_operation, failure)))
     for branch in (txn.success, txn.failure):
         key = key_written_twice(branch)

@@ -388,15 +388,23 @@ class TestRefusals:
 
 
 class TestLimits:
-    def test_a_transaction_has_at_most_128_compares_and_operations(self, client: Client) -> None:
-        compares = [NUMBER] * 64
-        gets = [{"get": {"key": "a"}}] * 32
-        assert txn(client, *gets, compare=compares, failure=gets).status == 200
-        for more in ({"compare": [*compares, NUMBER]}, {"failure": [*gets, put("a")]}):
-            answer = client.post("/v1/txn", {"compare": compares, "success": gets, "failure": gets, **more})
+    def test_a_transaction_has_at_most_128_operations_and_as_many_compares(self, client: Client) -> None:
+        compares, gets = [NUMBER] * 128, [{"get": {"key": "a"}}] * 64
+        fields = {"compare": compares, "success": gets, "failure": gets}
+        for more in ({"compare": [*compares, NUMBER]}, {"failure": [*gets, put("a")]}, {"success": [put("a")] * 129}):
+            answer = client.post("/v1/txn", {**fields, **more})
             assert (answer.status, answer.code) == (413, "too_large")
-        assert len(client.service.submitted) == 1
-        assert txn(client, *[put(str(number)) for number in range(OPERATIONS_MAX)]).status == 200
+        assert client.service.submitted == []
+        assert client.post("/v1/txn", fields).status == 200
+        assert txn(client, *[put(str(number)) for number in range(OPERATIONS_MAX)], compare=compares).status == 200
+
+    @pytest.mark.parametrize("headers", [JSON, PACKED])
+    def test_the_largest_transaction_has_not_too_many_values(self, client: Client, headers: dict[str, str]) -> None:
+        """faults 64: bodies are refused for how many values they hold, but never one within the other limits."""
+        ranges = [{"range": {"start": "a", "end": "b", "limit": 1, "reverse": True, "keys_only": True}}] * 128
+        fields = {"compare": [NUMBER] * 128, "success": ranges, "failure": []}
+        body = json.dumps(fields).encode() if headers is JSON else msgpack.packb(fields)
+        assert client.ask("POST", "/v1/txn", headers, body).status == 200
 
     @pytest.mark.parametrize("size", [4096, 4097])
     def test_a_key_has_at_most_4096_bytes(self, client: Client, size: int) -> None:

@@ -368,12 +368,13 @@ def test_both_branches_may_write_the_same_key():
     assert done(prepared().apply(Txn((TRUE,), (Put(b"k", b"yes"),), (Put(b"k", b"no"),)))).succeeded
 
 
-def test_at_most_128_compares_and_operations():
+def test_at_most_128_operations_and_as_many_compares():
     store = prepared()
     puts = tuple(Put(b"%d" % number, b"") for number in range(OPERATIONS_MAX))
     for command, takes in (
         (Txn((), puts, ()), True),
-        (Txn((TRUE,), puts, ()), False),
+        (Txn((TRUE,) * 128, puts, ()), True),
+        (Txn((), (*puts, ReadKey(b"a")), ()), False),
         (Txn((), puts[:64], puts[64:]), True),
         (Txn((), puts[:64], puts[63:]), False),
         (Txn((TRUE,) * 128, (), ()), True),
