@@ -45,9 +45,8 @@ def to_compare(office: Office, progress: Progress) -> tuple[Index, bytes]:
 
 def peer_is_wrong(office: Office, progress: Progress) -> bool:
     """Whether the peer has told another hash than a majority's, at the newest index where both are known."""
-    index, agreed = to_compare(office, progress)
-    told = progress.hashes.at(index)
-    return told is not None and rules.state_is_wrong(own=told, agreed=agreed)
+    told, agreed = progress.hashes.newest_of_both(office.agreed_hashes)
+    return rules.state_is_wrong(own=told, agreed=agreed)
 
 
 def compare(state: State, index: Index, agreed: bytes) -> None:

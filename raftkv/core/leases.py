@@ -38,8 +38,12 @@ def end_us(state: State) -> int:
 
 
 def is_held(state: State, *, now_us: int) -> bool:
-    """Whether reads may be answered without a round at ``now_us``, a reading of this node's clock."""
+    """Whether reads may be answered without a round at ``now_us``, a reading of this node's clock.
+
+    An earlier time than the core has seen already prolongs nothing.
+    """
     office = state.office
     if office is None or not state.settings.lease_reads or not replication.may_serve(state, office):
         return False
-    return rules.lease_is_held(end_us=end_us(state), now_us=now_us, forgone=office.lease_forgone)
+    newest_us = max(now_us, state.now_us)
+    return rules.lease_is_held(end_us=end_us(state), now_us=newest_us, forgone=office.lease_forgone)

@@ -51,6 +51,11 @@ class StateHashes:
         found = max((known for known in self._by_index if known <= index), default=Index(0))
         return found, self._by_index.get(found, b"")
 
+    def newest_of_both(self, other: StateHashes) -> tuple[bytes, bytes]:
+        """This node's and the other's at the newest index where both are known; nothing twice: there is none."""
+        index = max(self._by_index.keys() & other._by_index.keys(), default=Index(0))
+        return self._by_index.get(index, b""), other._by_index.get(index, b"")
+
     @property
     def newest(self) -> tuple[Index, bytes]:
         """The newest of all; (0, nothing): none is known."""

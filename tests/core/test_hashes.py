@@ -112,6 +112,22 @@ def test_leadership_is_not_handed_to_a_node_whose_state_is_wrong():
     assert transfer.best_target(lone.raft.state) == "c"
 
 
+def test_a_node_whose_state_was_wrong_stays_so_while_it_tells_of_indexes_that_nobody_else_told():
+    """Under load each tells of another multiple, as its heartbeat happens to come."""
+    lone = leading()
+    lone.acknowledge("b", match=0)
+    lone.acknowledge("c")
+    knows(lone, 1, "x")
+    tells(lone, "b", 1, "x")
+    tells(lone, "c", 1, "w")
+    knows(lone, 2, "y")
+    tells(lone, "b", 2, "y")
+    tells(lone, "c", 3, "v")
+    assert transfer.best_target(lone.raft.state) == "b"
+    tells(lone, "c", 2, "y")
+    assert transfer.best_target(lone.raft.state) == "c", "started again, it is right where both are known"
+
+
 def test_a_difference_is_noted_once_whoever_is_right():
     lone = leading()
     knows(lone, 1, "x")

@@ -150,6 +150,14 @@ def test_a_voter_that_promises_less_gives_less():
     assert not held(lone, short_us)
 
 
+def test_a_clock_that_fell_back_prolongs_no_lease():
+    """faults 36: what was over once is over."""
+    lone = leading()
+    echo(lone, "b", "c")
+    lone.elapse(LEASE_US)
+    assert not held(lone, after_us=-LEASE_US)
+
+
 def test_without_a_commit_of_its_own_term_a_leader_has_no_lease():
     """faults 33; paper §8"""
     lone = Lone(log=[1, 1], settings=LEASES)

@@ -111,6 +111,17 @@ def test_reads_wait_for_a_commit_of_the_own_term():
     assert ready.index == 3
 
 
+def test_a_read_that_may_not_be_served_yet_sends_no_round():
+    """Else every turn until the no-op is committed would send one more."""
+    lone = Lone()
+    lone.lead()
+    lone.elapse(100_000)
+    lone.forget()
+    lone.raft.request_read(1)
+    lone.turn()
+    assert lone.sent(Heartbeat) == []
+
+
 def test_many_reads_go_with_few_rounds():
     lone = serving_leader(settings=RaftSettings(inflight_rounds_max=2))
     before = lone.office.last_round
