@@ -147,6 +147,21 @@ def test_rounds_that_nobody_echoes_do_not_pile_up_and_lose_no_read():
     assert ready.read_id == 1
 
 
+def test_a_read_that_was_handed_to_a_later_round_waits_for_that_one():
+    """faults 34: the rounds that stay were sent before it came, and their echoes prove nothing to it."""
+    lone = serving_leader(settings=RaftSettings(inflight_rounds_max=1, election_timeout_ms=10_000))
+    lone.elapse(100_000)
+    sent_before = lone.office.last_round
+    lone.raft.request_read(1)
+    for _ in range(5):
+        lone.elapse(100_000)
+    assert lone.office.rounds[0].round <= sent_before
+    for round in range(lone.office.rounds[0].round, sent_before + 1):
+        assert not lone.says("b", echo(lone, round)).reads_ready
+    (ready,) = lone.says("b", echo(lone, lone.office.last_round)).reads_ready
+    assert ready.read_id == 1
+
+
 def test_losing_office_fails_every_read_once():
     """faults 35, 14: those not yet sent, those on their way, and those that followers asked for."""
     lone = serving_leader()
