@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-_NEAR: Final = 0.8
+_NEAR: Final = 0.75
 """How alike two names must be to be taken for a slip of the fingers."""
 _OPTIONS_ELSEWHERE: Final = {
     "--if-match": "--if-revision",

@@ -21,7 +21,7 @@ SHELLS = ("bash", "zsh", "fish")
         "raftkv completion fish > ~/.config/fish/completions/raftkv.fish",
     )
 )
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", type=click.Choice(SHELLS), metavar="SHELL")
 def completion(shell: str) -> None:
     """Print a script that completes commands and options.
 

@@ -127,8 +127,8 @@ def get(
 ) -> None:
     """Print the value of KEY, and nothing else.
 
-    With --output json: the item with its revisions; a key or value that is not UTF-8 text comes as key_base64 or
-    value_base64. Exit code 1 means that there is no such key.
+    A terminal gets a newline after it. With --output json: the item with its revisions; a key or value that is not
+    UTF-8 text comes as key_base64 or value_base64. Exit code 1 means that there is no such key.
     """
     raw, query = key_bytes(key), freshness(consistency, min_index, max_staleness_ms)
     if is_dot_segment(raw):

@@ -107,6 +107,9 @@ def _run(words: list[str]) -> int:
     except RaftkvError as error:
         return report(CommandFailed(str(error)), as_json=wants_json(words))
     except (click.Abort, KeyboardInterrupt):
+        if sys.stderr.isatty():
+            # Whatever was asked or shown there ended within a line.
+            click.echo(err=True)
         return EXIT_INTERRUPTED
     except OSError:
         raise

@@ -105,7 +105,7 @@ def shared_options(command: Callable[..., Result]) -> Callable[..., Result]:
             "--endpoints",
             metavar="URL[,URL…]",
             envvar="RAFTKV_ENDPOINTS",
-            help="The nodes to ask; else those of the local cluster.",
+            help="The nodes to ask (or RAFTKV_ENDPOINTS); else those of the cluster in raftkv-data.",
         ),
     ):
         with_shared = option(with_shared)
@@ -153,8 +153,10 @@ def _safe(document: str) -> str:
 
 
 def write_raw(value: bytes) -> None:
-    """These bytes on standard output, and nothing else."""
+    """These bytes on standard output, and nothing else; on a terminal the prompt begins on a line of its own."""
     sys.stdout.buffer.write(value)
+    if sys.stdout.isatty() and value and not value.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
 
 

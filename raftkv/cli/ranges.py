@@ -141,13 +141,14 @@ def _print_table(pages: Pages) -> int:
     names = [shown(item.key) for item in sample]
     numbers = [max(len(f"{number:,}") for number in column) for column in zip(*map(_numbers, sample), strict=True)]
     widths = [max(width, len(heading)) for width, heading in zip(numbers, ("revision", "version"), strict=True)]
-    key_cells, value_cells = _columns(max(map(cell_len, names)), sum(widths) + 6, is_terminal=is_terminal)
+    key_cells, room = _columns(max(map(cell_len, names)), sum(widths) + 6, is_terminal=is_terminal)
+    value_cells = max(len("value"), *(cell_len(preview(item.value or b"", room)) for item in sample))
     click.secho(f"{'key':{key_cells}}  {'value':{value_cells}}  {'revision':>{widths[0]}}  version", bold=is_terminal)
     count = 0
     for item in chain(sample, items):
         name = shown(item.key)
         name = cut(name, key_cells) if is_terminal else name
-        value = preview(item.value or b"", value_cells)
+        value = preview(item.value or b"", room)
         revision, version = (f"{number:,}".rjust(width) for number, width in zip(_numbers(item), widths, strict=True))
         sys.stdout.write(f"{_filled(name, key_cells)}  {_filled(value, value_cells)}  {revision}  {version}\n")
         count += 1
@@ -159,7 +160,7 @@ def _numbers(item: Item) -> tuple[int, int]:
 
 
 def _columns(widest_key: int, rest: int, *, is_terminal: bool) -> tuple[int, int]:
-    """Cells for keys and for values."""
+    """Cells for keys, and for values at most."""
     widest_key = max(widest_key, len("key"))
     if not is_terminal:
         return widest_key, _VALUE_CELLS_OF_FILES

@@ -84,6 +84,7 @@ SLIPS = [
     (("rm", "k"), "Did you mean delete?"),
     (("ls",), "Did you mean list?"),
     (("gett", "k"), "Did you mean get?"),
+    (("lsit",), "Did you mean list?"),
     (("up",), "Did you mean cluster up?"),
     (("cluster", "start"), "There are up, "),
     (("xyzzy",), "There are put, get, "),

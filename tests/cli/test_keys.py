@@ -9,6 +9,7 @@ import pytest
 
 from raftkv.cli.targets import key_target
 from tests.cli.fake_node import FakeNode, Reply, problem, redirect_to
+from tests.cli.terminals import on_a_terminal
 
 CREATED = Reply(201, {"key": "greeting", "revision": 5, "create_revision": 5, "version": 1})
 REPLACED = Reply(200, {"key": "greeting", "revision": 6, "create_revision": 5, "version": 2})
@@ -47,6 +48,12 @@ def test_get_writes_the_raw_value_and_nothing_else(run, node, value):
     for extra in ((), ("--output", "table")):
         ended = run("get", "k", "--endpoints", node.url, *extra)
         assert (ended.code, ended.out, ended.err) == (0, value, "")
+
+
+@pytest.mark.parametrize("value", [b"hello", b"hello\n"], ids=repr)
+def test_get_leaves_the_prompt_a_line_of_its_own(node, value):
+    node.on("GET", "/v1/kv/", Reply(200, value))
+    assert on_a_terminal(["get", "k", "--endpoints", node.url]) == "hello\n"
 
 
 def test_get_for_programs_is_the_item_with_what_it_reflects(run, node):

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import pty
-import subprocess
-import sys
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -15,6 +11,7 @@ from rich.cells import cell_len
 
 from raftkv.cli import deletion
 from tests.cli.fake_node import FakeNode, Reply, problem
+from tests.cli.terminals import on_a_terminal
 
 
 def item(key: bytes, value: bytes | None = b"v", revision: int = 7) -> dict[str, object]:
@@ -138,6 +135,15 @@ class TestList:
         assert ended.code == 4
         assert "does not answer like a raftkv node" in ended.err
 
+    def test_columns_are_no_wider_than_what_stands_in_them(self, run, node):
+        node.on("GET", "/v1/kv?", page(item(b"paint/door", b"green"), item(b"paint/wall", b"white as snow")))
+        lines = run("list", "--endpoints", node.url).text.splitlines()
+        assert lines == [
+            "key         value          revision  version",
+            "paint/door  green                 7        2",
+            "paint/wall  white as snow         7        2",
+        ]
+
     @pytest.mark.parametrize("columns", [80, 40, 200])
     def test_fits_the_terminal(self, node, columns):
         wide = "日".encode() * 200
@@ -147,30 +153,6 @@ class TestList:
         assert len(lines) == 4
         assert max(map(cell_len, lines)) <= columns
         assert "\x1b" not in "".join(lines)
-
-
-def on_a_terminal(words: list[str], *, columns: int = 80, typed: bytes = b"") -> str:
-    """What a command shows on a terminal of this width."""
-    main, side = pty.openpty()
-    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "24", "TERM": "xterm"}
-    command = subprocess.Popen(
-        [sys.executable, "-m", "raftkv", *words], stdin=side, stdout=side, stderr=side, env=environment
-    )
-    os.close(side)
-    if typed:
-        os.write(main, typed)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(main, 65_536)
-        except OSError:
-            break
-        if not piece:
-            break
-        shown += piece
-    command.wait(timeout=30)
-    os.close(main)
-    return shown.decode().replace("\r\n", "\n")
 
 
 class TestDeletingARange:
@@ -243,6 +225,7 @@ class TestDeletingARange:
         assert "Delete 12 keys that begin with a/?" in shown
         assert bool(node.asked("DELETE")) == goes
         assert ("12 keys deleted" in shown) == goes
+        assert shown.endswith("\n")
 
     @pytest.mark.parametrize(
         ("found", "more", "told"), [(1, False, "Delete 1 key "), (3, True, "Delete more than 3 keys ")]
