@@ -242,6 +242,11 @@ def test_settings_that_cannot_be_served_with_are_refused(settings: dict[str, int
     assert len(caught.value.problems) == problems
 
 
+def test_a_refused_body_is_read_on_up_to_8_mib_or_2_s() -> None:
+    settings = ApiSettings()
+    assert (settings.discard_bytes_max, settings.discard_timeout_ms) == (8 * 1024 * 1024, 2_000)
+
+
 def test_the_largest_settings_are_taken() -> None:
     assert ApiSettings(max_value_bytes=VALUE_BYTES_MAX).max_value_bytes == 2 * 1024 * 1024 - 4096
 

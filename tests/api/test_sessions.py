@@ -154,6 +154,66 @@ def test_an_expired_session_executes_nothing(client: Client) -> None:
     assert client.stored(b"a") == b"1"
 
 
+SIGNS_OF_LIFE = ["put", "delete", "txn", "delete_range", "keepalive", "repeat"]
+
+
+@pytest.mark.parametrize("sign", SIGNS_OF_LIFE)
+def test_a_write_or_a_keepalive_lets_a_session_live_another_whole_time(client: Client, sign: str) -> None:
+    session = opened(client, ttl_ms=1_000)
+    client.put("a", b"1", numbered(session, 1))
+    client.service.stamp_ms += 999
+    headers = numbered(session, 2)
+    match sign:
+        case "put":
+            answer = client.put("a", b"2", headers)
+        case "delete":
+            answer = client.delete("a", headers)
+        case "txn":
+            answer = client.post("/v1/txn", {}, headers)
+        case "delete_range":
+            answer = client.ask("DELETE", "/v1/kv?prefix=b", headers)
+        case "keepalive":
+            answer = client.post(f"/v1/sessions/{session}/keepalive")
+        case _:
+            answer = client.put("a", b"1", numbered(session, 1))
+    assert answer.status in (200, 201)
+    client.service.stamp_ms += 999
+    assert client.put("a", b"3", numbered(session, 3)).status in (200, 201)
+    client.get("a", headers=numbered(session, 4))
+    client.service.stamp_ms += 1_000
+    assert client.put("a", b"4", numbered(session, 4)).code == "session_expired"
+
+
+def test_stored_answers_of_a_mebibyte_are_enough(client: Client) -> None:
+    """faults 65: the answer that reaches the bound is still stored; the next number waits for an acknowledgement."""
+    session = opened(client)
+    client.service.fill({b"a": b"v" * (512 * 1024)})
+    reading = {"success": [{"get": {"key": "a"}}]}
+    assert [client.post("/v1/txn", reading, numbered(session, sequence)).status for sequence in (1, 2)] == [200, 200]
+    refused = client.put("b", b"1", numbered(session, 3))
+    assert (refused.status, refused.code) == (429, "too_many_unacknowledged")
+    assert client.stored(b"b") is None
+    again = client.post("/v1/txn", reading, numbered(session, 1))
+    assert (again.status, again["Raftkv-Duplicate"]) == (200, "true")
+    assert client.put("b", b"1", numbered(session, 3, acknowledged=1)).status == 201
+
+
+def test_what_the_store_refuses_says_at_which_index(client: Client) -> None:
+    """Every answer to a write says which log index it reflects, but no refusal is the repeat of another."""
+    session = opened(client)
+    client.put("a", b"1", numbered(session, 2, acknowledged=1))
+    refusals = [
+        client.put("a", b"2", numbered(session, 2)),
+        client.put("a", b"2", numbered(session, 1)),
+        client.put("a", b"2", numbered(f"{9:032x}", 1)),
+        client.put("a", b"2", {"If-Match": '"9"'}),
+        client.get("b"),
+    ]
+    assert [answer.status for answer in refusals] == [422, 409, 410, 412, 404]
+    assert [answer["Raftkv-Applied-Index"] for answer in refusals] == ["3", "4", "5", "6", "6"]
+    assert not any("Raftkv-Duplicate" in answer for answer in refusals)
+
+
 def test_the_headers_become_the_numbering(client: Client) -> None:
     client.put("a", b"1", numbered("0123456789abcdef" * 2, 2**63 - 1, acknowledged=0))
     decoded = decode(client.service.submitted[0][0])

@@ -71,6 +71,14 @@ def test_without_a_leader_the_client_is_told_when_to_ask_again(client: Client, m
     assert "Location" not in answer
 
 
+def test_an_overloaded_node_says_when_to_ask_again(client: Client) -> None:
+    client.service.forced_writes.append(Refused(Why.OVERLOADED, LEADS))
+    client.service.forced_reads.append(Refused(Why.OVERLOADED, LEADS))
+    for answer in (client.put("a"), client.get("a")):
+        assert (answer.status, answer.code, answer["Retry-After"]) == (429, "overloaded", "1")
+        assert answer.json["retry_after_ms"] == 300
+
+
 def test_a_node_never_sends_a_client_to_itself(client: Client) -> None:
     """faults 51: a node that stopped leading and has heard of nobody else ends no client in a loop."""
     client.service.led = Leadership(leads=False, term=7, leader_id="n1", leader_url="http://n1.test:7401")
@@ -84,6 +92,25 @@ def test_a_node_never_sends_a_client_to_itself(client: Client) -> None:
 def test_a_redirect_repeats_path_and_query_as_they_came(client: Client, target: str) -> None:
     client.service.led = FOLLOWS._replace(leader_url="http://n2.test:7402/")
     assert client.ask("GET", target)["Location"] == "http://n2.test:7402" + target
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("PUT", "/v1/kv/a%2Fb/%2e%2e//c+d?"),
+        ("DELETE", "/v1/kv/%ff%00"),
+        ("DELETE", "/v1/kv?prefix=%61+b&%6cimit=1"),
+        ("POST", "/v1/txn?encoding=b%61se64"),
+        ("POST", f"/v1/sessions/%30{1:031x}/keepalive?"),
+        ("DELETE", f"/v1/sessions/{1:032x}?"),
+        ("POST", "/v1/admin/leader?"),
+    ],
+)
+def test_a_redirect_of_a_write_repeats_path_and_query_too(client: Client, method: str, target: str) -> None:
+    client.service.led = FOLLOWS
+    answer = client.ask(method, target, {"Content-Type": "application/json"})
+    assert (answer.status, answer["Location"]) == (307, "http://n2.test:7402" + target)
+    assert client.service.submitted == [] and client.service.transfers == []
 
 
 def test_what_is_wrong_in_itself_is_refused_rather_than_redirected(client: Client) -> None:
