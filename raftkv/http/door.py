@@ -47,11 +47,22 @@ class Door:
     """The protocol factory of one listening socket: ``loop.create_server(door, …)``."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, handler_of: Callable[[], Handler], other: Front, settings: DoorSettings
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handler_of: Callable[[], Handler],
+        other: Front,
+        settings: DoorSettings,
+        *,
+        gives_way: Callable[[Handler], bool] = lambda _: False,
     ) -> None:
-        """``handler_of`` makes each connection's handler, or gives one to all; ``other`` takes what is handed over."""
+        """``handler_of`` makes each connection's handler, or gives one to all; ``other`` takes what is handed over.
+
+        ``gives_way``: whether this handler's connection may be ended, when there is no room, for one that is new.
+        """
         self._loop, self._handler_of, self._other, self._settings = loop, handler_of, other, settings
-        self._lean: dict[ServerProtocol, None] = {}
+        self._gives_way = gives_way
+        self._lean: dict[ServerProtocol, Handler] = {}
+        """Oldest first."""
         self._empty: asyncio.Event | None = None
 
     @property
@@ -63,17 +74,18 @@ class Door:
         """The protocol of a connection that has just been accepted."""
         if self._empty is not None:
             return _Refused(Code.SHUTTING_DOWN, "this node is stopping; ask another one", self._settings)
-        if self.connections_count >= self._settings.connections_max:
+        if self.connections_count >= self._settings.connections_max and not self._made_room():
             detail = "this node has as many connections as it takes; try another, or later"
             return _Refused(Code.OVERLOADED, detail, self._settings)
+        handler = self._handler_of()
         protocol = ServerProtocol(
             self._loop,
-            self._handler_of(),
+            handler,
             self._settings.connection,
             on_closed=self._lean_closed,
             on_hand_over=self._hand_over,
         )
-        self._lean[protocol] = None
+        self._lean[protocol] = handler
         return protocol
 
     async def close(self, grace_s: float) -> None:
@@ -91,6 +103,15 @@ class Door:
         except TimeoutError:
             for protocol in tuple(self._lean):
                 protocol.abort()
+
+    def _made_room(self) -> bool:
+        """The oldest connection that gives way is ended; false: none does."""
+        for protocol, handler in self._lean.items():
+            if self._gives_way(handler):
+                del self._lean[protocol]
+                protocol.abort()
+                return True
+        return False
 
     def _hand_over(self, protocol: ServerProtocol, connection: HandOver) -> None:
         del self._lean[protocol]

@@ -41,13 +41,27 @@ class Verdict(Enum):
     """Another front serves this one, and all that follow on this connection."""
 
 
+class Connection(Protocol):
+    """What a request came on, to whoever must end it."""
+
+    @property
+    def is_open(self) -> bool:
+        """It is neither gone nor handed over."""
+        ...
+
+    def abort(self) -> None:
+        """It is closed at once, whatever is outstanding."""
+        ...
+
+
 class Exchange:
     """One request and the place of its answer."""
 
-    __slots__ = ("_answered", "answer", "body", "head")
+    __slots__ = ("_answered", "answer", "body", "connection", "head")
 
-    def __init__(self, head: Head, answered: Callable[[], None]) -> None:
+    def __init__(self, head: Head, answered: Callable[[], None], connection: Connection) -> None:
         self.head = head
+        self.connection = connection
         self.body = b""
         """Whole, once ``Handler.on_request`` is told of it."""
         self.answer: Answer | None = None

@@ -127,6 +127,11 @@ class ServerProtocol(asyncio.Protocol):
 
     # What the node tells.
 
+    @property
+    def is_open(self) -> bool:
+        """It is neither gone nor handed over."""
+        return self._transport is not None
+
     def close_gracefully(self) -> None:
         """What has been asked is answered, nothing further is read, then the connection closes."""
         self._closing = True
@@ -193,7 +198,7 @@ class ServerProtocol(asyncio.Protocol):
         self._at = head.end
         self._since_s = self._loop.time()
         self._closing = self._closing or not head.keep_alive
-        exchange = Exchange(head, self._advance)
+        exchange = Exchange(head, self._advance, self)
         self._exchanges.append(exchange)
         if isinstance(verdict, Answer):
             self._answer_early(exchange, verdict)
@@ -246,7 +251,7 @@ class ServerProtocol(asyncio.Protocol):
     def _refuse(self, refusal: UnsoundRequest) -> None:
         """The bytes make no sense from here on: this is answered in its turn, and is the last answer."""
         if self._body is None:
-            self._exchanges.append(Exchange(_NO_REQUEST, self._advance))
+            self._exchanges.append(Exchange(_NO_REQUEST, self._advance, self))
         self._closing = True
         self._at = len(self._unread)
         body, fields = problems.problem_of(refusal), self._settings.refusal_fields

@@ -20,7 +20,7 @@ from raftkv.http.door import Door, DoorSettings, Front
 from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict
 from raftkv.http.heads import Head
 from raftkv.node.logs import event
-from raftkv.transport.guard import PeerGate
+from raftkv.transport.guard import PeerGate, PeerGuard
 from raftkv.transport.routes import PeerRoutes, refusal
 from raftkv.values import Address, is_loopback
 
@@ -82,7 +82,8 @@ class Doors:
         settings = DoorSettings(room.clients_max, connection)
         if apart:
             clients = Door(loop, lambda: _CLIENTS_ONLY, front, settings)
-            peers = Door(loop, lambda: PeersOnly(for_peers()), _NO_FRONT, DoorSettings(room.peers_max, connection))
+            limits = DoorSettings(room.peers_max, connection)
+            peers = Door(loop, lambda: PeersOnly(for_peers()), _NO_FRONT, limits, gives_way=is_unproved)
             self._doors: list[tuple[Address, Door]] = [(config.listen, clients), (config.peer_listen, peers)]
         else:
             self._doors = [(config.listen, Door(loop, for_peers, front, settings))]
@@ -138,6 +139,11 @@ class PeersOnly:
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
+    @property
+    def is_unproved(self) -> bool:
+        """A peer has to prove itself, and did not."""
+        return isinstance(self._handler, PeerGuard) and not self._handler.is_proved
+
     def on_head(self, head: Head) -> int | Answer | Verdict:
         """404 to whatever is none of theirs."""
         verdict = self._handler.on_head(head)
@@ -148,6 +154,14 @@ class PeersOnly:
     def on_request(self, exchange: Exchange) -> None:
         """Passed on."""
         self._handler.on_request(exchange)
+
+
+def is_unproved(handler: Handler) -> bool:
+    """Nobody has proved on its connection to be a peer, where peers have to: it gives way to whoever comes next.
+
+    Else as many strangers as there is room for, who say nothing, would keep a peer out that has been started anew.
+    """
+    return isinstance(handler, PeersOnly) and handler.is_unproved
 
 
 class _NoFront:

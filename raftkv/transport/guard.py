@@ -17,7 +17,7 @@ from typing import Final
 from raftkv.core.types import NodeId
 from raftkv.errors import MessageError
 from raftkv.http.answers import Answer
-from raftkv.http.handling import Exchange, Handler, Verdict
+from raftkv.http.handling import Connection, Exchange, Handler, Verdict
 from raftkv.http.heads import Head
 from raftkv.transport import codec, seals
 from raftkv.transport.routes import CONTENT_TYPE, HELLO, PeerRoutes, refusal, within
@@ -26,6 +26,8 @@ from raftkv.transport.secret import PeerSecret
 
 STRANGERS_MAX: Final = 64
 """Names that are remembered as refused; anybody can make one up."""
+CONNECTIONS_MAX: Final = 8
+"""Of one peer that has proved itself, which needs two, and twice that while old ones are not known to be gone."""
 
 
 class PeerGate:
@@ -41,6 +43,8 @@ class PeerGate:
         """Who was told of, by names that anybody can give itself."""
         self._disproved: dict[NodeId, None] = {}
         """Who was told of, by names that whoever knows the secret has given itself."""
+        self._connections: dict[NodeId, list[Connection]] = {}
+        """Of whoever has proved itself on them, oldest first."""
 
     def __call__(self) -> Handler:
         """The handler of a connection that has just been accepted."""
@@ -58,10 +62,18 @@ class PeerGate:
             self._disproved[who] = None
             self._complain(why)
 
-    def proved(self, who: NodeId) -> None:
-        """This peer has the secret."""
+    def proved(self, who: NodeId, connection: Connection) -> None:
+        """This peer has the secret, and this connection is its own.
+
+        It has no more than it can use: whoever stands between could keep each open towards us, have the peer make
+        another, and begin a body of 18 MiB on every one of them.
+        """
         self._refused.pop(who, None)
         self._disproved.pop(who, None)
+        own = [other for other in self._connections.get(who, ()) if other.is_open]
+        if len(own) >= CONNECTIONS_MAX:
+            own.pop(0).abort()
+        self._connections[who] = [*own, connection]
 
 
 class PeerGuard:
@@ -80,6 +92,11 @@ class PeerGuard:
         """A request was, and so whoever has said hello is who it says."""
         self._verdict: int | Answer = 0
         """What the routes say of its head; told only when it is proved."""
+
+    @property
+    def is_proved(self) -> bool:
+        """A peer is known to be there."""
+        return self._has_proved and self._session is not None
 
     def on_head(self, head: Head) -> int | Answer | Verdict:
         """How large a body may be, for whoever has said hello; 401 to everybody else.
@@ -114,7 +131,7 @@ class PeerGuard:
         if not seals.is_same(head.value(seals.REQUEST_FIELD_NAME), expected) or not _bears_peers_fields(head):
             exchange.respond(self._disproved())
             return
-        self._believe()
+        self._believe(exchange)
         if isinstance(self._verdict, Answer):
             exchange.respond(sealed(session, number, self._verdict))
         else:
@@ -140,12 +157,12 @@ class PeerGuard:
         proof = seals.answer_field(self._session.welcome_proof())
         return Answer(200, seals.encode_welcome(nonce), CONTENT_TYPE, fields=proof)
 
-    def _believe(self) -> None:
+    def _believe(self, exchange: Exchange) -> None:
         """The other end is there now: it has signed our nonce. A hello alone may be a repeated one."""
         assert self._hello is not None
         if not self._has_proved:
             self._has_proved = True
-            self._gate.proved(self._hello.sender)
+            self._gate.proved(self._hello.sender, exchange.connection)
 
     def _unproved(self) -> Answer:
         gate = self._gate

@@ -9,7 +9,9 @@ import aiohttp
 import pytest
 
 from raftkv.http.answers import Answer
-from tests.http.fronts import Fronts, chunked, post, until
+from raftkv.http.door import Door, DoorSettings
+from raftkv.http.handling import Handler, ServerSettings
+from tests.http.fronts import AiohttpFront, Fronts, Recorder, chunked, post, until
 
 
 async def test_first_target_decides_who_serves(fronts: Fronts):
@@ -139,6 +141,34 @@ async def test_connections_above_the_limit_are_told_so(fronts: Fronts):
     first.close()
     await until(lambda: door.connections_count == 1)
     assert await fronts.serves(port)
+
+
+async def test_the_oldest_connection_that_gives_way_makes_room(fronts: Fronts):
+    """One that does not stays; where none does, the new one is refused."""
+    made: list[Recorder] = []
+    stay: list[Handler] = []
+
+    def handler() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
+    loop, front = asyncio.get_running_loop(), AiohttpFront(ServerSettings(), [])
+    door = Door(loop, handler, front, DoorSettings(3), gives_way=lambda handler: handler not in stay)
+    server = await loop.create_server(door, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    first, second, third = [await fronts.wire(port) for _ in range(3)]
+    await until(lambda: len(made) == 3)
+    stay.append(made[0])
+    fourth = await fronts.wire(port)
+    assert await second.rest() in (b"", b"(reset)")
+    for wire in (first, third, fourth):
+        wire.send(post(b"/raft/echo", b"a"))
+        assert (await wire.reply()).body == b"a"
+    stay += made
+    assert (await (await fronts.wire(port)).reply()).status == 429
+    assert door.connections_count == 3
+    server.close()
+    await door.close(0.0)
 
 
 async def test_close_lets_outstanding_requests_finish(fronts: Fronts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from raftkv import Node, NodeConfig
 from raftkv.core.messages import Introduction
 from raftkv.core.types import Incarnation, Member, NodeId
 from raftkv.kv.machine import KeyValueMachine
-from raftkv.node.doors import DESCRIPTORS_RESERVED, room_within
+from raftkv.node import doors
+from raftkv.node.doors import DESCRIPTORS_RESERVED, Room, room_within
 from raftkv.node.peers import ClientUrls
 from raftkv.transport.codec import MEMBERS_MAX
 from tests.live.cluster import eventually, free_ports
@@ -176,6 +178,20 @@ def test_what_strangers_say_is_forgotten_in_time() -> None:
         urls.heard(said(OTHER, SECOND, "http://n2:1"))
     assert urls.of(Member(OTHER, SECOND, "")) == "http://n2:1"
     assert urls.of(Member(NodeId("x0"), FIRST, "")) is None
+
+
+async def test_strangers_who_say_nothing_keep_no_peer_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take all the room that there is for peers; whoever proves to be one gets it all the same."""
+    monkeypatch.setattr(doors, "room_within", lambda *_, apart: Room(clients_max=100, peers_max=6, backlog=64))
+    async with running(apart(tmp_path), KeyValueMachine) as nodes:
+        last = nodes[2]
+        await last.stop()
+        strangers = [await asyncio.open_connection(*for_peers(node)) for node in nodes[:2] for _ in range(20)]
+        async with Node(last.config, state_machine=KeyValueMachine()) as back:
+            strangers += [await asyncio.open_connection(*for_peers(back)) for _ in range(20)]
+            await ready([back, *nodes[:2]])
+        for _, writer in strangers:
+            writer.close()
 
 
 @pytest.mark.parametrize("apart", [True, False])

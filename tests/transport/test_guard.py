@@ -12,7 +12,7 @@ from raftkv.core.types import NodeId
 from raftkv.http.handling import Verdict
 from raftkv.http.heads import read_head
 from raftkv.transport import codec, seals
-from raftkv.transport.guard import STRANGERS_MAX, PeerGate
+from raftkv.transport.guard import CONNECTIONS_MAX, STRANGERS_MAX, PeerGate
 from raftkv.transport.routes import APPEND_ENTRIES, HELLO, INTRODUCE, READ_INDEX, PeerRoutes
 from raftkv.transport.seals import Hello, PeerKeys, Session
 from raftkv.transport.secret import PeerSecret
@@ -337,6 +337,49 @@ async def test_what_was_pipelined_behind_a_wrong_proof_is_not_heard(peers: Peers
     assert made.peer.heard == []
 
 
+async def another(peer: Peer) -> Raw:
+    """One more connection, on which a request was proved."""
+    made = Raw(peer, Wire(*await asyncio.open_connection("127.0.0.1", peer.port)))
+    assert (await made.hello()).status == 200
+    assert (await made.ask(made.request())).status == 200
+    return made
+
+
+async def test_a_peer_has_no_more_connections_than_it_can_use(peers: Peers):
+    """Whoever stands between could keep each one open and have the peer make another, and each may hold 18 MiB."""
+    peer = await peers.peer(SECRET)
+    kept = [await another(peer) for _ in range(CONNECTIONS_MAX)]
+    newest = [await another(peer) for _ in range(3)]
+    for made in kept[:3]:
+        assert await made.wire.rest() in (b"", b"(reset)")
+    for made in (*kept[3:], *newest):
+        assert (await made.ask(made.request())).status == 200
+    assert peer.strangers == []
+
+
+async def test_connections_of_a_peer_that_are_gone_cost_it_none(peers: Peers):
+    """A lane that is made again and again does not end the other one."""
+    peer = await peers.peer(SECRET)
+    kept = await another(peer)
+    for _ in range(2 * CONNECTIONS_MAX):
+        made = await another(peer)
+        gone = peer.connections[-1]
+        made.wire.close()
+        await until(lambda: not gone.is_open)  # noqa: B023  # awaited within the turn
+    assert (await kept.ask(kept.request())).status == 200
+
+
+async def test_a_connection_on_which_nobody_is_proved_ends_no_other(peers: Peers):
+    """A recorded hello is said as often as anybody likes."""
+    made = await greeted(peers)
+    assert (await made.ask(made.request())).status == 200
+    for _ in range(2 * CONNECTIONS_MAX):
+        stranger = Raw(made.peer, Wire(*await asyncio.open_connection("127.0.0.1", made.peer.port)))
+        assert (await stranger.ask(SOUND_HELLO)).status == 200
+        assert code(await stranger.ask(of_other_session(stranger))) == FORBIDDEN
+    assert (await made.ask(made.request())).status == 200
+
+
 async def test_a_held_answer_is_proved_when_it_comes(peers: Peers):
     """An append's reply waits for the disk while other requests are read."""
     made = await greeted(peers)
@@ -363,6 +406,15 @@ class Deaf:
         raise AssertionError
 
 
+class Open:
+    """A connection."""
+
+    is_open = True
+
+    def abort(self) -> None:
+        raise AssertionError("there is room for it")
+
+
 def test_names_that_are_made_up_are_not_all_remembered():
     told: list[str] = []
     gate = PeerGate(PeerSecret(SECRET), NodeId("n2"), PeerRoutes(Deaf()), told.append)
@@ -377,7 +429,7 @@ def test_a_peer_that_has_proved_itself_is_told_of_again_when_it_fails_again():
     for _ in range(3):
         gate.refused(NodeId("n1"), "n1 has another secret")
     assert len(told) == 1
-    gate.proved(NodeId("n1"))
+    gate.proved(NodeId("n1"), Open())
     gate.refused(NodeId("n1"), "n1 has another secret")
     assert len(told) == 2
 
