@@ -5,11 +5,14 @@ The asking stands here, and the printing; what it means is for ``raftkv.cli.diag
 
 from __future__ import annotations
 
+import re
+import shlex
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from raftkv.cli.commands import command
@@ -22,8 +25,14 @@ from raftkv.cli.record import DATA_DIR_DEFAULT, Process, read_record
 
 ANSWER_TIMEOUT_S: Final = 2.0
 """A node that is well answers within milliseconds."""
+SLACK_S: Final = 0.5
+"""For whoever answers in drops, or whose name nobody resolves: so much longer, and then no more."""
+AGAIN_S: Final = 0.5
+"""For who has answered once, and is asked again because others were slow."""
 NODES_MAX: Final = 64
 """Are asked at most, whatever anybody names."""
+_OF_A_CLUSTER: Final = re.compile(r"`raftkv (doctor|status|leader transfer)`")
+"""Our commands that the doctor advises, of those that have to find a cluster."""
 _STOPPED: Final = "Tt"
 """The system's letters for a process that a signal or a debugger has stopped."""
 
@@ -48,6 +57,8 @@ def doctor(options: Shared) -> int:
     if options.endpoints is None:
         evidence = with_processes(evidence, DATA_DIR_DEFAULT)
     diagnosis = diagnose(evidence)
+    if options.endpoints is not None:
+        diagnosis = with_endpoints(diagnosis, options.endpoints)
     if options.wants_json:
         print_json(for_programs(diagnosis, evidence))
     else:
@@ -59,27 +70,93 @@ def doctor(options: Shared) -> int:
 
 
 def gather(urls: Sequence[str], *, timeout_s: float, names: Mapping[str, str] | None = None) -> Evidence:
-    """What asking the endpoints, and then the members that they know, came to; in the order of asking."""
-    known = dict(names or {})
-    evidence = _ask_all([(url, known.get(url), True) for url in dict.fromkeys(urls)], timeout_s)
-    members = {
-        member.url.rstrip("/"): member.id
+    """What asking the endpoints, and the members that they know, came to: endpoints first, each in order.
+
+    Nobody holds it up for much longer than ``timeout_s``, whoever hangs, and whatever resolves names.
+    """
+    round_ = _Round(timeout_s, names or {})
+    for url in dict.fromkeys(urls):
+        round_.ask(url, is_endpoint=True)
+    evidence = round_.wait(round_.ask_members)
+    slow = any(asked.reach in (Reach.SILENT, Reach.TIMED_OUT) for asked in evidence)
+    return _asked_again(evidence, min(timeout_s, AGAIN_S)) if slow else evidence
+
+
+class _Round:
+    """All are asked at once, and whomever an answer names as soon as it is there."""
+
+    def __init__(self, timeout_s: float, names: Mapping[str, str]) -> None:
+        self._timeout_s, self._names = timeout_s, dict(names)
+        self._deadline_s = time.monotonic() + timeout_s + SLACK_S
+        self._heard: SimpleQueue[Asked] = SimpleQueue()
+        self._asked: dict[str, Asked] = {}
+        """By URL; of whom nothing was heard yet, what will be said if it stays so."""
+        self._waits_for: set[str] = set()
+        self._answering: set[str] = set()
+
+    def ask(self, url: str, *, is_endpoint: bool) -> None:
+        """In a thread of its own, for which nobody waits at the end: looking up a name cannot be cut short."""
+        if url in self._asked or len(self._asked) >= NODES_MAX:
+            return
+        name = self._names.get(url)
+        late = f"no answer within {self._timeout_s + SLACK_S:g} s"
+        self._asked[url] = Asked(url, Reach.TIMED_OUT, name, None, late, is_endpoint)
+        self._waits_for.add(url)
+        threading.Thread(
+            target=lambda: self._heard.put(_ask(url, name, is_endpoint, timeout_s=self._timeout_s)), daemon=True
+        ).start()
+
+    def wait(self, heard: Callable[[View], None] = lambda view: None) -> Evidence:
+        """What it came to, once nobody is waited for, or it is too late. ``heard`` is told each answer as it comes."""
+        while any(self._matters(self._asked[url]) for url in self._waits_for):
+            try:
+                asked = self._heard.get(timeout=max(0.0, self._deadline_s - time.monotonic()))
+            except Empty:
+                break
+            self._asked[asked.url] = asked
+            self._waits_for.discard(asked.url)
+            if asked.view is not None:
+                self._answering.add(asked.view.id)
+                heard(asked.view)
+        named = (replace(asked, name=asked.name or self._names.get(asked.url)) for asked in self._asked.values())
+        found = sorted((asked for asked in named if self._matters(asked)), key=_endpoints_first)
+        return tuple(asked for place, asked in enumerate(found) if not _is_met_before(asked, found[:place]))
+
+    def ask_members(self, view: View) -> None:
+        """Whoever has not answered by another address."""
+        for member in view.members:
+            if member.url is not None:
+                url = member.url.rstrip("/")
+                self._names.setdefault(url, member.id)
+                if member.id not in self._answering:
+                    self.ask(url, is_endpoint=False)
+
+    def _matters(self, asked: Asked) -> bool:
+        """Not a second address of somebody who answers at another."""
+        return asked.is_endpoint or asked.view is not None or self._names.get(asked.url) not in self._answering
+
+
+def _endpoints_first(asked: Asked) -> tuple[bool, str]:
+    """Those in the operator's order, the others by name: in which order they answered is chance."""
+    return (False, "") if asked.is_endpoint else (True, asked.name or asked.url)
+
+
+def _is_met_before(asked: Asked, before: Sequence[Asked]) -> bool:
+    """An endpoint under the URL that its cluster knows it by."""
+    return not asked.is_endpoint and any(asked.is_same_process(other) for other in before)
+
+
+def _asked_again(evidence: Evidence, timeout_s: float) -> Evidence:
+    """The same, but what nodes say is of now: waiting for others had made it old."""
+    round_ = _Round(timeout_s, {})
+    for asked in evidence:
+        if asked.view is not None:
+            round_.ask(asked.url, is_endpoint=True)
+    again = {asked.url: asked for asked in round_.wait() if asked.view is not None}
+    return tuple(
+        replace(again[asked.url], name=asked.name, is_endpoint=asked.is_endpoint) if asked.url in again else asked
         for asked in evidence
-        if asked.view is not None
-        for member in asked.view.members
-        if member.url is not None
-    }
-    answering = {asked.view.id for asked in evidence if asked.view is not None}
-    asked_urls = {asked.url for asked in evidence}
-    others = [(url, id, False) for url, id in members.items() if url not in asked_urls and id not in answering]
-    evidence = [replace(asked, name=asked.name or members.get(asked.url)) for asked in evidence]
-    return (*evidence, *_ask_all(others[: NODES_MAX - len(evidence)], timeout_s))
-
-
-def _ask_all(nodes: Sequence[tuple[str, str | None, bool]], timeout_s: float) -> list[Asked]:
-    """All at once: the slowest is waited for, not each in turn."""
-    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
-        return list(pool.map(lambda node: _ask(*node, timeout_s=timeout_s), nodes))
+    )
 
 
 def _ask(url: str, name: str | None, is_endpoint: bool, *, timeout_s: float) -> Asked:
@@ -113,6 +190,17 @@ def _view_in(answer: Answer) -> tuple[View | None, str]:
         return read_view(answer.json()), ""
     except NotAView as error:
         return None, f"its answer is not what a node says of itself: {error}"
+
+
+def with_endpoints(diagnosis: Diagnosis, endpoints: str) -> Diagnosis:
+    """The same, but our own commands in it are to be typed as they stand: they find the cluster."""
+    said = shlex.quote(endpoints)
+
+    def typed(line: str) -> str:
+        return _OF_A_CLUSTER.sub(lambda found: f"`raftkv {found[1]} --endpoints {said}`", line)
+
+    findings = (replace(finding, do=tuple(map(typed, finding.do))) for finding in diagnosis.findings)
+    return replace(diagnosis, findings=tuple(findings))
 
 
 def with_processes(evidence: Evidence, directory: Path) -> Evidence:
@@ -175,7 +263,7 @@ def for_programs(diagnosis: Diagnosis, evidence: Evidence) -> dict[str, Any]:
 
 
 def show(diagnosis: Diagnosis, evidence: Evidence, *, took_ms: float) -> None:
-    """For people: the cause first, then why one may believe it, then what to do; then the rest."""
+    """For people: the cause first, then what to do, then why one may believe it; then the rest."""
     from rich.text import Text
 
     from raftkv.cli.items import printable
@@ -205,7 +293,7 @@ def show(diagnosis: Diagnosis, evidence: Evidence, *, took_ms: float) -> None:
 
 
 def _show_details(finding: Finding, say: Callable[[str, str], None]) -> None:
-    for line in finding.seen:
-        say(f"    seen  {line}", "dim")
     for line in finding.do:
         say(f"    do    {line}", "")
+    for line in finding.seen:
+        say(f"    seen  {line}", "dim")

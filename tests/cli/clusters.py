@@ -138,8 +138,8 @@ def farewell(evidence: Evidence, id: str, reason: str) -> Evidence:
     return links_to(evidence, id, farewell=Farewell(reason, 3_000))
 
 
-def stalls(evidence: Evidence, id: str, *durations_ms: int) -> Evidence:
+def stalls(evidence: Evidence, id: str, *durations_ms: int, age_ms: int = 5_000) -> Evidence:
     """The same, but that one stood still."""
     (view,) = [asked.view for asked in evidence if asked.view is not None and asked.view.id == id]
-    found = tuple(Stall(duration_ms, 5_000) for duration_ms in durations_ms)
+    found = tuple(Stall(duration_ms, age_ms) for duration_ms in durations_ms)
     return change(evidence, id, loop=replace(view.loop, stalls_count=len(found), stalls=found))

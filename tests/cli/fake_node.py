@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +44,7 @@ class FakeNode:
 
     def __init__(self) -> None:
         self.heard: list[Heard] = []
+        self.before_answer: Callable[[], None] = lambda: None
         self._replies: dict[tuple[str, str], deque[Reply]] = {}
         node = self
 
@@ -53,6 +54,7 @@ class FakeNode:
                 target = self.requestline.split(" ")[1]
                 heard = Heard(self.command, target, {k.lower(): v for k, v in self.headers.items()}, body)
                 node.heard.append(heard)
+                node.before_answer()
                 reply = node._reply_to(heard)
                 if reply.hang_up:
                     self.connection.shutdown(socket.SHUT_RDWR)

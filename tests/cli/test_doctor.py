@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
+from raftkv.cli.diagnosis.diagnose import diagnose
 from raftkv.cli.diagnosis.evidence import Evidence, Reach, View
 from raftkv.cli.doctor import gather, with_processes
 from raftkv.cli.record import LocalNode, Process, Record, started, write_record
@@ -55,14 +56,14 @@ def test_one_endpoint_is_enough_the_members_are_found_and_all_is_well(run, nodes
     assert "\x1b" not in ended.text and ended.err == ""
 
 
-def test_what_is_wrong_comes_first_then_why_then_what_to_do(run, nodes):
+def test_what_is_wrong_comes_first_then_what_to_do_then_why(run, nodes):
     lay_out(disk(healthy(), "n2", oldest_wait_ms=12_000), nodes)
     ended = run("doctor", "--endpoints", nodes["n1"].url)
     assert ended.code == 4
     first, second, *rest = ended.text.splitlines()
     assert first == "n2's disk hangs: a write has been waiting for 12 s."
-    assert second.startswith("    seen  ")
-    assert any(line.startswith("    do    ") for line in rest)
+    assert second.startswith("    do    ")
+    assert any(line.startswith("    seen  ") for line in rest)
 
 
 def test_programs_get_everything_as_json(run, nodes):
@@ -120,6 +121,81 @@ def test_all_are_asked_at_once():
         for thread in threads:
             thread.join()
     assert not together.broken
+
+
+def test_members_are_asked_while_an_endpoint_lets_wait(nodes):
+    """The endpoint answers only when somebody has been asked whom another endpoint names."""
+    met = threading.Event()
+
+    def answer_late(sock: socket.socket) -> None:
+        connection, _ = sock.accept()
+        met.wait(5)
+        connection.close()
+
+    nodes["n3"].before_answer = met.set
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        thread = threading.Thread(target=answer_late, args=(sock,))
+        thread.start()
+        late = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        evidence = gather([late, nodes["n1"].url], timeout_s=5.0)
+        thread.join()
+    assert [(asked.id, asked.reach) for asked in evidence] == [
+        (None, Reach.BROKE),
+        ("n1", Reach.ANSWERS),
+        ("n2", Reach.ANSWERS),
+        ("n3", Reach.ANSWERS),
+    ]
+
+
+def test_who_answers_in_drops_holds_nobody_up(nodes):
+    """Every drop comes in time, the end never."""
+    done = threading.Event()
+
+    def drip(sock: socket.socket) -> None:
+        connection, _ = sock.accept()
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not done.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        thread = threading.Thread(target=drip, args=(sock,))
+        thread.start()
+        evidence = gather([f"http://127.0.0.1:{sock.getsockname()[1]}", nodes["n1"].url], timeout_s=0.2)
+        done.set()
+        thread.join()
+    assert [asked.reach for asked in evidence] == [Reach.TIMED_OUT] + 3 * [Reach.ANSWERS]
+    assert evidence[0].detail == "no answer within 0.7 s"
+
+
+def test_a_node_asked_by_two_addresses_is_one_node(nodes):
+    """By a tunnel, say, or a name for its address."""
+    tunnel = nodes["n2"].url.replace("127.0.0.1", "localhost")
+    found = gather([nodes["n1"].url, tunnel], timeout_s=2.0)
+    assert sorted(asked.id or "" for asked in found) == ["n1", "n2", "n3"]
+    assert tunnel in [asked.url for asked in found]
+    both = gather([nodes["n2"].url, tunnel], timeout_s=2.0)
+    assert diagnose(both).exit_code == 0
+
+
+def test_what_others_say_is_asked_anew_when_one_has_let_wait(nodes):
+    """Else a node would be judged by what its peers knew before it was asked."""
+    (before, *_) = healthy()
+    assert before.view is not None
+    answers = [Reply(body=asdict(replace(before.view, term=term, members=()))) for term in (4, 5)]
+    nodes["n1"].on("GET", "/v1/diagnostics", *answers)
+    with unanswering() as silent:
+        evidence = gather([silent, nodes["n1"].url], timeout_s=0.2)
+    assert [asked.view.term for asked in evidence if asked.view is not None] == [5]
+
+
+def test_commands_that_are_advised_find_the_cluster(run, nodes):
+    slow = disk(healthy(), "n1", sync_p50_us=90_000)
+    lay_out(slow, nodes)
+    url = nodes["n1"].url
+    assert f"`raftkv leader transfer --endpoints {url}`" in run("doctor", "--endpoints", url).text
+    told = json.loads(run("doctor", "--endpoints", url, "--output", "json").text)
+    assert any(f"`raftkv leader transfer --endpoints {url}`" in line for line in told["findings"][0]["do"])
 
 
 @pytest.mark.parametrize(

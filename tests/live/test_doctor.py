@@ -256,7 +256,7 @@ async def test_a_node_that_was_killed(ward: Ward) -> None:
     ward.leader.kill()
     url = re.escape(ward.leader.url)
     text = await ward.until_said(
-        rf"{ward.leader.id} does not run: nothing listens at {url} \(connection refused\), and it took no leave\."
+        rf"{ward.leader.id} does not run: nothing listens at {url} \(connection refused\), and it did not say why\."
     )
     assert "2 of 3 voters work: one more lost, and nothing is served" in text
 

@@ -48,12 +48,15 @@ def clocks_differ(case: Case) -> Iterator[Finding]:
     ]
     if len(ahead) < 2:
         return
-    middle = sorted(ahead, key=lambda each: each[0])[len(ahead) // 2][0]
+    in_order = sorted(ms for ms, _ in ahead)
+    # Of two in the middle, that which agrees with the clock here.
+    middle = min(in_order[(len(ahead) - 1) // 2], in_order[len(ahead) // 2], key=abs)
     for ms, id in ahead:
         difference = ms - middle
         if abs(difference) >= CLOCKS_MS and id is not None:
             way = "ahead of" if difference > 0 else "behind"
-            headline = f"{id}'s wall clock is {span(abs(difference))} {way} the others'."
+            whose = "the others'" if len(ahead) > 2 else f"{next(other for _, other in ahead if other != id)}'s"
+            headline = f"{id}'s wall clock is {span(abs(difference))} {way} {whose}."
             do = (
                 f"at {id}: `timedatectl`; let it keep time by the network",
                 "no promise rests on it, but its log lines bear wrong times",
@@ -78,26 +81,29 @@ def voters_are_few_or_even(case: Case) -> Iterator[Finding]:
         headline = (
             f"There is one voter, {case.voters[0]}: when it is gone, nothing is served; when its disk is, all is lost."
         )
-        do = ("for what must not be lost, add two more: `raftkv member add ID URL`",)
+        do = ("for what must not be lost, start a cluster of three, and copy the keys over",)
         yield Finding("one_voter", Weight.NOTICE, headline, (), do)
     elif count and count % 2 == 0:
         survives = (count - 1) // 2
+        needed = count // 2 + 1
         headline = (
             f"There are {count} voters: they survive the loss of {survives}, no more than {count - 1} would, "
-            "and each write needs one more."
+            f"and each write waits for {needed} of them."
         )
-        do = ("an odd number serves better: add a voter, or take one out (`raftkv member remove ID`)",)
+        do = (f"an odd number serves better: {count - 1} or {count + 1}",)
         yield Finding("even_voters", Weight.NOTICE, headline, (), do)
 
 
 def all_is_well(case: Case) -> str:
     """The one sentence when nothing is wrong, with the two figures that most often go first."""
-    leader = case.leader
-    who = (
-        f"{leader.id} leads {plural(len(case.voters), 'voter')} in term {leader.term}"
-        if leader is not None
-        else "no leader is known"
-    )
+    leader, count = case.leader, len(case.voters)
+    terms = [view.term for view in case.views.values()]
+    who = f"{case.led_by} leads {plural(count, 'voter')} in term {max(terms)}" if case.led_by else "no leader is known"
+    silent = [id for id in case.members if id not in case.views]
+    answering = f"all answer but {listed(silent)}, whose address is not known" if silent else "all answer"
+    however = f", though {count} voters are an even number" if count and count % 2 == 0 else ""
+    if len({view.version for view in case.views.values()}) > 1:
+        however += f"{' and' if however else ', though'} the nodes run different versions"
     disks = [
         (view.disk.sync_p99_us, view.id)
         for view in case.views.values()
@@ -110,7 +116,9 @@ def all_is_well(case: Case) -> str:
     )
     behind = [leader.commit_index - view.applied_index for view in case.views.values()] if leader is not None else [0]
     lag = f"the last follower is {plural(max(0, *behind), 'entry', 'entries')} behind"
-    return f"All is well: {who}, all answer; {disk}, {lag}."
+    if count == 1:
+        return f"All is well{however}: {who}, and answers; {disk}."
+    return f"All is well{however}: {who}, {answering}; {disk}, {lag}."
 
 
 def _value(value: object) -> str:

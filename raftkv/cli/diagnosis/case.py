@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from raftkv.cli.diagnosis.evidence import Asked, Evidence, Farewell, Link, Member, Reach, View
+from raftkv.cli.diagnosis.evidence import Asked, Evidence, Farewell, Link, Member, Reach, Stall, View
 from raftkv.cli.diagnosis.finding import ago, listed
 
 LINK_FRESH_MS: Final = 1_500
@@ -44,6 +44,8 @@ class Case:
     """Of its nodes that answer, those that have not joined yet included, by id."""
     strangers: tuple[Asked, ...] = ()
     """Nodes of other clusters."""
+    twins: tuple[Asked, ...] = ()
+    """Other processes under the id of a node that answers too."""
     members: dict[str, Member] = field(default_factory=dict)
     by_id: dict[str, Asked] = field(default_factory=dict)
     """What asking each member, and any other node of the cluster, came to."""
@@ -65,6 +67,16 @@ class Case:
         return max(leaders, key=lambda view: view.term, default=None)
 
     @property
+    def led_by(self) -> str | None:
+        """Who leads; where it cannot be asked from here, by the word of the nodes that hear it."""
+        if self.leader is not None:
+            return self.leader.id
+        told = [
+            view for view in self.views.values() if view.leader_id is not None and self.is_elsewhere(view.leader_id)
+        ]
+        return max(told, key=lambda view: view.term).leader_id if told else None
+
+    @property
     def gone(self) -> list[Asked]:
         """Members that do not answer."""
         return [self.by_id[id] for id in self.members if id in self.by_id and id not in self.views]
@@ -83,7 +95,14 @@ class Case:
 
     def reached_by(self, id: str) -> list[str]:
         """The nodes whose links to it work."""
-        return [view.id for view in self.views.values() if (link := view.link_to(id)) is not None and is_fresh(link)]
+        return [view.id for view in self.views.values() if (link := view.link_to(id)) is not None and is_well(link)]
+
+    def is_elsewhere(self, id: str) -> bool:
+        """Nothing is heard of it here, and its peers have its answers: what is broken is the way from here."""
+        asked = self.by_id.get(id)
+        if id in self.views or (asked is not None and asked.reach is Reach.SILENT):
+            return False
+        return bool(self.reached_by(id))
 
     def seen_by_peers(self, id: str) -> tuple[str, ...]:
         """What each node says of its link to that one, a line each."""
@@ -100,9 +119,11 @@ class Case:
         return view is not None and view.disk is not None and view.disk.oldest_wait_ms >= DISK_HANGS_MS
 
     def works(self, id: str) -> bool:
-        """It answers, takes part, and its disk does its work: it can vote and store."""
+        """It takes part, and its disk does its work, as far as is known: it can vote and store."""
         view = self.views.get(id)
-        return view is not None and view.dead_because is None and view.formation.formed and not self.hangs(id)
+        if view is None:
+            return self.is_elsewhere(id)
+        return view.dead_because is None and view.formation.formed and not self.hangs(id)
 
     def cut_links(self) -> list[CutLink]:
         """Between nodes that both answer and have had time to find each other."""
@@ -112,7 +133,11 @@ class Case:
                 other = self.views.get(link.peer)
                 if other is None or min(view.uptime_ms, other.uptime_ms) < SETTLING_MS:
                     continue
-                if is_cut(link) and not is_refused(link):
+                if (
+                    is_cut(link)
+                    and not is_refused(link)
+                    and not _is_for_a_stall(link, (*view.loop.stalls, *other.loop.stalls))
+                ):
                     found.append(CutLink(view.id, link.peer, link.trouble or "no answer"))
         return found
 
@@ -123,6 +148,11 @@ class Case:
 def is_fresh(link: Link) -> bool:
     """The peer answered lately."""
     return link.answer_age_ms is not None and link.answer_age_ms < LINK_FRESH_MS
+
+
+def is_well(link: Link) -> bool:
+    """The peer answered lately, and nothing has come between since."""
+    return is_fresh(link) and link.connected and link.trouble is None
 
 
 def is_cut(link: Link) -> bool:
@@ -137,20 +167,29 @@ def is_refused(link: Link) -> bool:
     return link.refusal is not None and link.refusal.age_ms < REFUSAL_FRESH_MS
 
 
+def _is_for_a_stall(link: Link, stalls: tuple[Stall, ...]) -> bool:
+    """One end stood still while no answer came, and the link has hardly had time to mend since."""
+    if link.answer_age_ms is None or not any(stall.age_ms < LINK_LOST_MS for stall in stalls):
+        return False
+    return link.answer_age_ms <= max(stall.age_ms + stall.duration_ms for stall in stalls) + LINK_FRESH_MS
+
+
 def case_of(evidence: Evidence) -> Case:
     """The evidence in order."""
     answering = [asked for asked in evidence if asked.view is not None]
     cluster_id = _cluster_of(answering)
     case = Case(evidence, cluster_id)
-    strangers = []
+    strangers, twins = [], []
     for asked in answering:
         assert asked.view is not None
-        if asked.view.cluster_id in (None, cluster_id) and asked.view.id not in case.views:
+        if asked.view.cluster_id not in (None, cluster_id):
+            strangers.append(asked)
+        elif asked.view.id not in case.views:
             case.views[asked.view.id] = asked.view
             case.by_id[asked.view.id] = asked
-        else:
-            strangers.append(asked)
-    case.strangers = tuple(strangers)
+        elif not asked.is_same_process(case.by_id[asked.view.id]):
+            twins.append(asked)
+    case.strangers, case.twins = tuple(strangers), tuple(twins)
     case.members = {member.id: member for member in _members(case.views)}
     urls = {member.url: member.id for member in case.members.values() if member.url}
     case.asked = tuple(asked if asked.name else replace(asked, name=urls.get(asked.url)) for asked in evidence)
@@ -161,9 +200,21 @@ def case_of(evidence: Evidence) -> Case:
 
 
 def _cluster_of(answering: list[Asked]) -> str | None:
-    """That of most nodes; of equals, that which was asked first."""
-    ids = [asked.view.cluster_id for asked in answering if asked.view is not None and asked.view.cluster_id]
-    return Counter(ids).most_common(1)[0][0] if ids else None
+    """That of most nodes; of equals, that which was asked first. None: it is about nodes that have never formed one.
+
+    These are, if they are as many, nobody that a formed cluster's nodes list: then that is a stranger in their midst.
+    """
+    views = [asked.view for asked in answering if asked.view is not None]
+    formed = Counter(view.cluster_id for view in views if view.cluster_id is not None)
+    if not formed:
+        return None
+    cluster_id, count = formed.most_common(1)[0]
+    listed = {member.id for view in views if view.cluster_id == cluster_id for member in view.members}
+    here = {asked.url for asked in answering if asked.view is not None and asked.view.cluster_id == cluster_id}
+    unformed = [view for view in views if view.cluster_id is None]
+    meets = any(member.url in here for view in unformed for member in view.members)
+    is_strange = meets and len(unformed) >= count and not any(view.id in listed for view in unformed)
+    return None if is_strange else cluster_id
 
 
 def _members(views: dict[str, View]) -> list[Member]:
@@ -206,3 +257,25 @@ def how_gone(nodes: list[Asked]) -> str:
         one, several, _ = GONE[reach]
         parts.append(f"{listed(names)} {one if len(names) == 1 else several}" + (f" ({seen})" if seen else ""))
     return listed(parts)
+
+
+def how_to_start(nodes: list[Asked]) -> str:
+    """The command that brings these nodes back."""
+    if any(asked.log is not None for asked in nodes):
+        return "start what is missing: `raftkv cluster up --detach`"
+    if not all(asked.id for asked in nodes):
+        urls = listed([asked.url for asked in nodes])
+        return f"start the nodes at {urls} with the same commands as ever; or are these not the right --endpoints?"
+    units = " ".join(f"raftkv@{asked.id}" for asked in nodes)
+    service = f" (`systemctl start {units}` where it is a service)"
+    return f"start {listed([asked.id or asked.url for asked in nodes])} again with the same command as ever{service}"
+
+
+def how_to_restart(case: Case, ids: list[str]) -> str:
+    """The command after which these nodes have begun anew."""
+    nodes = [case.by_id[id] for id in ids if id in case.by_id]
+    pids = [str(asked.pid) for asked in nodes if asked.pid is not None]
+    if pids:
+        return f"`kill {' '.join(pids)}`, and when that has ended `raftkv cluster up --detach`"
+    units = " ".join(f"raftkv@{id}" for id in ids)
+    return f"`systemctl restart {units}`, or stop {listed(ids)} and start with the same command as ever"

@@ -27,6 +27,7 @@ CAUSES: Final[tuple[Rule, ...]] = (
     presence.never_formed,
     presence.too_few_work,
     presence.links_leave_no_leader,
+    identity.twins,
     identity.strangers_at_members_addresses,
     identity.emptied_nodes,
     identity.secrets_differ,

@@ -14,6 +14,9 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
+SAME_PROCESS_MS: Final = 500
+"""Two answers of one process agree within milliseconds about when it began."""
+
 
 class Reach(Enum):
     """How far a question came."""
@@ -187,6 +190,11 @@ class View:
     formation: Formation = Formation()
     settings: Settings = Settings()
 
+    @property
+    def began_ms(self) -> int:
+        """When its process did, by its own wall clock."""
+        return self.wall_clock_ms - self.uptime_ms
+
     def link_to(self, peer: str) -> Link | None:
         """This node's own connection to that peer."""
         return next((link for link in self.links if link.peer == peer), None)
@@ -219,6 +227,13 @@ class Asked:
     def id(self) -> str | None:
         """Who it says it is, or else who it should be."""
         return self.view.id if self.view is not None else self.name
+
+    def is_same_process(self, other: Asked) -> bool:
+        """Both answer, under one id of one cluster, and began at one moment: one node at two addresses."""
+        one, two = self.view, other.view
+        if one is None or two is None or (one.id, one.cluster_id) != (two.id, two.cluster_id):
+            return False
+        return abs(one.began_ms - two.began_ms) < SAME_PROCESS_MS
 
 
 Evidence = tuple[Asked, ...]

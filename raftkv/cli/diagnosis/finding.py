@@ -24,6 +24,7 @@ class Weight(IntEnum):
     TWO_CLUSTERS = 900
     NOT_FORMED = 850
     NO_LEADER = 800
+    TWINS = 760
     IDENTITY = 750
     SECRET = 740
     NODE_FAILED = 730
@@ -35,9 +36,14 @@ class Weight(IntEnum):
     DISK_SLOW = 500
     LOOP_STALLS = 480
     LAG = 450
+    NOT_FORMED_FOR_THAT = 410
+    """Not formed yet, for a reason that is a finding of its own."""
     LEADERSHIP_CHANGES = 400
+    OUT_OF_REACH = 350
+    """The way from here, not the cluster, is to blame."""
     SETTINGS_DIFFER = 300
     NOT_READY = 200
+    WRONG_ENDPOINT = 150
     CLOCKS_DIFFER = 100
     NOTICE = 0
     """Nothing is wrong; worth knowing."""
@@ -105,9 +111,8 @@ def plural(count: int, word: str, words: str | None = None) -> str:
 
 def verb(subjects: Sequence[str], word: str) -> str:
     """The verb as the number of its subjects demands: ``runs``, ``run``."""
-    if word == "do":
-        return "does" if len(subjects) == 1 else "do"
-    return f"{word}s" if len(subjects) == 1 else word
+    irregular = {"do": "does", "have": "has", "reach": "reaches"}
+    return irregular.get(word, f"{word}s") if len(subjects) == 1 else word
 
 
 def span(milliseconds: float) -> str:

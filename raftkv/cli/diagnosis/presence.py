@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from raftkv.cli.diagnosis.case import GONE, Case, CutLink, how_gone
-from raftkv.cli.diagnosis.evidence import Asked, Farewell, Reach
+from raftkv.cli.diagnosis.case import GONE, Case, CutLink, how_gone, how_to_restart, how_to_start, is_refused
+from raftkv.cli.diagnosis.evidence import Asked, Farewell, Reach, View
 from raftkv.cli.diagnosis.finding import Finding, Weight, ago, listed, plural, verb
+from raftkv.cli.diagnosis.identity import is_emptied
 
 DISK_FAILED: Final = "its disk failed"
 """How a node takes leave whose disk did."""
@@ -28,7 +31,7 @@ def nobody_answers(case: Case) -> Iterator[Finding]:
     else:
         headline = f"Nobody answers: {how_gone(nodes)}."
     seen = tuple(f"{_named(asked)}: {GONE[asked.reach][0]} ({asked.detail})" for asked in nodes)
-    yield Finding("nobody_answers", Weight.NOBODY_ANSWERS, headline, seen, _start_them(nodes), _ids(nodes))
+    yield Finding("nobody_answers", Weight.NOBODY_ANSWERS, headline, seen, _remedies(nodes), _ids(nodes))
 
 
 def too_few_work(case: Case) -> Iterator[Finding]:
@@ -36,29 +39,41 @@ def too_few_work(case: Case) -> Iterator[Finding]:
     working = [id for id in case.voters if case.works(id)]
     if not case.voters or len(working) >= case.majority or not _is_formed(case):
         return
-    gone = [case.by_id[id] for id in case.voters if id in case.by_id and id not in case.views]
-    hanging = [id for id in case.voters if case.hangs(id)]
-    others = [id for id in case.voters if id in case.views and id not in working and id not in hanging]
+    lost = [id for id in case.voters if id not in working]
+    gone = [case.by_id[id] for id in lost if id in case.by_id and id not in case.views]
+    hanging = [id for id in lost if case.hangs(id)]
+    unasked = [id for id in lost if id not in case.by_id]
     causes = [how_gone(gone)] if gone else []
     if hanging:
         causes.append(f"the {'disk' if len(hanging) == 1 else 'disks'} of {listed(hanging)} {verb(hanging, 'hang')}")
-    if others:
-        causes.append(f"{listed(others)} {verb(others, 'do')} not take part")
-    what = "Nothing is committed" if case.leader is not None else "No leader"
+    causes += [_why_idle(case, id) for id in lost if id in case.views and id not in hanging]
+    if unasked:
+        causes.append(f"nobody knows where {listed(unasked)} {verb(unasked, 'answer')}")
+    what = "Nothing is committed" if case.led_by is not None else "No leader"
     needed = f"{case.majority} of {plural(len(case.voters), 'voter')} are needed"
     headline = f"{what}: {listed(causes)}, and {needed}."
     seen: tuple[str, ...] = (f"{listed(working) if working else 'none'} of {listed(case.voters)} can vote and store",)
     seen += tuple(line for asked in gone for line in _last_words(case, asked))
-    do = _start_them(gone) if gone else ()
+    do = _remedies(gone)
     if hanging:
-        do += (f"look at the disks of {listed(hanging)}; a restart does not mend a disk",)
+        do += (f"at {listed(hanging)}: `dmesg | tail`, `iostat -x 1 3`; a restart does not mend a disk",)
+    if unasked:
+        do += (f"ask {listed(unasked)} too: add where clients reach {_them(unasked)} to --endpoints",)
     yield Finding("no_majority", Weight.NO_LEADER, headline, seen, do, (*_ids(gone), *hanging))
+
+
+def _why_idle(case: Case, id: str) -> str:
+    """Of a node that answers, and can neither vote nor store."""
+    view = case.views[id]
+    if view.dead_because is not None:
+        return f"{id} has halted ({view.dead_because})"
+    return f"{id}'s data is gone" if is_emptied(case, id) else f"{id} does not take part"
 
 
 def links_leave_no_leader(case: Case) -> Iterator[Finding]:
     """Enough voters work, and none reaches a majority of them."""
     working = [id for id in case.voters if case.works(id)]
-    if case.leader is not None or not _is_formed(case) or len(working) < case.majority:
+    if case.led_by is not None or not _is_formed(case) or len(working) < case.majority:
         return
     cut = [link for link in case.cut_links() if link.of in working and link.to in working]
     if not cut:
@@ -77,7 +92,7 @@ def links_leave_no_leader(case: Case) -> Iterator[Finding]:
 def no_leader(case: Case) -> Iterator[Finding]:
     """Enough voters work and could hear each other: it may only be a moment."""
     working = [id for id in case.voters if case.works(id)]
-    if case.leader is not None or not _is_formed(case) or len(working) < case.majority:
+    if case.led_by is not None or not _is_formed(case) or len(working) < case.majority:
         return
     asking = {each.id for view in case.views.values() for each in view.candidates if each.age_ms < 3_000}
     asking |= {view.id for view in case.views.values() if view.role == "candidate"}
@@ -94,43 +109,95 @@ def never_formed(case: Case) -> Iterator[Finding]:
     if not waiting or _is_formed(case):
         return
     about = tuple(view.id for view in waiting)
-    for view in waiting:
-        if view.formation.problem is not None:
-            headline = f"The cluster cannot form: {view.formation.problem}."
-            yield Finding("cannot_form", Weight.NOT_FORMED, headline, (f"{view.id} says so",), (), about)
-            return
+    problems = [view.formation.problem for view in waiting if view.formation.problem is not None]
+    if problems:
+        yield _cannot_form(waiting, Counter(problems).most_common(1)[0][0])
+        return
     absent = sorted({id for view in waiting for id in view.formation.waits_for})
     who = f"{listed(about)} {verb(about, 'wait')}"
     if not absent:
         reasons = tuple(f"{view.id}: {reason.detail}" for view in waiting for reason in view.unready)
-        yield Finding("not_formed", Weight.NOT_FORMED, f"The cluster is not formed yet: {who}.", reasons, (), about)
+        do: tuple[str, ...] = ("ask again in a few seconds: `raftkv doctor`",)
+        yield Finding("not_formed", Weight.NOT_FORMED, f"The cluster is not formed yet: {who}.", reasons, do, about)
         return
     gone = [case.by_id[id] for id in absent if id in case.by_id and id not in case.views]
-    there = [id for id in absent if id in case.views]
+    weight = Weight.NOT_FORMED
     if gone:
         headline = (
             f"The cluster has never formed: {who} for {listed([_named(asked) for asked in gone])}; {how_gone(gone)}."
         )
-        do = ("a cluster forms once, when all of its members have heard of each other", *_start_them(gone))
+        do = (*_remedies(gone), "a cluster forms once, when all of its members have heard of each other")
     else:
-        headline = (
-            f"The cluster has never formed: {who} for {listed(absent)}, and {verb(there, 'run')} without being heard."
-        )
-        do = ("look at the links below; all nodes need the same --initial-cluster",)
+        headline = f"The cluster has never formed: {who} for {listed(absent)}, and nobody hears what is awaited."
+        do = ("all nodes need the same --initial-cluster, and to reach each other at the URLs in it",)
+        if _is_explained(case, absent):
+            weight = Weight.NOT_FORMED_FOR_THAT
     seen = tuple(
         f"{view.id} waits for {listed(view.formation.waits_for)}" for view in waiting if view.formation.waits_for
     )
-    yield Finding("never_formed", Weight.NOT_FORMED, headline, seen, do, (*about, *absent))
+    yield Finding("never_formed", weight, headline, seen, do, (*about, *absent))
+
+
+def _cannot_form(waiting: list[View], problem: str) -> Finding:
+    """What most of them say is to blame: the odd one says it of another."""
+    by = [view.id for view in waiting if view.formation.problem == problem]
+    do = ("start all nodes with the very same --initial-cluster ID=URL,…: whoever has never formed takes the new list",)
+    headline, seen = f"The cluster cannot form: {problem}.", (f"{listed(by)} {verb(by, 'say')} so",)
+    return Finding("cannot_form", Weight.NOT_FORMED, headline, seen, do, tuple(view.id for view in waiting))
+
+
+def _is_explained(case: Case, absent: list[str]) -> bool:
+    """Another finding says why those are not heard: a cut link, a secret, a stranger in their place."""
+    refused = any(is_refused(link) for view in case.views.values() for link in view.links)
+    cut = any(link.of in absent or link.to in absent for link in case.cut_links())
+    replaced = any(
+        member.url == asked.url for id, member in case.members.items() if id in absent for asked in case.strangers
+    )
+    return refused or cut or replaced
 
 
 def nodes_are_gone(case: Case) -> Iterator[Finding]:
     """Each member that does not answer: how that is seen, and what it said before."""
     if not case.views:
         return
-    known = list(case.gone)
-    known += [asked for asked in case.asked if asked.view is None and asked not in known and asked.is_endpoint]
-    for asked in known:
-        yield _gone(case, asked)
+    elsewhere = [asked for asked in case.gone if case.is_elsewhere(_named(asked))]
+    if elsewhere:
+        yield _out_of_reach(case, elsewhere)
+    for asked in case.gone:
+        if asked not in elsewhere:
+            yield _gone(case, asked)
+    may_be_a_member = any(member.url is None for member in case.members.values())
+    for asked in case.asked:
+        if asked.view is None and asked.is_endpoint and asked not in case.gone:
+            yield _gone(case, asked) if may_be_a_member else _no_member(case, asked)
+
+
+def _out_of_reach(case: Case, nodes: list[Asked]) -> Finding:
+    """The way from here is cut, not the cluster."""
+    names = list(_ids(nodes))
+    by = sorted({id for name in names for id in case.reached_by(name)})
+    ways = listed(list(dict.fromkeys(asked.detail for asked in nodes)))
+    others = f"{listed(by)} {verb(by, 'reach')} {_them(names)}"
+    headline = f"{listed(names)} cannot be reached from here ({ways}), though {others}."
+    led_by = case.led_by
+    word = f", by the word of {listed(by)}" if led_by in names else ""
+    seen = () if led_by is None else (f"{led_by} leads{word}: the cluster serves",)
+    do = (
+        f"here: `curl -m 2 {nodes[0].url}/healthz`; then routes and firewalls on the way, or ask from another machine",
+    )
+    return Finding("out_of_reach", Weight.OUT_OF_REACH, headline, seen, do, tuple(names))
+
+
+def _no_member(case: Case, asked: Asked) -> Finding:
+    """The operator named it, and nobody knows it."""
+    known = [member.url for member in case.members.values() if member.url is not None]
+    if asked.reach is Reach.REFUSED:
+        what = f"Nothing listens at the endpoint {asked.url} (connection refused)"
+    else:
+        what = f"The endpoint {asked.url} {GONE[asked.reach][0]} ({asked.detail})"
+    headline = f"{what}, and no member is known to be there."
+    do = (f"correct it, or leave it out of --endpoints: the members are at {listed(known)}",)
+    return Finding("wrong_endpoint", Weight.WRONG_ENDPOINT, headline, (), do, (asked.url,))
 
 
 def nodes_have_halted(case: Case) -> Iterator[Finding]:
@@ -142,7 +209,10 @@ def nodes_have_halted(case: Case) -> Iterator[Finding]:
                 Weight.NODE_FAILED,
                 f"{view.id} has halted: {view.dead_because}.",
                 (),
-                ("look at its disk and its log, then start it anew",),
+                (
+                    f"at {view.id}: `dmesg | tail`, and the end of its log",
+                    how_to_restart(case, [view.id]),
+                ),
                 (view.id,),
             )
 
@@ -150,27 +220,19 @@ def nodes_have_halted(case: Case) -> Iterator[Finding]:
 def _gone(case: Case, asked: Asked) -> Finding:
     name, url = _named(asked), asked.url
     farewell = case.farewell_of(name)
-    reached_by = case.reached_by(name)
     weight, code = Weight.NODE_GONE, f"node_{asked.reach.value}"
     match asked.reach:
         case Reach.REFUSED if farewell is not None:
             headline = f"{name} has ended: {farewell.reason}."
-        case Reach.REFUSED if reached_by:
-            headline = (
-                f"{name} refuses connections at {url}, though {listed(reached_by)} {verb(reached_by, 'reach')} it."
-            )
         case Reach.REFUSED:
-            headline = f"{name} does not run: nothing listens at {url} (connection refused), and it took no leave."
-        case Reach.TIMED_OUT | Reach.UNREACHABLE if reached_by:
-            others = f"{listed(reached_by)} {verb(reached_by, 'reach')} it"
-            headline = f"{name} cannot be reached from here ({asked.detail}), though {others}."
+            headline = f"{name} does not run: nothing listens at {url} (connection refused), and it did not say why."
+        case Reach.SILENT | Reach.TIMED_OUT if asked.process_state == "stopped":
+            headline = f"{name} is paused: its process {asked.pid} was stopped by a signal."
         case Reach.TIMED_OUT:
             why = "its machine is down, or packets are dropped"
             headline = f"{name} cannot be reached: no connection to {url} in time; {why}."
         case Reach.UNREACHABLE:
             headline = f"{name} cannot be reached: {asked.detail} ({url})."
-        case Reach.SILENT if asked.process_state == "stopped":
-            headline = f"{name} is paused: its process {asked.pid} was stopped by a signal."
         case Reach.SILENT:
             headline = f"{name} hangs or is paused: {url} takes connections, and nothing answers."
         case _:
@@ -179,10 +241,17 @@ def _gone(case: Case, asked: Asked) -> Finding:
     return Finding(code, weight, headline, seen, _remedy(asked, farewell), (name,))
 
 
+def _remedies(nodes: list[Asked]) -> tuple[str, ...]:
+    """Of several that do not answer, what is done to each kind."""
+    ended = [asked for asked in nodes if asked.reach is Reach.REFUSED]
+    others = [_remedy(asked, None)[0] for asked in nodes if asked.reach is not Reach.REFUSED]
+    return (*((how_to_start(ended),) if ended else ()), *dict.fromkeys(others))
+
+
 def _remedy(asked: Asked, farewell: Farewell | None) -> tuple[str, ...]:
     name = _named(asked)
     match asked.reach:
-        case Reach.SILENT if asked.process_state == "stopped":
+        case Reach.SILENT | Reach.TIMED_OUT if asked.process_state == "stopped":
             return (f"let it go on: `kill -CONT {asked.pid}`",)
         case Reach.SILENT:
             pid = str(asked.pid) if asked.pid is not None else "PID"
@@ -191,12 +260,12 @@ def _remedy(asked: Asked, farewell: Farewell | None) -> tuple[str, ...]:
                 "if it is stuck, kill it and start it again: what it acknowledged is safe",
             )
         case Reach.REFUSED:
-            first: tuple[str, ...] = ()
             if farewell is None:
-                first = (f"why did it end? {_log_of(asked)} ({EXIT_CODES})",)
-            elif farewell.reason.startswith(DISK_FAILED):
-                first = (f"at {name}: `dmesg | tail`; what was acknowledged is on the others' disks too",)
-            return (*first, *_start_them([asked]))
+                return how_to_start([asked]), f"why did it end? {_log_of(asked)} ({EXIT_CODES})"
+            if farewell.reason.startswith(DISK_FAILED):
+                look = f"at {name}: `dmesg | tail`; what was acknowledged is on the others' disks too"
+                return look, f"then {how_to_start([asked])}"
+            return (how_to_start([asked]),)
         case Reach.STRANGE:
             return ("is this URL right? Ask a member by its own URL with --endpoints",)
         case _:
@@ -221,15 +290,14 @@ def _last_words(case: Case, asked: Asked) -> tuple[str, ...]:
     return () if farewell is None else (f"{_named(asked)} said so itself {ago(farewell.age_ms)}: {farewell.reason}",)
 
 
-def _start_them(nodes: list[Asked]) -> tuple[str, ...]:
-    if any(asked.log is not None for asked in nodes):
-        return ("start what is missing: `raftkv cluster up --detach`",)
-    names = listed([_named(asked) for asked in nodes])
-    return (f"start {names} again with the same command as ever (`systemctl start raftkv` where it is a service)",)
-
-
 def _log_of(asked: Asked) -> str:
-    return f"`tail -n 20 {asked.log}`" if asked.log is not None else f"the end of {_named(asked)}'s log"
+    if asked.log is not None:
+        return f"`tail -n 20 {shlex.quote(asked.log)}`"
+    return f"`journalctl -n 20 -u raftkv@{asked.id}` or wherever its log goes" if asked.id else "look at its log"
+
+
+def _them(words: list[str]) -> str:
+    return "it" if len(words) == 1 else "them"
 
 
 def _mend_link(case: Case, link: CutLink) -> tuple[str, ...]:

@@ -60,8 +60,13 @@ def refusals(case: Case) -> Iterator[Finding]:
                 continue
             if refusal.code in ("wrong_cluster", "no_leader", "forbidden", "unauthorized"):
                 continue
+            one, other = view.version, case.views[link.peer].version
             headline = f"{link.peer} refuses {view.id}: {refusal.detail} ({refusal.code})."
-            yield Finding("refused", Weight.LINK_CUT, headline, (), (), (view.id, link.peer))
+            do = (f"look in both nodes' logs for what {link.peer} takes amiss",)
+            if one != other:
+                headline = f"{link.peer} ({other}) refuses {view.id} ({one}): {refusal.detail} ({refusal.code})."
+                do = (f"run one version everywhere: {link.peer} has {other}, {view.id} has {one}",)
+            yield Finding("refused", Weight.LINK_CUT, headline, (), do, (view.id, link.peer))
 
 
 def hanging_disks(case: Case) -> Iterator[Finding]:
