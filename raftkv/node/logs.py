@@ -119,7 +119,7 @@ class _JsonFormatter(logging.Formatter):
         self._node = node
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(_told(record, self._node), default=str).replace("\x7f", "\\u007f")
+        return json.dumps(_told(record, self._node), default=str)
 
 
 def configure(node: str, log_format: str, log_level: str) -> None:
@@ -192,11 +192,7 @@ def _quoted(value: object) -> str:
     quoted = json.dumps(str(value), ensure_ascii=False)
     if quoted.isprintable():
         return quoted
-    return "".join(each if each.isprintable() else _escaped(each) for each in quoted)
-
-
-def _escaped(character: str) -> str:
-    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in quoted)
 
 
 def _utc(record: logging.LogRecord) -> str:

@@ -57,7 +57,7 @@ def raised(error: BaseException, *, of: BaseException | None = None) -> BaseExce
 
 
 HEAD: Final = {"time": "2026-01-31T12:00:00.123Z", "level": "INFO", "node": "n1"}
-LINES: Final = {
+LINES: Final[dict[str, tuple[logging.LogRecord, str, dict[str, Any]]]] = {
     "an event of ours": (
         record("n1: leader in term 4", **event("became_leader", term=4)),
         'event=became_leader term=4 msg="n1: leader in term 4"',
@@ -420,7 +420,7 @@ def lines(monkeypatch):
 
 
 JSON: Final = {"Content-Type": "application/json"}
-REQUESTS: Final = (
+REQUESTS: Final[tuple[tuple[str, str, dict[str, str], bytes], ...]] = (
     ("PUT", "/v1/kv/m4rk3d", {}, b"m4rk3d"),
     ("PUT", "/v1/kv/m4rk3d", {"If-Match": '"m4rk3d"'}, b"m4rk3d"),
     ("PUT", "/v1/kv/m4rk3d", {"If-None-Match": "*"}, b"m4rk3d"),
@@ -472,6 +472,7 @@ async def test_no_line_shows_a_secret_a_key_or_a_value(tmp_path: Path, lines: Li
         machines[nodes.index(follower)].fails = "command"
         await ask(for_clients(leader), "PUT", f"/v1/kv/{MARK}", body=MARK.encode())
         assert isinstance(await follower.ended, KeyError)
+        assert follower._running is not None and MARK not in str(follower._running.service.failure), "for /healthz"
         await eventually(lambda: _told_of(other, follower), within_s=PATIENCE_S, what="a farewell")
         told = await ask(for_clients(other), "GET", "/v1/diagnostics")
         assert b"KeyError" in told.body and MARK.encode() not in told.body, "what a peer says goes on from node to node"
