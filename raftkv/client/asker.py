@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from math import inf
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -76,6 +77,11 @@ class Asker:
         self._opening: asyncio.Task[None] | None = None
         self._room: deque[asyncio.Future[None]] = deque()
         """Calls that wait until the session may give out another number, first come first."""
+        self._sleeping: set[asyncio.Future[None]] = set()
+        """Calls between two attempts."""
+        self._under_way_count = 0
+        self._all_ended = asyncio.Event()
+        """Set when, after the closing, the last call has ended."""
         self._session_began = asyncio.Event()
         self._keeper = loop.create_task(self._keep())
         self._keeper.add_done_callback(self._ended)
@@ -94,6 +100,7 @@ class Asker:
         if self._is_closing:
             raise RuntimeError("this client is closed")
         self.figures.calls += 1
+        self._under_way_count += 1
         call = self._call(wish, timeout_s)
         try:
             return await self._settle(call, wish)
@@ -101,10 +108,13 @@ class Asker:
             # Answered, given up or cancelled: whatever becomes of the number now, nobody waits for it any more.
             if call.numbered is not None:
                 call.numbered.settle()
-                self._let_in()
+            self._let_in()
+            self._under_way_count -= 1
+            if self._is_closed and not self._under_way_count:
+                self._all_ended.set()
 
     async def close(self) -> None:
-        """The session is ended if that goes quickly; no connection and no task is left."""
+        """The session is ended if that goes quickly; no call is under way, no connection and no task is left."""
         if self._is_closing:
             return
         self._is_closing = True
@@ -117,9 +127,13 @@ class Asker:
         finally:
             self._is_closed = True
             self._let_in()
+            for sleeping in self._sleeping:
+                _end(sleeping)
             await self._finder.close()
             for pool in (*self._pools.values(), *self._finding_pools.values()):
                 await pool.close()
+            if self._under_way_count:
+                await self._all_ended.wait()
 
     # ---------------------------------------------------------------------------------------- one call
 
@@ -174,17 +188,19 @@ class Asker:
             await self._finder.leader_or(min(self._loop.time() + _NEWS_FOR_S / 2, call.deadline_us / 1_000_000))
 
     async def _attempt(self, call: Call, wish: Wish[Any], at: Address) -> Heard:
-        pool = self._pool(at)
+        pool, look = self._pool(at), partial(self._look, call, at)
         connection = pool.take_idle()
         if connection is None:
-            look = partial(self._look, call, at, self.now_us())
-            taken = await pool.take(look_after_s=self._look_after_s(call), look=look)
+            until_s = call.deadline_us / 1_000_000
+            taken = await pool.take(until_s=until_s, look_after_s=self._look_after_s(call), look=look)
             if isinstance(taken, NotSent):
                 return taken
             connection = taken
+        if self.now_us() >= call.deadline_us:
+            pool.give_back(connection)
+            return NotSent("the time was over before it could be sent", unreachable=False)
         fields = wish.fields if call.numbered is None else wish.fields + numbering(call.numbered)
         request = encode_request(wish.method, wish.target, authority=pool.authority, fields=fields, body=wish.body)
-        look = partial(self._look, call, at, self.now_us())
         answer = connection.exchange(request, look_after_s=self._look_after_s(call), look=look)
         try:
             return await answer
@@ -199,6 +215,7 @@ class Asker:
         step = call.hear(heard, at, self.now_us())
         if self.routing.leader is not None and self.routing.leader != led:
             self._finder.tell()
+        self._let_in()
         return step
 
     def _settled(self, call: Call, wish: Wish[T], answer: HttpAnswer, sent_at_us: int) -> T:
@@ -211,15 +228,17 @@ class Asker:
     def _look_after_s(self, call: Call) -> float:
         return max(0.0, min(self._settings.silence_s, call.deadline_us / 1_000_000 - self._loop.time()))
 
-    def _look(self, call: Call, at: Address, sent_at_us: int) -> float | None:
+    def _look(self, call: Call, at: Address, quiet_since_s: float) -> float | None:
         """Asked while an attempt is without an answer: others are asked who leads, and then it is decided."""
         if call.whom is Whom.LEADER:
             self._finder.want(_NEWS_FOR_S)
-        more_us = call.look(at, sent_at_us=sent_at_us, now_us=self.now_us())
+        more_us = call.look(at, quiet_since_us=int(quiet_since_s * 1_000_000), now_us=self.now_us())
         return None if more_us is None else more_us / 1_000_000
 
     async def _pause(self, call: Call, again: Again, at: Address) -> None:
         """Until the next attempt is due, or as soon as another node is known to lead, if that is what is missing."""
+        if self._is_closed:
+            return
         if again.wants_news:
             self._finder.want(0.0)
         until_s = min(self._loop.time() + again.pause_us / 1_000_000, call.deadline_us / 1_000_000)
@@ -228,7 +247,18 @@ class Asker:
                 self._finder.want(_NEWS_FOR_S)
                 await self._finder.leader_or(until_s)
         else:
-            await asyncio.sleep(until_s - self._loop.time())
+            await self._sleep(until_s)
+
+    async def _sleep(self, until_s: float) -> None:
+        """It is that late by the loop's clock; or the client is closed."""
+        sleeping: asyncio.Future[None] = self._loop.create_future()
+        timer = self._loop.call_at(until_s, _end, sleeping)
+        self._sleeping.add(sleeping)
+        try:
+            await sleeping
+        finally:
+            timer.cancel()
+            self._sleeping.discard(sleeping)
 
     def _pool(self, at: Address) -> Pool:
         pool = self._pools.get(at)
@@ -299,6 +329,7 @@ class Asker:
         room: asyncio.Future[None] = self._loop.create_future()
         timer = self._loop.call_at(call.deadline_us / 1_000_000, _end, room)
         self._room.append(room)
+        self._let_in()  # A number that was given up since may be free, and nobody else be left to say so.
         try:
             await room
         except asyncio.CancelledError:
@@ -370,7 +401,7 @@ class Asker:
         pool = self._finding_pools.get(at)
         if pool is None:
             pool = self._finding_pools[at] = self._new_pool(at, 1)
-        taken = await pool.take(look_after_s=self._settings.silence_s, look=_no_longer)
+        taken = await pool.take(until_s=inf, look_after_s=self._settings.silence_s, look=_no_longer)
         if isinstance(taken, NotSent):
             return None
         wish = wishes.cluster(at)
@@ -424,7 +455,7 @@ def _address(url: str | None) -> Address | None:
     return url_address(parse_url(url)) if url is not None and is_url(url) else None
 
 
-def _no_longer() -> None:
+def _no_longer(_quiet_since_s: float) -> None:
     return None
 
 

@@ -58,10 +58,10 @@ class Whom(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long an attempt waits for its answer; microseconds."""
+    """How long an attempt waits for its answer, or for more of it; microseconds."""
 
     silence_us: int = 500_000
-    """Without an answer for so long: is there another leader, or another node to ask?"""
+    """Nothing for so long: is there another leader, or another node to ask?"""
     look_every_us: int = 100_000
     """And then again."""
     answer_us_max: int = 7_000_000
@@ -225,13 +225,13 @@ class Call:
             return self._unknown("its session is over").error
         return None
 
-    def look(self, at: Address, *, sent_at_us: int, now_us: int) -> int | None:
-        """For how long more to wait for a node that has not answered; None: it is given up.
+    def look(self, at: Address, *, quiet_since_us: int, now_us: int) -> int | None:
+        """For how long more to wait for a node of whose answer nothing came since then; None: it is given up.
 
         A leader is given up for another one. While the others still follow it, it is alive, and a second request
         would only be one more for it to answer.
         """
-        waited_us = now_us - sent_at_us
+        waited_us = now_us - quiet_since_us
         if now_us >= self.deadline_us or waited_us >= self._patience.answer_us_max:
             return None
         wait_us = self._patience.look_every_us
@@ -263,14 +263,18 @@ class Call:
     # ------------------------------------------------------------------------------------ what was heard
 
     def _not_sent(self, heard: NotSent, at: Address, now_us: int) -> Step:
+        wants_news = heard.unreachable and self.whom is Whom.ANYBODY  # Else it is asked for where it is missing.
         if heard.unreachable:
             self._routing.lose(at, now_us)
-        return self._try_again(Arrival.NOTHING, at, heard.why, failure="not sent", ends_with_news=True)
+        return self._try_again(
+            Arrival.NOTHING, at, heard.why, failure="not sent", ends_with_news=True, wants_news=wants_news
+        )
 
     def _no_answer(self, heard: NoAnswer, at: Address, now_us: int) -> Step:
-        if self.whom is Whom.ANYBODY:
+        wants_news = self.whom is Whom.ANYBODY
+        if wants_news:
             self._routing.lose(at, now_us)
-        return self._try_again(Arrival.PERHAPS, at, heard.why, failure="no answer")
+        return self._try_again(Arrival.PERHAPS, at, heard.why, failure="no answer", wants_news=wants_news)
 
     def _problem(self, answer: HttpAnswer, problem: Problem, at: Address, now_us: int) -> Step:
         code, why = problem.code, f"{answer.status} {problem.detail or 'without an explanation'}"

@@ -36,16 +36,21 @@ class Finder:
         self._task: asyncio.Task[None] | None = None
         self._asking: dict[Address, asyncio.Task[None]] = {}
         self._waiting: set[asyncio.Future[None]] = set()
+        self._is_closed = False
 
     def want(self, for_s: float) -> None:
         """Everybody is asked, over and over, at least once and for at least so long."""
+        if self._is_closed:
+            return
         self._wanted_until_s = max(self._wanted_until_s, self._loop.time() + for_s)
         if self._task is None:
             self._task = self._loop.create_task(self._find())
             self._task.add_done_callback(self._ended)
 
     async def leader_or(self, until_s: float) -> None:
-        """A leader was heard of since, or it is that late by the loop's clock."""
+        """A leader was heard of since, or it is that late by the loop's clock; or nobody is asked any more."""
+        if self._is_closed:
+            return
         news: asyncio.Future[None] = self._loop.create_future()
         timer = self._loop.call_at(until_s, _wake, news)
         self._waiting.add(news)
@@ -62,6 +67,7 @@ class Finder:
 
     async def close(self) -> None:
         """Nobody is asked any more."""
+        self._is_closed = True
         tasks = [*self._asking.values(), *([self._task] if self._task is not None else [])]
         for task in tasks:
             task.cancel()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from raftkv.client.attempts import NotSent
@@ -17,7 +19,9 @@ from raftkv.values import Address
 
 ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
 """No answer of ours is larger: a page of a range is 4 MiB, a third more in base64."""
-
+IDLE_S_MAX: Final = 30.0
+"""What was not used for so long is not used again: something on the way may have forgotten it, and a request on it
+would be waited for in vain."""
 
 Turn = asyncio.Future[RequestProtocol | NotSent | None]
 
@@ -30,10 +34,10 @@ class Pool:
     ) -> None:
         self._loop, self._address = loop, address
         self._connections_max, self._connect_timeout_s = connections_max, connect_timeout_s
-        self._connecting_count = 0
+        self._connecting: set[asyncio.Timeout] = set()
         self._all: dict[RequestProtocol, None] = {}
-        self._idle: dict[RequestProtocol, None] = {}
-        """The last used one last: the others grow old, and the server closes them."""
+        self._idle: dict[RequestProtocol, float] = {}
+        """Since when, the last used one last: the others grow old."""
         self._queue: deque[Turn] = deque()
         """Who waits for a connection, or for room to make one, first come first."""
         self._is_closed = False
@@ -44,38 +48,46 @@ class Pool:
     @property
     def connections_count(self) -> int:
         """Connections that there are, or that are being made."""
-        return len(self._all) + self._connecting_count
+        return len(self._all) + len(self._connecting)
 
     def take_idle(self) -> RequestProtocol | None:
         """One that was in use before, at once; None: there is none. To be given back."""
         while self._idle:
-            connection, _ = self._idle.popitem()
-            if connection.is_free:
+            connection, since_s = self._idle.popitem()
+            if self._loop.time() - since_s > IDLE_S_MAX:
+                connection.close("it was not used for long")
+            elif connection.is_free:
                 return connection
         return None
 
-    async def take(self, *, look_after_s: float, look: Look) -> RequestProtocol | NotSent:
-        """One that is free, to be given back; while all are in use, ``look`` says how long to wait on."""
+    async def take(self, *, until_s: float, look_after_s: float, look: Look) -> RequestProtocol | NotSent:
+        """One that is free, to be given back; while all are in use, ``look`` says how long to wait on.
+
+        Nothing is connected beyond ``until_s``.
+        """
+        since_s, has_waited = self._loop.time(), False
         while not self._is_closed:
             taken: RequestProtocol | NotSent | None = self.take_idle()
             if taken is None and self.connections_count < self._connections_max:
-                taken = await self._connect()
+                taken = await self._connect(until_s)
             if taken is None:
-                taken = await self._turn(look_after_s, look)
+                taken = await self._turn(look_after_s, partial(look, since_s), is_next=has_waited)
+                has_waited = True
             if taken is not None:
                 return taken
         return NotSent("the client was closed", unreachable=False)
 
     def give_back(self, connection: RequestProtocol) -> None:
-        """It is in use no more; closed or not."""
-        if not connection.is_free:
-            self._end_turn(None)
-        elif not self._end_turn(connection):
-            self._idle[connection] = None
+        """It is in use no more. Of one that is closed or closing, ``_lost`` tells when there is room for another."""
+        if connection.is_free and not self._end_turn(connection):
+            self._idle[connection] = self._loop.time()
 
     async def close(self) -> None:
         """No connection is left."""
         self._is_closed = True
+        for limit in self._connecting:
+            if not limit.expired():
+                limit.reschedule(self._loop.time())
         for connection in list(self._all):
             connection.close("the client was closed")
         while self._end_turn(None):
@@ -83,18 +95,21 @@ class Pool:
         if self._all:
             await self._emptied.wait()
 
-    async def _connect(self) -> RequestProtocol | NotSent:
+    async def _connect(self, until_s: float) -> RequestProtocol | NotSent:
         connection: RequestProtocol | None = None
-        self._connecting_count += 1
+        given_up_s = self._loop.time() + self._connect_timeout_s
+        limit = asyncio.timeout_at(min(given_up_s, until_s))
+        self._connecting.add(limit)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with limit:
                 _, connection = await self._loop.create_connection(self._protocol, *self._address)
         except TimeoutError:
-            return NotSent(f"not connected within {self._connect_timeout_s:g} s")
-        except OSError as error:
-            return NotSent(error.strerror or str(error))
+            is_unreachable = given_up_s <= until_s and not self._is_closed
+            return NotSent("not connected in time", unreachable=is_unreachable)
+        except (OSError, UnicodeError) as error:
+            return NotSent(getattr(error, "strerror", None) or str(error))
         finally:
-            self._connecting_count -= 1
+            self._connecting.remove(limit)
             if connection is None:
                 self._end_turn(None)
         if self._is_closed:
@@ -114,8 +129,13 @@ class Pool:
             self._emptied.set()
         self._end_turn(None)
 
-    async def _turn(self, look_after_s: float, look: Look) -> RequestProtocol | NotSent | None:
-        """One that another call gave back; None: there may be room for a new one."""
+    async def _turn(
+        self, look_after_s: float, look: Callable[[], float | None], *, is_next: bool
+    ) -> RequestProtocol | NotSent | None:
+        """One that another call gave back; None: there may be room for a new one.
+
+        ``is_next``: there was none although its turn had come; it goes before those who wait.
+        """
         turn: Turn = self._loop.create_future()
 
         def quiet() -> None:
@@ -129,7 +149,7 @@ class Pool:
 
         deadline = Deadline(self._loop, quiet)
         deadline.set(self._loop.time() + look_after_s)
-        self._queue.append(turn)
+        (self._queue.appendleft if is_next else self._queue.append)(turn)
         try:
             taken = await turn
         except asyncio.CancelledError:

@@ -21,8 +21,8 @@ from raftkv.http.exchange import HttpAnswer, NoAnswer
 
 _FIELDS_BYTES_MAX: Final = 64 * 1024
 
-Look = Callable[[], float | None]
-"""How many seconds more to wait for an answer that has not come; None: no longer."""
+Look = Callable[[float], float | None]
+"""How many seconds more to wait, told since when by the loop's clock nothing came; None: no longer."""
 
 
 class RequestProtocol(asyncio.Protocol):
@@ -40,6 +40,8 @@ class RequestProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._deadline = Deadline(loop, self._quiet)
         self._look: Look | None = None
+        self._heard_at_s = 0.0
+        """When the request was sent, or the last bytes of its answer came."""
         self._waiting: asyncio.Future[HttpAnswer | NoAnswer] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._fields: dict[bytes, bytes] = {}
@@ -57,13 +59,17 @@ class RequestProtocol(asyncio.Protocol):
         return transport is not None and self._waiting is None and not self._why_closed and not transport.is_closing()
 
     def exchange(self, request: bytes, *, look_after_s: float, look: Look) -> asyncio.Future[HttpAnswer | NoAnswer]:
-        """Sends it, only while ``is_free``; the future always gets a result. ``look`` is asked while none comes."""
+        """Sends it, only while ``is_free``; the future always gets a result.
+
+        ``look`` is asked while none is whole: first after ``look_after_s``, then as often as it says itself.
+        """
         transport = self._transport
         assert self.is_free, "ask is_free first"
         assert transport is not None
         self._waiting = waiting = self._loop.create_future()
         self._look = look
-        self._deadline.set(self._loop.time() + look_after_s)
+        self._heard_at_s = self._loop.time()
+        self._deadline.set(self._heard_at_s + look_after_s)
         transport.write(request)
         return waiting
 
@@ -93,6 +99,7 @@ class RequestProtocol(asyncio.Protocol):
         if self._waiting is None:
             self.close("an answer that nobody asked for")
             return
+        self._heard_at_s = self._loop.time()
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -143,7 +150,7 @@ class RequestProtocol(asyncio.Protocol):
 
     def _quiet(self) -> None:
         look = self._look
-        more_s = look() if look is not None else None
+        more_s = look(self._heard_at_s) if look is not None else None
         if more_s is None:
             self.close("no answer in time")
         else:

@@ -398,13 +398,13 @@ def test_a_silent_leader_is_given_up_for_another_one_only(whom, leader, waited_u
     elif leader is None:
         by.lose_leader(A)
     one = call(Kind.READ, whom, by=by)
-    assert one.look(A, sent_at_us=S, now_us=S + waited_us) == more_us
+    assert one.look(A, quiet_since_us=S, now_us=S + waited_us) == more_us
 
 
 def test_no_attempt_waits_beyond_the_deadline():
     one = call()
-    assert one.look(A, sent_at_us=9_900_000, now_us=9_900_000) == 100_000
-    assert one.look(A, sent_at_us=9_900_000, now_us=10_000_000) is None
+    assert one.look(A, quiet_since_us=9_900_000, now_us=9_900_000) == 100_000
+    assert one.look(A, quiet_since_us=9_900_000, now_us=10_000_000) is None
 
 
 def test_a_node_that_any_other_can_stand_in_for_is_left_out_after_silence():

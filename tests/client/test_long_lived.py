@@ -1,0 +1,227 @@
+"""A client that runs for weeks: nothing waits in vain, nothing rots, nothing grows; on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from functools import partial
+
+import pytest
+
+from raftkv.client import OutcomeUnknown, Unreachable, asker
+from raftkv.client.session import Session
+from raftkv.problems import Code
+from tests.client.fake import Asked, FakeNode, Gate, client, faked, refuse, until
+
+
+async def test_a_number_given_up_lets_in_who_waits_for_one(monkeypatch: pytest.MonkeyPatch):
+    """Else the lowest number's own write waits behind them, and nobody is left to let anybody in."""
+    monkeypatch.setattr(asker, "Session", partial(Session, numbers_max=2))
+    async with faked() as cluster:
+        async with client(cluster.urls) as c:
+            cluster.nodes[0].instead["PUT"].append(gate := Gate(then=refuse(Code.TOO_MANY_UNACKNOWLEDGED)))
+            first = asyncio.create_task(c.put("first", "v"))
+            await until(lambda: gate.held == 1)
+            await c.put("second", "v")
+            waiting = [asyncio.create_task(c.put("waiting", "v", timeout_s=1.0)) for _ in range(3)]
+            await until(lambda: c.figures.calls == 5)
+            gate.opened.set()
+            await asyncio.gather(first, *waiting)
+        assert cluster.executed == {"first": 1, "second": 1, "waiting": 3}
+
+
+async def test_the_end_of_a_session_is_told_to_who_waits_for_a_number_of_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(asker, "Session", partial(Session, numbers_max=1))
+    async with faked() as cluster:
+        async with client(cluster.urls) as c:
+            cluster.nodes[0].instead["PUT"].append(gate := Gate())
+            first = asyncio.create_task(c.put("k", "v", timeout_s=1.0))
+            await until(lambda: gate.held == 1)
+            waiting = asyncio.create_task(c.put("k", "v", timeout_s=1.0))
+            await until(lambda: c.figures.calls == 2)
+            cluster.expired.add(f"{1:032x}")
+            gate.opened.set()
+            await asyncio.gather(first, waiting)
+        assert (cluster.executed["k"], cluster.sessions) == (2, 2)
+
+
+class BlackHole:
+    """An address that takes no connection and refuses none: its backlog is full."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.url = "http://{}:{}".format(*self._listener.getsockname())
+        self._fill = []
+        for _ in range(8):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex(self._listener.getsockname())
+            self._fill.append(one)
+
+    def close(self) -> None:
+        for one in (*self._fill, self._listener):
+            one.close()
+
+
+@pytest.mark.parametrize("whom", ["leader", "anybody", "one"])
+async def test_a_call_ends_at_its_deadline_also_while_it_connects(whom):
+    hole = BlackHole()
+    try:
+        async with client([hole.url], connect_timeout_s=1.5, close_timeout_s=0.1) as c:
+            began_s = asyncio.get_running_loop().time()
+            calls = {
+                "leader": lambda: c.put("k", "v", timeout_s=0.2),
+                "anybody": lambda: c.get("k", consistency="stale", timeout_s=0.2),
+                "one": lambda: c.status(hole.url, timeout_s=0.2),
+            }
+            with pytest.raises(Unreachable):
+                await calls[whom]()
+            assert asyncio.get_running_loop().time() - began_s < 0.5
+    finally:
+        hole.close()
+
+
+async def test_bytes_that_still_come_are_no_silence():
+    """A page of 4 MiB over a slow link takes longer than a node may be silent."""
+    async with faked() as cluster:
+
+        async def trickle(asked: Asked) -> bytes:
+            whole = await cluster.execute(asked)
+            share = len(whole) // 8
+            while whole:
+                asked.writer.write(whole[:share])
+                whole = whole[share:]
+                await asyncio.sleep(0.05)
+            return b""
+
+        for node in cluster.nodes:
+            node.always = trickle
+        async with client(cluster.urls, silence_s=0.2, answer_timeout_s=0.25) as c:
+            for consistency in ("linearizable", "follower"):
+                item = await c.get("k", consistency=consistency)
+                assert item is not None
+                assert item.value == b"value"
+            assert c.figures.retries == 0
+
+
+async def test_drops_that_never_end_do_not_outlast_the_deadline():
+    async with faked(1) as cluster:
+
+        async def drip(asked: Asked) -> bytes:
+            asked.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not asked.writer.transport.is_closing():
+                asked.writer.write(b"x")
+                await asyncio.sleep(0.02)
+            return b""
+
+        cluster.nodes[0].always = drip
+        async with client(cluster.urls) as c:
+            began_s = asyncio.get_running_loop().time()
+            with pytest.raises(Unreachable):
+                await c.get("k", timeout_s=0.4)
+            assert asyncio.get_running_loop().time() - began_s < 0.8
+
+
+async def test_members_that_all_moved_are_found_again_by_reads_that_anybody_may_answer():
+    """The program knows one name that stays; behind it every member has another address now."""
+    async with faked() as cluster:
+        door = FakeNode(cluster, "door")
+        await door.listen()
+        async with client([door.url]) as c:
+            await c.get("k")
+            assert c._asker is not None
+            finder = c._asker._finder
+            await until(lambda: finder._task is None and not finder._asking)
+            old, cluster.nodes = cluster.nodes, []
+            for number in (1, 2, 3):
+                new = FakeNode(cluster, f"n{number}")
+                await new.listen()
+                cluster.nodes.append(new)
+            cluster.lead(cluster.nodes[0])
+            for node in old:
+                await node.die()
+            assert await c.get("k", consistency="stale") is not None
+        await door.die()
+
+
+async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPatch):
+    """A firewall forgets a quiet connection and tells neither end: what is asked on it is never answered."""
+    monkeypatch.setattr("raftkv.client.pool.IDLE_S_MAX", 0.1)
+    async with faked(1) as cluster:
+        node = cluster.nodes[0]
+        async with client(cluster.urls, silence_s=60.0, answer_timeout_s=60.0) as c:
+            node.always = gate = Gate()
+            puts = [asyncio.create_task(c.put("k", "v")) for _ in range(4)]
+            await until(lambda: gate.held == 4)
+            gate.opened.set()
+            await asyncio.gather(*puts)
+            forgotten = set(node._writers)
+
+            async def forget(asked: Asked) -> bytes:
+                return await (Gate() if asked.writer in forgotten else cluster.execute)(asked)
+
+            node.always = forget
+            began_s = asyncio.get_running_loop().time()
+            await until(lambda: asyncio.get_running_loop().time() > began_s + 0.15)
+            await asyncio.gather(*(c.put("k", "v", timeout_s=1.0) for _ in range(4)))
+            assert c.figures.retries == 0
+            await until(lambda: not forgotten & node._writers)
+
+
+async def test_who_waits_for_a_connection_keeps_the_place_where_a_server_closes_each():
+    async with faked(1) as cluster:
+        node = cluster.nodes[0]
+        node.closes_after_each = True
+        async with client(cluster.urls, connections_per_node_max=1) as c:
+            await c.put("first", "v")
+            await asyncio.gather(*(c.put(f"{number}", "v") for number in range(30)))
+        assert [asked.key for asked in node.wrote()] == ["first", *(f"{number}" for number in range(30))]
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "no-such-host.invalid"])
+async def test_a_name_that_is_no_host_s_is_a_node_that_cannot_be_reached(host):
+    async with client([f"http://{host}:1"], close_timeout_s=0.1) as c:
+        with pytest.raises(Unreachable):
+            await c.put("k", "v", timeout_s=0.2)
+        with pytest.raises(Unreachable, match=host):
+            await c.get("k", consistency="stale", timeout_s=0.3)
+    async with faked() as cluster, client([f"http://{host}:1", *cluster.urls]) as c:
+        await c.put("k", "v")
+
+
+@pytest.mark.parametrize("act", ["pause", "long pause", "connect"])
+async def test_closing_waits_for_nobody_and_leaves_no_call_behind(act):
+    """Between two attempts, or while it connects, a call hears at once that the client is closed."""
+    hole = BlackHole()
+    async with faked() as cluster:
+        c = client([*cluster.urls, hole.url], timeout_s=30.0, connect_timeout_s=30.0, close_timeout_s=0.2)
+        await c.put("k", "v")
+        asking: list[asyncio.Future[object]]
+        if act == "connect":
+            asking = [asyncio.ensure_future(c.status(hole.url)) for _ in range(40)]
+        else:
+            refusal = refuse(Code.SUPERSEDED) if act == "pause" else refuse(Code.OVERLOADED, retry_after_ms=9_000)
+            cluster.nodes[0].always = refusal
+            asking = [asyncio.ensure_future(c.put("k", "v"))]
+        await until(lambda: c.figures.attempts > 10 or (act == "long pause" and bool(c.figures.failures)))
+        began_s = asyncio.get_running_loop().time()
+        await c.close()
+        assert asyncio.get_running_loop().time() - began_s < 1.0
+        assert all(one.done() for one in asking)
+        for one in asking:
+            with pytest.raises(Unreachable):
+                await one
+        assert len(asyncio.all_tasks()) == 1 + sum(node.connections_count for node in cluster.nodes)
+    hole.close()
+
+
+async def test_a_closed_client_leaves_a_doubt_told():
+    async with faked() as cluster:
+        c = client(cluster.urls, timeout_s=30.0)
+        await c.put("k", "v")
+        cluster.nodes[0].always = refuse(Code.OUTCOME_UNKNOWN)
+        put = asyncio.create_task(c.put("k", "v"))
+        await until(lambda: c.figures.retries > 3)
+        await c.close()
+        with pytest.raises(OutcomeUnknown):
+            await put
