@@ -221,8 +221,9 @@ def load(*, flags: Mapping[str, Any], environment: Mapping[str, str], file: Path
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
+    in_file = _from_file(file, problems)
     for source in (
-        _from_file(file, problems),
+        in_file or [],
         _from_environment(environment, problems),
         [(_BY_NAME[name], _BY_NAME[name].flag, value) for name, value in flags.items() if value is not None],
     ):
@@ -232,7 +233,7 @@ def load(*, flags: Mapping[str, Any], environment: Mapping[str, str], file: Path
             except ValueError as error:
                 problems.append(f"{origin}: {error}")
                 values.setdefault(setting.name, None)
-    return _compose(values, problems)
+    return _compose(values, problems, is_complete=in_file is not None)
 
 
 def _of(given: Mapping[str, Any]) -> NodeConfig:
@@ -260,7 +261,8 @@ def _in_pythons_words(problem: str) -> str:
 _Source = list[tuple[Setting, str, Any]]
 
 
-def _from_file(file: Path | None, problems: list[str]) -> _Source:
+def _from_file(file: Path | None, problems: list[str]) -> _Source | None:
+    """What stands in the file. None: it is not known."""
     if file is None:
         return []
     try:
@@ -268,10 +270,10 @@ def _from_file(file: Path | None, problems: list[str]) -> _Source:
             table = tomllib.load(stream)
     except OSError as error:
         problems.append(f"--config: cannot read {file}: {error.strerror}")
-        return []
+        return None
     except ValueError as error:
         problems.append(f"--config: {file} is not TOML: {error}")
-        return []
+        return None
     found: _Source = []
     for name, value in table.items():
         if name in _BY_NAME:
@@ -310,9 +312,10 @@ def _nearest(name: str, known: Mapping[str, Setting]) -> str | None:
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_NEAR)), None)
 
 
-def _compose(values: dict[str, Any], problems: list[str]) -> NodeConfig:
+def _compose(values: dict[str, Any], problems: list[str], *, is_complete: bool) -> NodeConfig:
+    """``is_complete``: every source was read, so that what is in none of them is missing."""
     for setting in SETTINGS:
-        if setting.required and setting.name not in values:
+        if is_complete and setting.required and setting.name not in values:
             problems.append(f"{setting.flag} is missing (or {setting.variable}, or {setting.name} in the file)")
     rooms = {room: _room(room, values, problems) for room in ROOMS}
     problems += _contradictions(values)
@@ -374,12 +377,16 @@ def _address_contradictions(values: Mapping[str, Any]) -> list[str]:
         return []
     problems = []
     apart = peer_url is not None and peer_url != url
+    ours = peer_url if apart else url
     peer_listen, listen = values.get("peer-listen"), values.get("listen") or url_address(url)
     if peer_listen and peer_listen != listen and not apart:
         problems.append("--peer-listen needs --peer-url: by --url other nodes would come to the port for clients")
     listed = dict(values.get("initial-cluster") or ()).get(values.get("id"))
-    if apart and listed == url:
-        problems.append(f"--initial-cluster tells what other nodes come by: {peer_url} for this one, not its --url")
+    if listed is not None and listed != ours:
+        flag = "--peer-url" if apart else "--url"
+        problems.append(
+            f"--initial-cluster tells what other nodes come by: for this one {listed}, and {flag} says {ours}"
+        )
     return problems
 
 

@@ -20,6 +20,7 @@ LOG_LEVELS: Final = ("info", "warning", "error")
 
 _NODE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,18}")
+_WITH_A_SIGN = re.compile(r"-?[0-9]{1,18}")
 _SWITCHES: Final = {
     "1": True, "true": True, "yes": True, "on": True,
     "0": False, "false": False, "no": False, "off": False,
@@ -88,14 +89,21 @@ def parse_address(value: Any) -> Address:
     return Address(host, int(port))
 
 
+_EXAMPLE = "n1=http://127.0.0.1:7401,n2=…"
+
+
 def parse_initial_cluster(value: Any) -> InitialCluster:
     """``ID=URL,ID=URL,…``, or in the file a table of the same; sorted by id."""
     if isinstance(value, Mapping):
         pairs = [(str(id), url) for id, url in value.items()]
     elif isinstance(value, str):
-        pairs = [(id.strip(), url.strip()) for id, _, url in (item.partition("=") for item in value.split(","))]
+        items = [item.strip() for item in value.split(",")]
+        for item in items:
+            if item and "=" not in item:
+                raise ValueError(f"{item!r} is not ID=URL: give it like {_EXAMPLE}")
+        pairs = [(id.strip(), url.strip()) for id, _, url in (item.partition("=") for item in items)]
     else:
-        raise ValueError(f"{value!r} is not a list of members: give it like n1=http://127.0.0.1:7401,n2=…")
+        raise ValueError(f"{value!r} is not a list of members: give it like {_EXAMPLE}")
     members = sorted((parse_node_id(id), parse_url(url)) for id, url in pairs)
     for kind, names in (("id", [str(id) for id, _ in members]), ("URL", [url for _, url in members])):
         for name in names:
@@ -142,7 +150,7 @@ def whole_number(least: int, most: int) -> Callable[[Any], int]:
     """A parser of whole numbers between two bounds, both allowed."""
 
     def parse(value: Any) -> int:
-        number = int(value) if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value.strip()) else value
+        number = int(value) if isinstance(value, str) and _WITH_A_SIGN.fullmatch(value.strip()) else value
         if not isinstance(number, int) or isinstance(number, bool):
             raise ValueError(f"{value!r} is not a whole number")
         if not least <= number <= most:

@@ -95,7 +95,7 @@ def test_every_setting_has_one_name_in_all_sources(setting, tmp_path: Path) -> N
     if setting.name == "peer-secret-file":
         sample = str(secret_file(tmp_path))
     if setting.name == "initial-cluster":
-        others["id"] = "node-7"
+        others |= {"id": "node-7", "url": "http://127.0.0.1:9000"}
     file = tmp_path / "raftkv.toml"
     file.write_text(f'{setting.name} = "{sample}"\n')
     by_flag = load(flags={**others, setting.name: sample}, environment={})
@@ -178,7 +178,8 @@ def test_heartbeat_of_just_half_the_election_timeout_is_taken() -> None:
         ("listen", "::1:7401", "brackets"),
         ("listen", "http://127.0.0.1:7401", "brackets"),
         ("initial-cluster", "", "not a node id"),
-        ("initial-cluster", "n1", "does not start with http"),
+        ("initial-cluster", "n1", "'n1' is not ID=URL"),
+        ("initial-cluster", "n1=http://127.0.0.1:7401,http://127.0.0.1:7402", "'http://127.0.0.1:7402' is not ID=URL"),
         ("initial-cluster", "n1=http://127.0.0.1:7401,", "not a node id"),
         ("initial-cluster", "n1=http://127.0.0.1:7401,n1=http://127.0.0.1:7402", "the id n1 is there twice"),
         ("initial-cluster", "n1=http://127.0.0.1:7401,n2=http://127.0.0.1:7401/", "is there twice"),
@@ -189,7 +190,7 @@ def test_heartbeat_of_just_half_the_election_timeout_is_taken() -> None:
         ("log-format", "xml", "not one of text, json"),
         ("log-level", "debug", "not one of info, warning, error"),
         ("heartbeat-ms", "0", "out of bounds"),
-        ("heartbeat-ms", "-5", "not a whole number"),
+        ("heartbeat-ms", "-5", "out of bounds"),
         ("heartbeat-ms", "1.5", "not a whole number"),
         ("heartbeat-ms", 1.5, "not a whole number"),
         ("heartbeat-ms", True, "not a whole number"),
@@ -339,7 +340,11 @@ def test_another_name_for_the_same_port_needs_no_second_one() -> None:
                 "peer-url": "http://127.0.0.1:7501",
                 "initial-cluster": "n1=http://127.0.0.1:7401,n2=http://127.0.0.1:7502",
             },
-            "--initial-cluster tells what other nodes come by: http://127.0.0.1:7501",
+            "for this one http://127.0.0.1:7401, and --peer-url says http://127.0.0.1:7501",
+        ),
+        (
+            {"initial-cluster": "n1=http://127.0.0.1:7411,n2=http://127.0.0.1:7502"},
+            "for this one http://127.0.0.1:7411, and --url says http://127.0.0.1:7401",
         ),
         ({"peer-url": "127.0.0.1:7501"}, "--peer-url"),
         ({"peer-listen": "nowhere"}, "--peer-listen"),
@@ -423,3 +428,4 @@ def test_an_unusable_file_is_told(content: bytes | None, complaint: str, tmp_pat
     if content is not None:
         file.write_bytes(content)
     assert complaint in problems_of(NEEDED, file=file)
+    assert "missing" not in problems_of({}, file=file)
