@@ -24,8 +24,11 @@ from raftkv.core.types import Index, NodeId
 def own_state_is_known(state: State, index: Index, state_hash: bytes) -> None:
     """This node's state had that hash right after ``index``."""
     state.hashes.note(index, state_hash)
-    if state.office is not None:
-        _agree(state, state.office, index)
+    office = state.office
+    if office is not None:
+        for peer in office.progress:
+            _note_difference(state, office, peer, index)
+        _agree(state, office, index)
 
 
 def peers_state_is_told(state: State, peer: NodeId, progress: Progress, reply: HeartbeatReply) -> None:
@@ -34,7 +37,7 @@ def peers_state_is_told(state: State, peer: NodeId, progress: Progress, reply: H
         return
     progress.hashes.note(reply.hash_index, reply.state_hash)
     assert state.office is not None
-    _note_difference(state, state.office, peer, reply)
+    _note_difference(state, state.office, peer, reply.hash_index)
     _agree(state, state.office, reply.hash_index)
 
 
@@ -74,9 +77,9 @@ def _agree(state: State, office: Office, index: Index) -> None:
         compare(state, index, agreed)
 
 
-def _note_difference(state: State, office: Office, peer: NodeId, reply: HeartbeatReply) -> None:
-    """Two hashes at one index are told once a term, whoever is right."""
-    own = state.hashes.at(reply.hash_index)
-    if own not in (None, reply.state_hash) and not office.disagreement_noted:
+def _note_difference(state: State, office: Office, peer: NodeId, index: Index) -> None:
+    """Two hashes at one index are told once a term, whoever is right, and whoever got there first."""
+    own, told = state.hashes.at(index), office.progress[peer].hashes.at(index)
+    if None not in (own, told) and own != told and not office.disagreement_noted:
         office.disagreement_noted = True
-        state.note("replicas_disagree", f"{state.me.id}: {peer} has another state at index {reply.hash_index}")
+        state.note("replicas_disagree", f"{state.me.id}: {peer} has another state at index {index}")

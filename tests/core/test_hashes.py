@@ -140,6 +140,19 @@ def test_a_difference_is_noted_once_whoever_is_right():
     ]
 
 
+@pytest.mark.parametrize("others", ["ab", "abc"])
+def test_a_difference_is_noted_also_when_the_leader_gets_there_last(others):
+    """Of two nodes neither is a majority: that they differ is all that can ever be said."""
+    lone = leading(others)
+    tells(lone, "b", 1, "y")
+    tells(lone, "b", 2, "y")
+    for multiple in (1, 2):
+        knows(lone, multiple, "x")
+    notes = [note.text for note in lone.turn().notes if note.event == "replicas_disagree"]
+    assert notes == ["a: b has another state at index 1024"]
+    assert lone.raft.disagrees_at is None
+
+
 @pytest.mark.parametrize("own_is_last", [False, True])
 def test_a_leader_whose_state_is_wrong_steps_down_at_once(own_is_last):
     lone = leading()
