@@ -14,14 +14,20 @@ from raftkv.core.messages import Introduction
 from raftkv.core.types import Incarnation, Member, NodeId
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import doors
-from raftkv.node.doors import DESCRIPTORS_RESERVED, Room, room_within
+from raftkv.node.doors import DESCRIPTORS_RESERVED, PeersOnly, Room, is_unproved, room_within
 from raftkv.node.peers import ClientUrls
 from raftkv.transport.codec import MEMBERS_MAX
+from raftkv.transport.guard import PeerGate, PeerGuard
+from raftkv.transport.routes import PeerRoutes
+from raftkv.transport.secret import PeerSecret
+from tests.api.fronts import NoPeers
 from tests.live.cluster import eventually, free_ports
 from tests.live.wire import Address, Answer, Connections
 from tests.node.nodes import PATIENCE_S, QUICK, ready, running
 
 ME, OTHER = NodeId("n1"), NodeId("n2")
+HEARD_WITHIN_S = 5.0
+"""Less than a silent connection is waited for."""
 FIRST, SECOND = Incarnation(b"1" * 16), Incarnation(b"2" * 16)
 
 
@@ -180,18 +186,35 @@ def test_what_strangers_say_is_forgotten_in_time() -> None:
     assert urls.of(Member(NodeId("x0"), FIRST, "")) is None
 
 
-async def test_strangers_who_say_nothing_keep_no_peer_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_keep_no_peer_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They take all the room that there is for peers; whoever proves to be one gets it all the same."""
+
+    async def stranger(node: Node) -> asyncio.StreamWriter:
+        """Refused, and stays as long as an idle connection may."""
+        _, writer = await asyncio.open_connection(*for_peers(node))
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        return writer
+
     monkeypatch.setattr(doors, "room_within", lambda *_, apart: Room(clients_max=100, peers_max=6, backlog=64))
     async with running(apart(tmp_path), KeyValueMachine) as nodes:
         last = nodes[2]
         await last.stop()
-        strangers = [await asyncio.open_connection(*for_peers(node)) for node in nodes[:2] for _ in range(20)]
+        strangers = [await stranger(node) for node in nodes[:2] for _ in range(20)]
         async with Node(last.config, state_machine=KeyValueMachine()) as back:
-            strangers += [await asyncio.open_connection(*for_peers(back)) for _ in range(20)]
-            await ready([back, *nodes[:2]])
-        for _, writer in strangers:
+            strangers += [await stranger(back) for _ in range(20)]
+            async with asyncio.timeout(HEARD_WITHIN_S):
+                await ready([back, *nodes[:2]])
+        for writer in strangers:
             writer.close()
+
+
+def test_only_a_connection_on_which_nobody_is_proved_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    routes = PeerRoutes(NoPeers())
+    guard = PeerGate(PeerSecret(b"s" * 32), ME, routes, lambda _: None)()
+    assert is_unproved(PeersOnly(guard))
+    monkeypatch.setattr(PeerGuard, "is_proved", True)
+    assert not is_unproved(PeersOnly(guard))
+    assert not is_unproved(PeersOnly(routes)), "where there is no secret nobody can be told apart"
 
 
 @pytest.mark.parametrize("apart", [True, False])

@@ -17,7 +17,7 @@ from raftkv.core.messages import (
     Message,
 )
 from raftkv.core.types import Index, NodeId, Round
-from raftkv.http.handling import ServerSettings
+from raftkv.http.handling import Handler, ServerSettings
 from raftkv.http.server import ServerProtocol
 from raftkv.transport.farewell import Farewell
 from raftkv.transport.guard import PeerGate
@@ -44,6 +44,8 @@ class Peer:
         self.refuses = False
         self.wrong_reply = False
         self.connections: list[ServerProtocol] = []
+        self.handlers: list[Handler] = []
+        """Of all connections that were ever made."""
         self.server: asyncio.Server | None = None
         self.port = 0
 
@@ -59,7 +61,9 @@ class Peer:
             gate = PeerGate(PeerSecret(self.secret), NodeId("n2"), routes, self.strangers.append)
 
         def connection() -> ServerProtocol:
-            self.connections.append(ServerProtocol(loop, gate() if gate else routes, settings))
+            handler: Handler = gate() if gate else routes
+            self.handlers.append(handler)
+            self.connections.append(ServerProtocol(loop, handler, settings))
             return self.connections[-1]
 
         self.server = await loop.create_server(connection, "127.0.0.1", self.port)

@@ -12,7 +12,7 @@ from raftkv.core.types import NodeId
 from raftkv.http.handling import Verdict
 from raftkv.http.heads import read_head
 from raftkv.transport import codec, seals
-from raftkv.transport.guard import CONNECTIONS_MAX, STRANGERS_MAX, PeerGate
+from raftkv.transport.guard import CONNECTIONS_MAX, STRANGERS_MAX, PeerGate, PeerGuard
 from raftkv.transport.routes import APPEND_ENTRIES, HELLO, INTRODUCE, READ_INDEX, PeerRoutes
 from raftkv.transport.seals import Hello, PeerKeys, Session
 from raftkv.transport.secret import PeerSecret
@@ -355,6 +355,20 @@ async def test_a_peer_has_no_more_connections_than_it_can_use(peers: Peers):
     for made in (*kept[3:], *newest):
         assert (await made.ask(made.request())).status == 200
     assert peer.strangers == []
+
+
+async def test_a_peer_is_known_to_be_there_from_its_first_proved_request_to_the_first_wrong_proof(peers: Peers):
+    made = await raw(peers)
+    assert (await made.ask(post(b"/raft/v1/unknown"))).status == 401
+    (guard,) = made.peer.handlers
+    assert isinstance(guard, PeerGuard)
+    assert not guard.is_proved
+    await made.hello()
+    assert not guard.is_proved, "it may be a repeated hello"
+    await made.ask(made.request())
+    assert guard.is_proved
+    assert code(await made.ask(of_other_session(made))) == FORBIDDEN
+    assert not guard.is_proved
 
 
 async def test_connections_of_a_peer_that_are_gone_cost_it_none(peers: Peers):
