@@ -115,7 +115,7 @@ async def test_a_directory_of_another_node_or_in_use_is_refused(cluster: LiveClu
     await cluster.until_serving()
     second, third = cluster.nodes["n2"], cluster.nodes["n3"]
     third.kill()
-    urls = {node.id: node.url for node in cluster.nodes.values()}
+    urls = {"n1": cluster.nodes["n1"].url, "n2": third.url, "n3": second.url}
     for owner, exit_code in ((third, 77), (second, 73)):
         intruder = cluster.make_node("n2", third.port, owner.directory, urls)
         intruder.start()
