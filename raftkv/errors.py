@@ -9,10 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 class RaftkvError(Exception):
     """The root: everything that raftkv raises on purpose is one of these."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as it is: what its ``__init__`` takes is not what ``args`` holds."""
+        return _as_it_was, (type(self), self.args, vars(self))
+
+
+def _as_it_was(kind: type[RaftkvError], args: tuple[Any, ...], fields: dict[str, Any]) -> RaftkvError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class ConfigError(RaftkvError):

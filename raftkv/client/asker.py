@@ -66,7 +66,7 @@ class Asker:
         self.seen_index = 0
         """The highest log index that an answer reflected."""
         self.session: Session | None = None
-        self._loop, self._settings, self._rng = loop, settings, rng
+        self.loop, self._settings, self._rng = loop, settings, rng
         self._patience = Patience(
             silence_us=int(settings.silence_s * 1_000_000), answer_us_max=int(settings.answer_timeout_s * 1_000_000)
         )
@@ -93,7 +93,7 @@ class Asker:
 
     def now_us(self) -> int:
         """The time, as the decisions are told it."""
-        return int(self._loop.time() * 1_000_000)
+        return int(self.loop.time() * 1_000_000)
 
     async def ask(self, wish: Wish[T], *, timeout_s: float) -> T:
         """The wish's result. Raises one of the four errors of a request."""
@@ -121,8 +121,8 @@ class Asker:
         tasks = [self._keeper, *([self._opening] if self._opening is not None else [])]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         try:
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._end_session()
         finally:
             self._is_closed = True
@@ -185,7 +185,7 @@ class Asker:
             if at is not None:
                 return at
             self._finder.want(_NEWS_FOR_S)
-            await self._finder.leader_or(min(self._loop.time() + _NEWS_FOR_S / 2, call.deadline_us / 1_000_000))
+            await self._finder.leader_or(min(self.loop.time() + _NEWS_FOR_S / 2, call.deadline_us / 1_000_000))
 
     async def _attempt(self, call: Call, wish: Wish[Any], at: Address) -> Heard:
         pool, look = self._pool(at), partial(self._look, call, at)
@@ -226,7 +226,7 @@ class Asker:
         return wish.read(answer)
 
     def _look_after_s(self, call: Call) -> float:
-        return max(0.0, min(self._settings.silence_s, call.deadline_us / 1_000_000 - self._loop.time()))
+        return max(0.0, min(self._settings.silence_s, call.deadline_us / 1_000_000 - self.loop.time()))
 
     def _look(self, call: Call, at: Address, quiet_since_s: float) -> float | None:
         """Asked while an attempt is without an answer: others are asked who leads, and then it is decided."""
@@ -241,7 +241,7 @@ class Asker:
             return
         if again.wants_news:
             self._finder.want(0.0)
-        until_s = min(self._loop.time() + again.pause_us / 1_000_000, call.deadline_us / 1_000_000)
+        until_s = min(self.loop.time() + again.pause_us / 1_000_000, call.deadline_us / 1_000_000)
         if again.ends_with_news and call.whom is Whom.LEADER:
             if self.routing.leader in (None, at):
                 self._finder.want(_NEWS_FOR_S)
@@ -251,8 +251,8 @@ class Asker:
 
     async def _sleep(self, until_s: float) -> None:
         """It is that late by the loop's clock; or the client is closed."""
-        sleeping: asyncio.Future[None] = self._loop.create_future()
-        timer = self._loop.call_at(until_s, _end, sleeping)
+        sleeping: asyncio.Future[None] = self.loop.create_future()
+        timer = self.loop.call_at(until_s, _end, sleeping)
         self._sleeping.add(sleeping)
         try:
             await sleeping
@@ -268,7 +268,7 @@ class Asker:
 
     def _new_pool(self, at: Address, connections_max: int) -> Pool:
         return Pool(
-            self._loop,
+            self.loop,
             at,
             connections_max=connections_max,
             connect_timeout_s=self._settings.connect_timeout_s,
@@ -295,10 +295,10 @@ class Asker:
 
     async def _wait_for_session(self, call: Call) -> None:
         if self._opening is None:
-            self._opening = self._loop.create_task(self._open())
+            self._opening = self.loop.create_task(self._open())
             self._opening.add_done_callback(self._opened)
         opening = self._opening
-        await asyncio.wait((opening,), timeout=max(0.0, call.deadline_us / 1_000_000 - self._loop.time()))
+        await asyncio.wait((opening,), timeout=max(0.0, call.deadline_us / 1_000_000 - self.loop.time()))
         if opening.done() and not opening.cancelled() and isinstance(opening.exception(), Rejected):
             refused = opening.exception()
             assert isinstance(refused, Rejected)
@@ -326,8 +326,8 @@ class Asker:
 
     async def _wait_for_room(self, call: Call) -> None:
         """The session gives out the next number to this call; or is over, or time is."""
-        room: asyncio.Future[None] = self._loop.create_future()
-        timer = self._loop.call_at(call.deadline_us / 1_000_000, _end, room)
+        room: asyncio.Future[None] = self.loop.create_future()
+        timer = self.loop.call_at(call.deadline_us / 1_000_000, _end, room)
         self._room.append(room)
         self._let_in()  # A number that was given up since may be free, and nobody else be left to say so.
         try:
@@ -352,7 +352,7 @@ class Asker:
     async def _keep(self) -> None:
         """The session stays alive, and the members stay known, while nobody asks for anything."""
         while True:
-            now_s = self._loop.time()
+            now_s = self.loop.time()
             due_s = now_s + _REFRESH_EVERY_S
             session = self.session
             if session is not None and not session.is_over:
@@ -428,7 +428,7 @@ class Asker:
 
     def _report(self, error: BaseException) -> None:
         """A bug of our own: the loop's owner hears of it at once."""
-        self._loop.call_exception_handler({"message": "a task of a raftkv client failed", "exception": error})
+        self.loop.call_exception_handler({"message": "a task of a raftkv client failed", "exception": error})
 
 
 def numbering(numbered: Numbered) -> bytes:

@@ -48,7 +48,10 @@ PAGE_ITEMS_MAX: Final = 1_000
 
 
 class Client:
-    """A client of one cluster, inside one event loop. Its session is opened with its first write."""
+    """A client of one cluster, inside one event loop: the one of its first call. RuntimeError in any other.
+
+    Its session is opened with its first write, and kept alive until ``close``.
+    """
 
     def __init__(self, endpoints: str | Sequence[str], *, settings: ClientSettings | None = None) -> None:
         """``endpoints``: URLs of some nodes, in a list or with commas between them; the others are found.
@@ -77,6 +80,7 @@ class Client:
 
         Calls that are under way end with Unreachable or OutcomeUnknown.
         """
+        self._stay_in_loop()
         self._is_closed = True
         if self._asker is not None:
             await self._asker.close()
@@ -261,10 +265,16 @@ class Client:
     def _running(self) -> Asker:
         if self._is_closed:
             raise RuntimeError("this client is closed")
-        loop = asyncio.get_running_loop()
+        self._stay_in_loop()
         if self._asker is None:
-            self._asker = Asker(loop, self._endpoints, self._settings, Random(SystemRandom().getrandbits(64)))
+            rng = Random(SystemRandom().getrandbits(64))
+            self._asker = Asker(asyncio.get_running_loop(), self._endpoints, self._settings, rng)
         return self._asker
+
+    def _stay_in_loop(self) -> None:
+        """Before anything is sent: in another loop its connections would send, and never hear."""
+        if self._asker is not None and self._asker.loop is not asyncio.get_running_loop():
+            raise RuntimeError("this client belongs to another event loop: make one in each, and close it there")
 
     async def _ask(self, wish: Wish[T], timeout_s: float | None) -> T:
         timeout_s = self._settings.timeout_s if timeout_s is None else timeout_s

@@ -6,12 +6,13 @@
             print(item.key_text, item.text)
 
 Its connections and its session live in an event loop of its own, in a thread of its own, which ends with it. It may be
-used by any number of threads at once.
+used by any number of threads at once, of the process that made it: a forked child makes its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -47,6 +48,7 @@ class Client:
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()
         self._is_closed = False
+        self._process_id = os.getpid()
         self._thread = threading.Thread(target=self._run, name="raftkv client", daemon=True)
         self._thread.start()
 
@@ -59,7 +61,12 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """The session is ended, if the cluster can be reached at once; the thread has ended."""
+        """The session is ended, if the cluster can be reached at once; the thread has ended.
+
+        Calls of other threads end with Unreachable or OutcomeUnknown. In a forked child nothing happens.
+        """
+        if os.getpid() != self._process_id:
+            return
         with self._lock:
             if self._is_closed:
                 return
@@ -221,6 +228,9 @@ class Client:
 
     def _wait(self, asked: Coroutine[Any, Any, T]) -> T:
         """The result. An interrupt gives the call up."""
+        if os.getpid() != self._process_id:
+            asked.close()
+            raise RuntimeError("this client is another process's: make one in each process, after the fork")
         with self._lock:
             if self._is_closed:
                 asked.close()
