@@ -66,6 +66,10 @@ class Lane:
         self._url, self._limits, self._settings, self._rng, self._owner = url, limits, settings, rng, owner
         self._connection: ClientProtocol | None = None
         self._failed_attempts = 0
+        """Since a connection that was of use."""
+        self._connected_at_s = 0.0
+        self._is_of_use = False
+        """The peer has answered on this connection."""
         self.trouble = ""
         """Why there is no connection, or was no answer; empty since the last answer."""
         self.answered_at_s: float | None = None
@@ -148,6 +152,7 @@ class Lane:
         if not connection.is_open or url != self._url:
             return False
         self._connection = connection
+        self._connected_at_s, self._is_of_use = self._loop.time(), False
         return True
 
     async def _open(self, url: str) -> ClientProtocol:
@@ -196,7 +201,10 @@ class Lane:
         )
 
     def _wait_s(self) -> float:
-        """Before the next attempt: none after a connection that was of use, else ever longer."""
+        """Before the next attempt: none after a connection that was of use for a while, else ever longer.
+
+        A peer that answers once and hangs up each time would be asked a thousand times a second.
+        """
         if not self._failed_attempts:
             return 0.0
         settings = self._settings
@@ -208,7 +216,7 @@ class Lane:
 
     def on_answer(self, context: Any, status: int, body: bytes) -> None:
         """Passed on; and the peer is there."""
-        self._failed_attempts = 0
+        self._is_of_use = True
         self.trouble = ""
         self.answered_at_s = self._loop.time()
         self._owner.on_answer(context, status, body)
@@ -225,6 +233,8 @@ class Lane:
         elif not connection.is_open:
             self._connection = None
             self.trouble = why
+            if self._is_of_use and self._loop.time() - self._connected_at_s >= self._settings.reconnect_max_s:
+                self._failed_attempts = 0
             self._lost.set()
             if isinstance(connection, SealedProtocol) and connection.refusal is not None:
                 self._refused(connection.refusal)

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from raftkv.core.messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply, Introduction
+from raftkv.transport import codec
 from tests.http.fronts import until
 from tests.transport.peers import Node, Peers
-from tests.transport.samples import append, envelope, heartbeat
+from tests.transport.samples import append, envelope, heartbeat, introduction
 
 
 async def test_every_connection_begins_with_an_introduction(peers: Peers):
@@ -211,6 +212,28 @@ async def test_what_is_no_peer_is_left_and_tried_again_later(peers: Peers, answe
     server.close()
     await peer.listen()
     await until(lambda: len(node.introduced) == 2)
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"503 Service Unavailable"])
+async def test_a_peer_that_answers_once_and_hangs_up_is_not_stormed(peers: Peers, status):
+    """It has as many connections as it takes, say; or somebody between wants another one, and another."""
+    body = codec.encode_introduction(introduction())
+    answer = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+    attempts: list[float] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.append(asyncio.get_running_loop().time())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    peer, node = await peers.peer(), Node()
+    peer.stop()
+    server = await asyncio.start_server(hang_up, "127.0.0.1", peer.port)
+    peers.link(peer, node, reconnect_first_s=0.05, reconnect_max_s=0.2)
+    await until(lambda: len(attempts) >= 12)
+    assert attempts[11] - attempts[0] > 0.3
+    server.close()
 
 
 async def test_closing_fails_what_is_outstanding(peers: Peers):
