@@ -128,6 +128,18 @@ def test_a_node_whose_state_was_wrong_stays_so_while_it_tells_of_indexes_that_no
     assert transfer.best_target(lone.raft.state) == "c", "started again, it is right where both are known"
 
 
+def test_a_peers_newest_word_of_an_index_counts():
+    """Started again, it has built its state anew, and tells another hash of the same index."""
+    lone = leading()
+    lone.acknowledge("b")
+    knows(lone, 1, "x")
+    tells(lone, "b", 1, "w")
+    assert lone.office.agreed_hashes.newest == NOTHING
+    tells(lone, "b", 1, "x")
+    assert lone.office.agreed_hashes.newest == (1024, hash_of("x"))
+    assert transfer.best_target(lone.raft.state) == "b"
+
+
 def test_a_difference_is_noted_once_whoever_is_right():
     lone = leading()
     knows(lone, 1, "x")
