@@ -173,6 +173,9 @@ class NodeService:
             return ((Unready.SHUTTING_DOWN, "this node is stopping"),)
         if self.failure is not None:
             return ((Unready.SHUTTING_DOWN, f"this node has halted: {self.failure}"),)
+        trouble = self.disk_trouble()
+        if trouble is not None:
+            return ((Unready.SHUTTING_DOWN, f"this node has to be started anew: {trouble}"),)
         if replica is None:
             return ((Unready.NO_LEADER, self._why_not_formed()),)
         if replica.raft.disagrees_at is not None:
