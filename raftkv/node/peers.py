@@ -22,6 +22,8 @@ from raftkv.transport.sealed import Credentials
 from raftkv.transport.settings import TransportSettings
 
 _LOG: Final = logging.getLogger("raftkv.peers")
+COMPLAINTS_MAX: Final = 8
+"""Of one peer that are told in the log until it was heard again."""
 
 
 class PeersListener(Protocol):
@@ -88,6 +90,9 @@ class Peers:
         self._links: dict[NodeId, PeerLink] = {}
         self._urls: dict[NodeId, str] = {}
         self._complaints: dict[NodeId, str] = {}
+        """What is wrong at each peer's address, or with how it takes us."""
+        self._told: dict[NodeId, set[str]] = {}
+        """Which complaints of each peer are in the log since it was heard."""
 
     def reach(self, members: Iterable[tuple[NodeId, str]]) -> None:
         """There is a link to each of them."""
@@ -158,26 +163,33 @@ class Peers:
         """Handed on, unless somebody else answers there."""
         if introduction.sender == peer:
             self._complaints.pop(peer, None)
+            self._told.pop(peer, None)
             self._listener.on_introduced(peer, introduction)
         else:
             self._is_another(peer, f"{introduction.sender} answers at {self._urls[peer]}, where {peer} should be")
 
     def _is_another(self, peer: NodeId, text: str) -> None:
-        if self._complaints.get(peer) != text:
-            self._complaints[peer] = text
+        if self._is_new(peer, text):
             _LOG.error("%s", text, extra=event("peer_is_another", peer=peer))
 
     def on_wrong_cluster(self, peer: NodeId, text: str) -> None:
-        """Said once, until it is something else."""
-        if self._complaints.get(peer) != text:
-            self._complaints[peer] = text
+        """Said once, until the peer was heard again."""
+        if self._is_new(peer, text):
             _LOG.warning("%s refuses us: %s", peer, text, extra=event("peer_refuses", peer=peer))
 
     def on_refused(self, peer: NodeId, text: str) -> None:
-        """Said once, until it is something else, or the peer was heard again."""
-        if self._complaints.get(peer) != text:
-            self._complaints[peer] = text
+        """Said once, until the peer was heard again."""
+        if self._is_new(peer, text):
             _LOG.error("%s", text, extra=event("peer_refuses", peer=peer))
+
+    def _is_new(self, peer: NodeId, text: str) -> bool:
+        """Whether the log should have it. Whoever answers at a peer's address says now this, now that, if he likes."""
+        self._complaints[peer] = text
+        told = self._told.setdefault(peer, set())
+        if text in told or len(told) >= COMPLAINTS_MAX:
+            return False
+        told.add(text)
+        return True
 
     @staticmethod
     def on_stranger(text: str) -> None:

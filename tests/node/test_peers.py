@@ -1,0 +1,52 @@
+"""What the log is told of peers that refuse this node, or of whoever answers in their place."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from raftkv.core.messages import Envelope, Introduction
+from raftkv.core.types import NodeId
+from raftkv.node.peers import COMPLAINTS_MAX, Peers
+from raftkv.transport.settings import TransportSettings
+from tests.transport.samples import introduction
+
+N1 = NodeId("n1")
+REFUSED, HAS_NONE = "n1 does not have the same peer secret", "n1 has no peer secret"
+
+
+class Anybody:
+    """A listener to whom all is the same."""
+
+    def on_reply(self, envelope: Envelope) -> None: ...
+
+    def on_failed(self, peer: NodeId, request: Envelope, why: str) -> None: ...
+
+    def on_introduced(self, peer: NodeId, introduction: Introduction) -> None: ...
+
+
+@pytest.fixture
+def peers() -> Peers:
+    return Peers(TransportSettings(), Random(1), introduction, Anybody())
+
+
+def test_whoever_says_now_this_now_that_fills_no_log(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer without a proof may be anybody's, and two sentences in turn are always something else."""
+    for number in range(50):
+        peers.on_refused(N1, HAS_NONE if number % 2 else REFUSED)
+        assert peers.complaint_about(N1) == (HAS_NONE if number % 2 else REFUSED)
+    assert [record.getMessage() for record in caplog.records] == [REFUSED, HAS_NONE]
+    for number in range(50):
+        peers.on_refused(N1, f"an answer in n1's name bears no proof ({number})")
+        peers.on_wrong_cluster(N1, f"{number}")
+    assert len(caplog.records) == COMPLAINTS_MAX
+    assert peers.complaint_about(N1) == "49"
+
+
+def test_what_befalls_a_peer_that_was_heard_again_is_told_anew(peers: Peers, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        peers.on_refused(N1, REFUSED)
+        peers.on_introduced(N1, introduction())
+        assert peers.complaint_about(N1) is None
+    assert len(caplog.records) == 2
