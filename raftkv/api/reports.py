@@ -15,6 +15,8 @@ CHANGES_MAX: Final = 64
 """Of leadership; older ones are forgotten."""
 CANDIDATES_MAX: Final = 16
 STALLS_MAX: Final = 8
+OUTAGES_MAX: Final = 8
+"""Of one link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ class FarewellReport:
 
 
 @dataclass(frozen=True, slots=True)
+class OutageReport:
+    """A time in which a peer that answers again did not: over the link, or because it could not."""
+
+    duration_ms: int
+    age_ms: int
+    """Since its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class LinkReport:
     """This node's own connection to a peer. A link that is idle for a second is tried."""
 
@@ -65,6 +76,8 @@ class LinkReport:
     complaint: str | None
     """Who answers at the peer's address instead of it."""
     farewell: FarewellReport | None
+    outages: tuple[OutageReport, ...] = ()
+    """The newest that are over, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from raftkv.api.reports import (
     CANDIDATES_MAX,
     CHANGES_MAX,
+    OUTAGES_MAX,
     STALLS_MAX,
     CandidateReport,
     ChangeReport,
@@ -32,6 +33,7 @@ from raftkv.api.reports import (
     LinkReport,
     LoopReport,
     MemberReport,
+    OutageReport,
     ReasonReport,
     RefusalReport,
     SettingsReport,
@@ -57,6 +59,8 @@ LOOK_EVERY_S: Final = 0.1
 TRY_EVERY_LOOKS: Final = 10
 SILENT_S: Final = 1.0
 """After so long without an answer a link is tried."""
+OUTAGE_S: Final = 0.3
+"""A connection that is lost and made again at once harms nobody."""
 STALL_US: Final = 150_000
 """Half of the default election timeout. A loop that stands still for longer is a danger to its office."""
 DISK_HANGS_US_MAX: Final = 120_000_000
@@ -95,6 +99,13 @@ class Stall(NamedTuple):
     at_us: int
 
 
+class Outage(NamedTuple):
+    """A peer did not answer for so long, until then; by the loop's clock."""
+
+    duration_s: float
+    ended_at_s: float
+
+
 class Said(NamedTuple):
     """Words, and when they were said."""
 
@@ -120,6 +131,12 @@ class Watch:
         self._farewells: dict[NodeId, Said] = {}
         self._complaints: dict[NodeId, Said] = {}
         self._links: Callable[[], list[tuple[PeerLink, str]]] = list
+        self._silent_since_s: dict[NodeId, float] = {}
+        """Whose silence is an outage already."""
+        self._outages: dict[NodeId, deque[Outage]] = {}
+        self._beats_s = 0.0
+        """While this node leads, every peer should answer within so long; 0: it does not lead."""
+        self._awake_since_s = 0.0
         self._timer: TimerHandle | None = None
         self._due_us = 0
         self._looks = 0
@@ -180,7 +197,9 @@ class Watch:
     def turned(self, raft: Raft) -> None:
         """The replica has taken a turn: what was proposed, and what is committed now."""
         if raft.role is not Role.LEADER:
+            self._beats_s = 0.0
             return
+        self._beats_s = raft.state.settings.election_timeout_us / 1_000_000
         last_index, commit_index = raft.last_index, raft.commit_index
         if raft.term != self._term:
             self._term, self._proposed_to = raft.term, last_index
@@ -220,6 +239,10 @@ class Watch:
         """Who asked for votes, the newest last."""
         return tuple(self._candidates.values())
 
+    def outages_of(self, peer: NodeId) -> tuple[Outage, ...]:
+        """The newest that are over, oldest first."""
+        return tuple(self._outages.get(peer, ()))
+
     def loop_time_s(self) -> float:
         """Now, by the clock of the links."""
         return self._loop.time()
@@ -245,10 +268,30 @@ class Watch:
                 late_us // 1000,
                 extra=event("loop_stalled", duration_ms=late_us // 1000),
             )
+            # What was answered meanwhile is read only now.
+            self._awake_since_s = self._loop.time()
+        self._note_outages()
         self._looks += 1
         if self._looks % TRY_EVERY_LOOKS == 0:
             self._try_silent_links()
         self._ring_later()
+
+    def _note_outages(self) -> None:
+        """Whose silence is longer than the beat of this leader's heartbeats, or has made a link give up."""
+        now_s = self._loop.time()
+        for link, _ in self._links():
+            answered_s, began_s = link.answered_at_s, self._silent_since_s.get(link.peer)
+            if answered_s is None:
+                continue
+            if began_s is None:
+                silent_s = now_s - max(answered_s, self._awake_since_s)
+                if link.trouble or (self._beats_s and silent_s > self._beats_s):
+                    self._silent_since_s[link.peer] = answered_s
+            elif answered_s > began_s:
+                del self._silent_since_s[link.peer]
+                if answered_s - began_s >= OUTAGE_S:
+                    outages = self._outages.setdefault(link.peer, deque(maxlen=OUTAGES_MAX))
+                    outages.append(Outage(answered_s - began_s, answered_s))
 
     def _try_silent_links(self) -> None:
         now_s = self._loop.time()
@@ -391,6 +434,10 @@ def _link(link: PeerLink, url: str, parts: Parts) -> LinkReport:
         refusal=refusal,
         complaint=parts.peers.complaint_about(peer) or watch.complaint_about(peer),
         farewell=None if farewell is None else FarewellReport(farewell.text, watch.age_ms(farewell.at_us)),
+        outages=tuple(
+            OutageReport(round(each.duration_s * 1000), round((now_s - each.ended_at_s) * 1000))
+            for each in watch.outages_of(peer)
+        ),
     )
 
 

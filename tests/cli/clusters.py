@@ -14,6 +14,7 @@ from raftkv.cli.diagnosis.evidence import (
     Formation,
     Link,
     Member,
+    Outage,
     Reach,
     Refusal,
     Stall,
@@ -136,6 +137,15 @@ def changes(*terms: tuple[int, str, str], age_ms: int = 20_000) -> tuple[Change,
 def farewell(evidence: Evidence, id: str, reason: str) -> Evidence:
     """The same, but that one said why it goes."""
     return links_to(evidence, id, farewell=Farewell(reason, 3_000))
+
+
+def outages(evidence: Evidence, *links_: str, count: int, duration_ms: int = 1_200) -> Evidence:
+    """The same, but these links (``n1-n3``, as both ends know) did not work so often, ten seconds apart."""
+    told = tuple(Outage(duration_ms, 5_000 + 10_000 * place) for place in reversed(range(count)))
+    for each in links_:
+        one, other = each.split("-")
+        evidence = link(link(evidence, one, other, outages=told), other, one, outages=told)
+    return evidence
 
 
 def stalls(evidence: Evidence, id: str, *durations_ms: int, age_ms: int = 5_000) -> Evidence:

@@ -39,6 +39,7 @@ from tests.cli.clusters import (
     healthy,
     link,
     links_to,
+    outages,
     refused,
     stalls,
     unformed,
@@ -234,6 +235,8 @@ CASES: dict[str, tuple[Evidence, int]] = {
     "a link cut one way": (cut(WELL, "n1>n3"), 4),
     "two links cut": (cut(healthy(5), "n2-n3", "n4>n5"), 4),
     "a node without links": (cut(WELL, "n1-n3", "n2-n3"), 4),
+    "a link that comes and goes": (outages(WELL, "n2-n3", count=3), 4),
+    "a node whose links come and go": (outages(WELL, "n1-n3", "n2-n3", count=4), 4),
     "a disk that hangs": (disk(WELL, "n2", oldest_wait_ms=12_300), 4),
     "a full disk of a follower": (disk(WELL, "n2", room_is_short=True, free_bytes=0), 4),
     "a full disk of the leader": (disk(WELL, "n1", room_is_short=True, free_bytes=0), 4),
@@ -266,6 +269,14 @@ CASES: dict[str, tuple[Evidence, int]] = {
     ),
     "leadership that changes for nothing": (
         change(WELL, "n2", leadership=changes(*[(term, "became_leader", "") for term in range(1, 6)])),
+        4,
+    ),
+    "leadership that changes, and a link": (
+        change(
+            outages(WELL, "n1-n2", count=2),
+            "n2",
+            leadership=changes(*[(term, "became_leader", "") for term in range(1, 6)]),
+        ),
         4,
     ),
     "leadership that changes, and a disk": (
@@ -379,6 +390,14 @@ TWO_AT_ONCE = {
         "disk_hangs",
     ),
     "a cut link and leadership that changes": (change(cut(WELL, "n1-n2"), "n3", leadership=ONE_A_SECOND), "link_cut"),
+    "a link that flaps and leadership that changes": (
+        change(outages(WELL, "n1-n2", count=3), "n3", leadership=ONE_A_SECOND),
+        "link_flaps",
+    ),
+    "a link that flaps and a disk that hangs": (
+        disk(outages(WELL, "n1-n2", count=3), "n3", oldest_wait_ms=9_000),
+        "disk_hangs",
+    ),
     "a slow disk and leadership that changes": (
         change(disk(WELL, "n1", sync_p50_us=600_000), "n2", leadership=ONE_A_SECOND),
         "disk_slow",
@@ -451,6 +470,12 @@ QUIET = [
         link(stalls(WELL, "n2", 3_000, age_ms=900), "n1", "n2", answer_age_ms=4_500, trouble="no answer within 1 s"),
     ),
     ("a refusal of long ago", link(WELL, "n1", "n3", refusal=replace(vocabulary.Refusal("forbidden"), age_ms=60_000))),
+    ("a link that was cut twice", outages(WELL, "n1-n2", count=2)),
+    (
+        "outages while a node stood still",
+        outages(stalls(WELL, "n2", 20_000, 20_000, age_ms=6_000), "n1-n2", count=2, duration_ms=4_000),
+    ),
+    ("outages before a node was started", change(outages(WELL, "n1-n2", count=3), "n2", uptime_ms=6_500)),
     ("two changes of leadership", change(WELL, "n1", leadership=ONE_A_SECOND[:3])),
     (
         "changes of leadership of yesterday",
@@ -487,7 +512,7 @@ PAIRS = {
     "Diagnostics": "View", "MemberReport": "Member", "RefusalReport": "Refusal", "FarewellReport": "Farewell",
     "LinkReport": "Link", "CandidateReport": "Candidate", "DiskReport": "Disk", "ChangeReport": "Change",
     "StallReport": "Stall", "LoopReport": "Loop", "FormationReport": "Formation", "SettingsReport": "Settings",
-    "ReasonReport": "Reason",
+    "ReasonReport": "Reason", "OutageReport": "Outage",
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from raftkv.cli.diagnosis.evidence import Asked, Evidence, Farewell, Link, Member, Reach, Stall, View
+from raftkv.cli.diagnosis.evidence import Asked, Evidence, Farewell, Link, Member, Outage, Reach, Stall, View
 from raftkv.cli.diagnosis.finding import ago, listed
 
 LINK_FRESH_MS: Final = 1_500
@@ -19,6 +19,7 @@ LINK_LOST_MS: Final = 4_000
 SETTLING_MS: Final = 2_000
 """Who started so lately may not have reached everybody yet."""
 REFUSAL_FRESH_MS: Final = 5_000
+MINUTE_MS: Final = 60_000
 DISK_HANGS_MS: Final = 1_000
 """A write that has waited so long: no disk that works takes it."""
 SECRET_CODES: Final = ("forbidden", "unauthorized")
@@ -141,6 +142,23 @@ class Case:
                     found.append(CutLink(view.id, link.peer, link.trouble or "no answer"))
         return found
 
+    def outages(self) -> dict[tuple[str, str], tuple[Outage, ...]]:
+        """Of the last minute, by link; but for those for which one of its ends is to blame, as it stood still or began.
+
+        Told by the end that told of more: both notice one and the same.
+        """
+        found: dict[tuple[str, str], tuple[Outage, ...]] = {}
+        for view in self.views.values():
+            for link in view.links:
+                other = self.views.get(link.peer)
+                if other is None:
+                    continue
+                pair = (min(view.id, other.id), max(view.id, other.id))
+                told = tuple(each for each in link.outages if _is_the_links_own(each, view, other))
+                if len(told) > len(found.get(pair, ())):
+                    found[pair] = told
+        return found
+
     def _links_to(self, id: str) -> list[Link]:
         return [link for view in self.views.values() if (link := view.link_to(id)) is not None]
 
@@ -165,6 +183,18 @@ def is_cut(link: Link) -> bool:
 def is_refused(link: Link) -> bool:
     """The peer answers, and will not have this node."""
     return link.refusal is not None and link.refusal.age_ms < REFUSAL_FRESH_MS
+
+
+def _is_the_links_own(outage: Outage, *ends: View) -> bool:
+    """It is of the last minute, both ends ran throughout, and neither stood still."""
+    began_ms = outage.age_ms + outage.duration_ms
+    if outage.age_ms >= MINUTE_MS or any(end.uptime_ms < began_ms + SETTLING_MS for end in ends):
+        return False
+    return not any(
+        stall.age_ms < began_ms and stall.age_ms + stall.duration_ms > outage.age_ms
+        for end in ends
+        for stall in end.loop.stalls
+    )
 
 
 def _is_for_a_stall(link: Link, stalls: tuple[Stall, ...]) -> bool:

@@ -34,6 +34,7 @@ CAUSES: Final[tuple[Rule, ...]] = (
     presence.nodes_have_halted,
     presence.nodes_are_gone,
     troubles.cut_links,
+    troubles.flapping_links,
     troubles.refusals,
     troubles.hanging_disks,
     troubles.full_disks,

@@ -65,6 +65,14 @@ class Farewell:
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """As ``OutageReport``."""
+
+    duration_ms: int
+    age_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """As ``LinkReport``."""
 
@@ -77,6 +85,7 @@ class Link:
     refusal: Refusal | None = None
     complaint: str | None = None
     farewell: Farewell | None = None
+    outages: tuple[Outage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

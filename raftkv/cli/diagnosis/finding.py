@@ -33,6 +33,7 @@ class Weight(IntEnum):
     DISK_HANGS = 650
     DISK_FULL = 640
     LINK_CUT = 620
+    LINK_FLAPS = 610
     DISK_SLOW = 500
     LOOP_STALLS = 480
     LAG = 450

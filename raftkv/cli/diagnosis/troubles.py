@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Final
+from urllib.parse import urlsplit
 
-from raftkv.cli.diagnosis.case import Case, CutLink, is_fresh, is_refused
-from raftkv.cli.diagnosis.evidence import Change, View
+from raftkv.cli.diagnosis.case import MINUTE_MS, Case, CutLink, is_fresh, is_refused
+from raftkv.cli.diagnosis.evidence import Change, Outage, View
 from raftkv.cli.diagnosis.finding import Finding, Weight, ago, listed, plural, span
 
 SLOW_P50_US: Final = 25_000
@@ -15,11 +16,12 @@ SLOW_P50_US: Final = 25_000
 SLOW_SYNCS_MIN: Final = 3
 RARE_SYNCS_MIN: Final = 100
 """Of fewer syncs the slowest is no hundredth."""
-MINUTE_MS: Final = 60_000
 LATELY_MS: Final = 5_000
 CHANGES_MAX: Final = 2
 """More changes of leadership in a minute are no chance."""
 STALLS_MAX: Final = 2
+OUTAGES_MAX: Final = 2
+"""More outages of one link in a minute are no chance."""
 LAG_ENTRIES: Final = 10_000
 LAG_MS: Final = 5_000
 LOW_ROOM_BYTES: Final = 256 * 1024 * 1024
@@ -49,6 +51,43 @@ def cut_links(case: Case) -> Iterator[Finding]:
             name = "link_cut_one_way"
         seen = (*_seen([link] if back is None else [link, back]), *_what_it_means(case, link.of, link.to))
         yield Finding(name, Weight.LINK_CUT, headline, seen, _mend(case, link), (link.of, link.to))
+
+
+def flapping_links(case: Case) -> Iterator[Finding]:
+    """Links that work now, and did not time and again; a node all of whose links are such is cut off itself."""
+    cut = {frozenset((link.of, link.to)) for link in case.cut_links()}
+    left = {
+        pair: outages
+        for pair, outages in case.outages().items()
+        if len(outages) > OUTAGES_MAX and frozenset(pair) not in cut
+    }
+    for id in case.views:
+        mine = {pair: outages for pair, outages in left.items() if id in pair}
+        if 1 < len(mine) == len(case.views) - 1:
+            left = {pair: outages for pair, outages in left.items() if id not in pair}
+            headline = f"{id} is cut off again and again: {_how_often(max(mine.values(), key=len))}."
+            seen = tuple(_outages_seen(pair, outages) for pair, outages in mine.items())
+            do = (f"at {id}: `ip -s link`, `ss -ti`; cable, switch, firewall, address taken twice?",)
+            yield Finding("link_flaps", Weight.LINK_FLAPS, headline, seen, do, (id,))
+    for (one, other), outages in left.items():
+        headline = f"The link between {one} and {other} comes and goes: {_how_often(outages)}."
+        seen = (_outages_seen((one, other), outages), *_what_it_means(case, one, other))
+        do = (f"at {one}: `ping -c 20 {_host(case.url_of(other))}`; then cables, switches, firewalls between the two",)
+        yield Finding("link_flaps", Weight.LINK_FLAPS, headline, seen, do, (one, other))
+
+
+def _how_often(outages: Sequence[Outage]) -> str:
+    longest = max(outage.duration_ms for outage in outages)
+    return f"no answer {len(outages)} times in the last minute, for up to {span(longest)}"
+
+
+def _outages_seen(pair: tuple[str, str], outages: Sequence[Outage]) -> str:
+    told = ", ".join(f"{span(outage.duration_ms)} until {ago(outage.age_ms)}" for outage in outages)
+    return f"{pair[0]} and {pair[1]}: {told}"
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url
 
 
 def refusals(case: Case) -> Iterator[Finding]:
@@ -207,6 +246,10 @@ def _why_leadership_changes(case: Case) -> Iterator[str]:
             yield f"{view.id} stood still {times}, for up to {span(longest)}"
     for link in case.cut_links():
         yield f"{link.of} cannot reach {link.to} ({link.why})"
+    for (one, other), outages in case.outages().items():
+        longest = max(outage.duration_ms for outage in outages)
+        times = "once" if len(outages) == 1 else f"{len(outages)} times"
+        yield f"the link between {one} and {other} was cut {times}, for up to {span(longest)}"
     for view in case.views.values():
         recent = [change for change in view.leadership if change.age_ms < MINUTE_MS]
         if any(change.event == "disk_stalled" for change in recent):
