@@ -18,6 +18,7 @@ SECRET_BYTES_MIN: Final = 16
 """128 bits, if they are random; more are as good."""
 SECRET_BYTES_MAX: Final = 4096
 _MAKE_ONE: Final = "make one with: (umask 077; openssl rand -hex 32 > {path}), and give every node the same file"
+_BLANK: Final = b"\0 \t\r\n\v\f"
 _READABLE_BY_GROUP: Final = stat.S_IRGRP
 
 
@@ -61,6 +62,8 @@ def read_peer_secret(path: Path) -> PeerSecret:
     if len(content) < SECRET_BYTES_MIN:
         few = f"holds {len(content)} bytes; a secret has at least {SECRET_BYTES_MIN}"
         raise _refused(path, f"{few}: {_how_to_make(path)}")
+    if not content.strip(_BLANK):
+        raise _refused(path, f"holds nothing but zeros or blanks, as after a crash: {_how_to_make(path)}")
     if len(content) > SECRET_BYTES_MAX:
         raise _refused(path, f"holds more than {SECRET_BYTES_MAX} bytes; a secret is one line: {_how_to_make(path)}")
     return PeerSecret(content)

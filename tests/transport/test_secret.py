@@ -90,6 +90,14 @@ def test_less_than_128_bits_are_refused_and_told_how_to_make_more(content, tmp_p
     assert content.strip().decode() not in told.replace("openssl", "") or len(content.strip()) < 5
 
 
+@pytest.mark.parametrize("content", [bytes(32), b" " * 32, b"\n" * 32, bytes(31) + b"\n", bytes(16) + b" \t\r\n" * 4])
+def test_a_file_of_zeros_or_blanks_holds_no_secret(content, tmp_path):
+    """A file system that crashed leaves zeros of the right length, and anybody can guess those."""
+    told = refusal(written(tmp_path / "s", content))
+    assert "nothing but zeros or blanks" in told
+    assert "openssl rand -hex 32" in told
+
+
 def test_16_bytes_are_enough_and_a_whole_key_file_is_too_much(tmp_path):
     read_peer_secret(written(tmp_path / "s", b"x" * 16))
     read_peer_secret(written(tmp_path / "s", b"x" * SECRET_BYTES_MAX + b"\n"))
