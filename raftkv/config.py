@@ -79,6 +79,11 @@ class NodeConfig:
     api: ApiSettings = field(default_factory=ApiSettings)
     transport: TransportSettings = field(default_factory=TransportSettings)
 
+    def __post_init__(self) -> None:
+        """Never a node that was to have a secret and has none, whoever has made this, and how."""
+        if self.peer_secret_file is not None and self.peer_secret is None:
+            raise ConfigError(["peer_secret_file: it was not read; make a configuration by NodeConfig.of"])
+
     @classmethod
     def of(
         cls,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,15 @@ def test_the_secret_is_in_no_words_about_the_configuration(tmp_path: Path) -> No
     config = config_of(peer_secret_file=str(secret_file(tmp_path)))
     assert "0123456789abcdef" not in repr(config)
     assert str(tmp_path) in repr(config)
+
+
+def test_a_configuration_whose_secret_was_not_read_is_none(tmp_path: Path) -> None:
+    """Else a node that was to have a secret would run without one, and believe whoever speaks as a peer."""
+    sound = config_of()
+    with pytest.raises(ConfigError, match="was not read"):
+        replace(sound, peer_secret_file=secret_file(tmp_path))
+    shared = config_of(peer_secret_file=str(secret_file(tmp_path)))
+    assert replace(shared, log_format="json").peer_secret is shared.peer_secret
 
 
 # ------------------------------------------------------------------------ an address for peers of their own
