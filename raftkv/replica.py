@@ -501,14 +501,9 @@ class Replica:
             return TransferWhy.NO_SUCH_MEMBER
         if target is not None and target not in others:
             return TransferWhy.NOT_A_VOTER
-        if target is None and not self._some_voter_is_in_contact():
+        if target is None and self.raft.best_placed is None:
             return TransferWhy.NO_OTHER_VOTER
         return None
-
-    def _some_voter_is_in_contact(self) -> bool:
-        office = self.raft.state.office
-        assert office is not None
-        return any(office.progress[voter].has_answered for voter in self.raft.state.other_voters())
 
     def _settle_transfer(self) -> None:
         waiting = self._transfer

@@ -6,7 +6,7 @@ import pytest
 
 from raftkv.core.messages import AppendEntriesReply, Heartbeat, HeartbeatReply
 from raftkv.core.types import Index, Role, Round, Term
-from raftkv.outcomes import Answered, Consistency, Refused, Unknown, Why
+from raftkv.outcomes import Answered, Consistency, Refused, TransferRefused, TransferWhy, Unknown, Why
 from raftkv.replica import HASH_INTERVAL
 from tests.core.lone import NO_TERM, NONE
 from tests.lone_replica import LoneReplica
@@ -113,3 +113,21 @@ def test_what_belongs_to_a_leader_is_sent_to_the_leader(consistency):
     for name in "qx":
         assert why(lone.outcome(name)) is Why.NOT_LEADER
         assert lone.outcome(name).leadership.leader_id == "b"
+
+
+def test_with_nobody_right_in_reach_nothing_is_handed_over():
+    """Of two others one is wrong, and the other has not been heard for as long as an election takes."""
+    lone = filled_leader()
+    lone.submit("x")
+    lone.acknowledge("b", "c")
+    own = lone.raft.state.hashes.at(Index(HASH_INTERVAL))
+    assert own is not None
+    said = {"b": RIGHT, "c": own}
+    for name, state_hash in said.items():
+        lone.says(name, HeartbeatReply(lone.raft.term, Round(1), Index(HASH_INTERVAL), state_hash))
+    for _ in range(4):
+        lone.turn(100_000)
+        lone.echo("b")
+    lone.transfer()
+    assert lone.outcome("transfer") == TransferRefused(TransferWhy.NO_OTHER_VOTER)
+    assert lone.raft.takes_proposals

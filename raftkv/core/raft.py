@@ -125,9 +125,9 @@ class Raft:
         state = self._state
         if state.office is None:
             raise NotLeader
-        chosen = transfer.best_target(state) if target is None else target
+        chosen = self.best_placed if target is None else target
         if chosen is None:
-            raise ValueError("no other voter has been heard lately")
+            raise ValueError("no other voter has been heard lately, or none whose state is right")
         if chosen not in state.other_voters():
             raise ValueError(f"{chosen} is no other voter of this cluster")
         transfer.begin(state, chosen)
@@ -254,6 +254,11 @@ class Raft:
         """Whether ``propose`` would take one now: leads, is not handing over, its disk answers."""
         office = self._state.office
         return office is not None and office.transfer is None and not transfer.disk_has_stalled(self._state)
+
+    @property
+    def best_placed(self) -> NodeId | None:
+        """The voter to whom this leader would hand over; None: there is none, or this node does not lead."""
+        return None if self._state.office is None else transfer.best_target(self._state)
 
     @property
     def heard_leader_recently(self) -> bool:
