@@ -13,6 +13,7 @@ from raftkv.cli.exchange import Request
 from raftkv.cli.failures import CommandFailed, OutcomeUnknown, Unreachable, Unusable
 from raftkv.cli.options import Shared, print_json, print_json_list, shared_options
 from raftkv.cli.overview import ClusterView, judge, view_cluster
+from raftkv.cli.patience import Patience
 
 
 @command(
@@ -29,7 +30,9 @@ def status(options: Shared) -> None:
     Only one node of the cluster must be named; it knows the others. A voter serves while its leader hears it. Lag is
     how many entries of the log a node has yet to apply. Exit code 3 means that no node leads or that none answers.
     """
-    show_view(view_cluster(options.urls(), names=options.names()), options)
+    with Patience("asking the nodes …", is_quiet=options.wants_json):
+        view = view_cluster(options.urls(), names=options.names())
+    show_view(view, options)
 
 
 def show_view(view: ClusterView, options: Shared) -> None:
@@ -46,8 +49,7 @@ def show_view(view: ClusterView, options: Shared) -> None:
         )
     if view.leader is None:
         raise Unreachable(
-            "no node leads at the moment. If that lasts, fewer than half of the members reach each other: "
-            "start those that do not answer, and look into their logs.",
+            "no node leads at the moment. If that lasts, `raftkv doctor` says what is wrong, and what to do.",
             code="no_leader",
         )
 

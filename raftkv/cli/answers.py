@@ -60,7 +60,7 @@ def refused(answer: Answer) -> Refused:
 
 
 _HINTS = {
-    "disk_full": "Free space on that node's disk, or delete keys; reads go on.",
+    "disk_full": "Free space on that node's disk, or let another lead: `raftkv leader transfer`; reads go on.",
     "too_large": "Store something smaller, or let the nodes take more with --max-value-bytes.",
     "bad_request": "Nothing was changed; correct the command, --help shows examples.",
     "not_found": "Is this a raftkv node of this version? `raftkv status` tells what answers there.",

@@ -15,6 +15,7 @@ from typing import Final
 
 from raftkv.cli.exchange import Answer, BrokenOff, NotSent, Request, exchange
 from raftkv.cli.failures import Interrupted, OutcomeUnknown, Refused, Unreachable
+from raftkv.cli.patience import Patience
 from raftkv.values import is_url
 
 REDIRECTS_MAX: Final = 3
@@ -40,11 +41,14 @@ class Cluster:
         patience_s: float,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
+        is_quiet: bool = False,
     ) -> None:
+        """``is_quiet``: nobody is told what is waited for."""
         self.endpoints = tuple(endpoints)
         self.patience_s = patience_s
         self._clock = clock
         self._pause = pause
+        self._is_quiet = is_quiet
 
     def ask(self, request: Request, *, repeatable: bool = False) -> Answer:
         """A decided answer from whoever may give it.
@@ -53,7 +57,10 @@ class Cluster:
         Raises Unreachable when nobody who could decide was reached in time, OutcomeUnknown when a write
         was sent and its fate was not heard.
         """
-        asked = _Asked(may_repeat=repeatable or request.only_reads)
+        with Patience(f"asking {self.endpoints[0]} …", is_quiet=self._is_quiet) as patience:
+            return self._ask(request, _Asked(may_repeat=repeatable or request.only_reads, patience=patience))
+
+    def _ask(self, request: Request, asked: _Asked) -> Answer:
         deadline = self._clock() + self.patience_s
         while True:
             connected = False
@@ -66,11 +73,13 @@ class Cluster:
                     continue
                 except BrokenOff as error:
                     connected, asked.why = True, f"{endpoint}: {error}"
+                    asked.patience.say(f"{asked.why} …")
                     continue
                 connected = True
                 if asked.decides(request, answer):
                     return answer
                 asked.why = f"{answer.url}: {answer.explanation}"
+                asked.patience.say(f"{asked.why} …")
             remaining_s = deadline - self._clock()
             if asked.is_open and remaining_s <= 0:
                 raise OutcomeUnknown(f"{asked.why}: {UNKNOWN}{_ASKED_OFTEN}")
@@ -105,6 +114,8 @@ class Cluster:
         return answer
 
     def _one(self, url: str, request: Request, timeout_s: float, asked: _Asked) -> Answer:
+        if not asked.why:
+            asked.patience.say(f"asking {url} …")
         try:
             answer = exchange(url, request, timeout_s=timeout_s)
         except BrokenOff as error:
@@ -129,6 +140,7 @@ class _Asked:
     """One request over all its arrivals."""
 
     may_repeat: bool
+    patience: Patience
     is_open: bool = False
     """An earlier arrival may have happened, or may happen yet: only the stored answer settles it."""
     why: str = ""
@@ -196,7 +208,9 @@ def _leaves_it_open(answer: Answer) -> bool:
 
 def _nobody_answered(endpoints: Sequence[str], connected: bool, why: str) -> Unreachable:
     if connected:
-        return Unreachable(f"no node could answer in time; the last word was {why}. See `raftkv status`, or try again.")
+        return Unreachable(
+            f"no node could answer in time; the last word was {why}. `raftkv doctor` says what is wrong."
+        )
     return Unreachable(
         f"no node answers at {', '.join(endpoints)} ({why}). Start the cluster with `raftkv cluster up`, "
         "or say where it is with --endpoints."

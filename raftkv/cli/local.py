@@ -31,6 +31,7 @@ from raftkv.cli.local_cluster import (
 )
 from raftkv.cli.options import Shared, data_dir_option, print_json, shared_options
 from raftkv.cli.overview import NodeView, leader_among, view_cluster, view_nodes
+from raftkv.cli.patience import Patience
 from raftkv.cli.pictures import console
 from raftkv.cli.record import DATA_DIR_DEFAULT, LocalNode, read_record
 
@@ -144,7 +145,8 @@ def down(data_dir: Path, options: Shared) -> None:
     _existing(data_dir)
     with local_cluster.exclusively(data_dir):
         local = LocalCluster(data_dir, _existing(data_dir).record)
-        endings = local_cluster.stop(local)
+        with Patience("waiting for the nodes to hand over and stop …", is_quiet=options.wants_json):
+            endings = local_cluster.stop(local)
     if options.wants_json:
         print_json({"nodes": [{"id": node.id, "ending": ending.name.lower()} for node, ending in endings]})
     else:
@@ -164,7 +166,9 @@ def local_status(data_dir: Path, options: Shared) -> None:
     The same as `raftkv status`, of the cluster that `raftkv cluster up` has started in DATA-DIR.
     """
     local = _existing(data_dir)
-    show_view(view_cluster(local.record.urls, names=local.record.names), options)
+    with Patience("asking the nodes …", is_quiet=options.wants_json):
+        view = view_cluster(local.record.urls, names=local.record.names)
+    show_view(view, options)
 
 
 def _existing(data_dir: Path) -> LocalCluster:

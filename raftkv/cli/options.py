@@ -73,7 +73,7 @@ class Shared:
 
     def cluster(self) -> Cluster:
         """The cluster that the command is about."""
-        return Cluster(self.urls(), patience_s=self.patience_s)
+        return Cluster(self.urls(), patience_s=self.patience_s, is_quiet=self.wants_json)
 
 
 def shared_options(command: Callable[..., Result]) -> Callable[..., Result]:
