@@ -230,6 +230,9 @@ def short_run(seed: int) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs what the command line names; how many failed."""
+    if not arguments or "--help" in arguments:
+        sys.stdout.write(__doc__)
+        return 0
     numbers = [int(argument) for argument in arguments if argument != "--short"]
     one: Callable[[int], object] = short_run if "--short" in arguments else run
     seeds = range(numbers[0], numbers[1] if len(numbers) > 1 else numbers[0] + 1)

@@ -68,6 +68,12 @@ def test_a_failure_says_how_to_run_it_again(monkeypatch):
         run(7)
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--short", "--help"]])
+def test_the_command_tells_how_it_is_used(arguments, capsys):
+    assert runs.main(arguments) == 0
+    assert "python -m raftkv.sim.runs --short 0 5000" in capsys.readouterr().out
+
+
 def test_the_command_counts_what_failed(monkeypatch, capsys):
     assert runs.main(["3"]) == 0
     assert "Outcome(seed=3" in capsys.readouterr().out
