@@ -47,6 +47,8 @@ _NEWS_FOR_S: Final = 0.5
 """A call that misses its leader has it looked for at least so long, and then wants it again."""
 _REFRESH_EVERY_S: Final = 60.0
 """How old the list of members may grow while nothing goes wrong."""
+_MUTE_MAX: Final = 8
+"""Nodes of which an error tells why they were of no help."""
 _KEEPALIVE_TIMEOUT_SHARE: Final = 0.5
 """Of the time between two signs of life: one that is not answered by then is given up, and the next is due."""
 
@@ -75,6 +77,9 @@ class Asker:
         """For the finder's questions: the others may be full of calls that wait for a leader that is silent."""
         self._finder = Finder(loop, self.routing, rng, self._view_of)
         self._opening: asyncio.Task[None] | None = None
+        self._opening_call: Call | None = None
+        self._mute: dict[Address, str] = {}
+        """Nodes that told nothing of use when they were asked who leads, and why."""
         self._room: deque[asyncio.Future[None]] = deque()
         """Calls that wait until the session may give out another number, first come first."""
         self._sleeping: set[asyncio.Future[None]] = set()
@@ -176,7 +181,7 @@ class Asker:
             if self._is_closed:
                 raise call.out_of_time("the client was closed")
             if self.now_us() >= call.deadline_us:
-                raise call.out_of_time()
+                raise call.out_of_time(hint=self._why_nobody())
             if (error := call.hear_of_session()) is not None:
                 raise error
             if call.kind is Kind.NUMBERED and call.numbered is None:
@@ -291,7 +296,9 @@ class Asker:
             if self._is_closing:
                 raise call.out_of_time("the client was closed")
             if self.now_us() >= call.deadline_us:
-                raise call.out_of_time("no number was free in time" if self.session else "no session could be opened")
+                serves = session is not None and not session.is_over
+                why = "no number was free in time" if serves else "no session could be opened in time"
+                raise call.out_of_time(why, hint=self._why_nobody())
 
     async def _wait_for_session(self, call: Call) -> None:
         if self._opening is None:
@@ -308,14 +315,15 @@ class Asker:
         """There is a session that is not over."""
         wish = wishes.open_session(int(self._settings.session_ttl_s * 1000))
         sent_at_us = self.now_us()
-        opened = await self.ask_beside(wish, timeout_s=self._settings.timeout_s)
+        self._opening_call = call = self._call(wish, self._settings.timeout_s)
+        opened = await self._settle(call, wish)
         self.session = Session(opened.id, ttl_us=opened.ttl_ms * 1000, opened_at_us=sent_at_us)
         self.figures.sessions += 1
         self._session_began.set()
         self._let_in()
 
     def _opened(self, opening: asyncio.Task[None]) -> None:
-        self._opening = None
+        self._opening = self._opening_call = None
         error = None if opening.cancelled() else opening.exception()
         if error is not None and not isinstance(error, RequestError):
             self._report(error)
@@ -403,6 +411,7 @@ class Asker:
             pool = self._finding_pools[at] = self._new_pool(at, 1)
         taken = await pool.take(until_s=inf, look_after_s=self._settings.silence_s, look=_no_longer)
         if isinstance(taken, NotSent):
+            self._tells_nothing(at, taken.why)
             return None
         wish = wishes.cluster(at)
         request = encode_request(wish.method, wish.target, authority=pool.authority, fields=b"", body=b"")
@@ -414,13 +423,34 @@ class Asker:
         finally:
             pool.give_back(taken)
         if not isinstance(answer, HttpAnswer):
+            self._tells_nothing(at, answer.why)
             return None
         try:
             view = view_of(wish.read(answer))
-        except Unintelligible:
+        except Unintelligible as error:
+            self._tells_nothing(at, str(error))
             return None
         self.routing.find(at)
+        if not self.routing.is_ours(view):
+            self._tells_nothing(at, "it is a node of another cluster")
+            return None
+        self._mute.pop(at, None)
+        if view.leader is None:
+            self._tells_nothing(at, "it knows no leader")
         return view
+
+    def _tells_nothing(self, at: Address, why: str) -> None:
+        self._mute[at] = why
+        if len(self._mute) > _MUTE_MAX:
+            del self._mute[next(iter(self._mute))]
+
+    def _why_nobody(self) -> str:
+        """Why a call found nobody to ask, as far as is known."""
+        if self._opening_call is not None and self._opening_call.last_word:
+            return f"the last word was: {self._opening_call.last_word}"
+        if self.routing.leader is not None or not self._mute:
+            return ""
+        return "nobody is known to lead: " + "; ".join(f"{at.host}:{at.port}: {why}" for at, why in self._mute.items())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

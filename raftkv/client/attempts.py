@@ -201,7 +201,9 @@ class Call:
         self._failures = 0
         self._redirects = 0
         self._redirect_term = 0
-        self._last_word = ""
+        self._expiries = 0
+        self.last_word = ""
+        """Of the attempt that failed last."""
 
     @property
     def may_have_happened(self) -> bool:
@@ -252,9 +254,9 @@ class Call:
             return Settled()
         return self._problem(heard, Problem(heard), at, now_us)
 
-    def out_of_time(self, why: str = "the time for this call is over") -> RequestError:
-        """What the call ends with where it ends undecided."""
-        last = f"; the last word was: {self._last_word}" if self._last_word else ""
+    def out_of_time(self, why: str = "the time for this call is over", *, hint: str = "") -> RequestError:
+        """What the call ends with where it ends undecided; ``hint``: what is known where it heard nothing itself."""
+        last = f"; the last word was: {self.last_word}" if self.last_word else hint and f"; {hint}"
         if self.may_have_happened:
             self._figures.unknown += 1
             return OutcomeUnknown(f"{why}, and an attempt may have been executed{last}")
@@ -338,7 +340,7 @@ class Call:
         wants_news: bool = False,
     ) -> Step:
         self._figures.note_failure(failure)
-        self._last_word = f"{at.host}:{at.port}: {why}"
+        self.last_word = f"{at.host}:{at.port}: {why}"
         if self.numbered is not None:
             next_ = self.numbered.after(arrival)
             if next_ is Next.UNKNOWN:
@@ -350,7 +352,9 @@ class Call:
             if self.kind is Kind.ONCE:
                 return self._unknown(why)
         if arrival is Arrival.EXPIRED:
-            return Again(0)
+            self._expiries += 1
+            if self._expiries == 1:
+                return Again(0)  # A session that is over as soon as it is opened opens another no faster than this.
         return Again(self._pause_us(retry_after_us), ends_with_news=ends_with_news, wants_news=wants_news)
 
     def _give_up_number(self) -> None:

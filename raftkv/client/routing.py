@@ -79,13 +79,18 @@ class Routing:
         self._turn += 1
         return nodes[self._turn % len(nodes)]
 
+    def is_ours(self, view: View) -> bool:
+        """It is of the cluster that was heard first, or of one that is not formed yet."""
+        return self._cluster_id is None or view.cluster_id in (None, self._cluster_id)
+
     def hear(self, view: View, now_us: int) -> None:
         """What a node says of its cluster. One of another cluster is not listened to (faults 32)."""
-        if self._cluster_id is not None and view.cluster_id not in (None, self._cluster_id):
+        if not self.is_ours(view):
             return
         self._cluster_id = self._cluster_id or view.cluster_id
         if view.voters and view.term >= self.term:
             self._voters, self._learners = view.voters, view.learners
+            self._shunned = {address: one for address, one in self._shunned.items() if self.is_known(address)}
         if view.leader is not None:
             self.hear_of_leader(view.leader, view.term, now_us)
 

@@ -179,6 +179,10 @@ def test_an_expired_session_is_replaced_where_nothing_can_have_happened():
     assert one.hear(problem(Code.SESSION_EXPIRED), A, 0) == Again(0)
     assert not has_number(one)
     assert (session.is_over, session.unsettled_count) == (True, 0)
+    one.numbered = Session("1" * 32, ttl_us=60_000_000, opened_at_us=0).give()
+    again = one.hear(problem(Code.SESSION_EXPIRED), A, 0)
+    assert isinstance(again, Again)
+    assert again.pause_us > 0, "sessions that are over at once are opened with pauses"
 
 
 def test_an_expired_session_after_what_may_have_happened_leaves_it_unknown():

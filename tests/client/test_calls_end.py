@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.client.fake import (
     faked,
     refuse,
     reset,
+    say,
     until,
 )
 
@@ -98,6 +101,28 @@ async def test_a_call_that_hangs_ends_at_its_deadline():
             await c.put("k", "v", timeout_s=0.3)
         assert 0.29 < asyncio.get_running_loop().time() - began_s < 1.0
         gate.opened.set()
+
+
+@pytest.mark.parametrize("refusal", [Code.SUPERSEDED, Code.NO_LEADER, Code.OVERLOADED, Code.OUTCOME_UNKNOWN, None])
+async def test_a_call_that_is_refused_for_ever_ends_at_its_deadline_and_asks_no_more(refusal):
+    async with faked() as cluster, client(cluster.urls) as c:
+        await c.put("k", "v")
+        if refusal is None:
+            cluster.lead(None)
+        else:
+            for node in cluster.nodes:
+                node.always = refuse(refusal)
+        calls: list[Coroutine[Any, Any, object]]
+        calls = [c.put("k", "v", timeout_s=0.1), c.get("k", timeout_s=0.2)]
+        if refusal is not None:
+            calls.append(c.get("k", consistency="follower", timeout_s=0.1))
+        for call in calls:
+            ends_as = OutcomeUnknown if refusal is Code.OUTCOME_UNKNOWN and call is calls[0] else Unreachable
+            async with asyncio.timeout(1.0):
+                with pytest.raises(ends_as):
+                    await call
+        assert c.figures.attempts < 60
+        assert sum(len(node.asked) for node in cluster.nodes) < 60
 
 
 async def test_a_cancelled_call_s_number_is_acknowledged_and_its_connection_not_used_again():
@@ -322,3 +347,54 @@ async def test_a_node_that_never_accepts_costs_a_connect_timeout_only():
 def test_the_fake_s_refusals_are_the_real_ones():
     assert encoded(problem(Code.NO_LEADER)).startswith(b"HTTP/1.1 503")
     assert Address("127.0.0.1", 1) == ("127.0.0.1", 1)
+
+
+# ------------------------------------------------------------------------------------------- what errors tell
+
+
+async def test_a_list_of_endpoints_that_is_all_wrong_is_told_node_by_node():
+    """What everybody meets first."""
+    async with faked() as cluster:
+        for node in cluster.nodes:
+            await node.die()
+        ports = [str(node.address.port) for node in cluster.nodes]
+        async with client(cluster.urls) as c:
+            for call in (c.put("k", "v", timeout_s=0.3), c.get("k", timeout_s=0.3)):
+                with pytest.raises(Unreachable, match=f"nobody is known to lead: .*{ports[0]}: .*[Cc]onnect") as error:
+                    await call
+                assert all(port in str(error.value) for port in ports)
+
+
+async def test_nodes_that_know_no_leader_or_are_of_another_cluster_are_told_of():
+    async with faked() as cluster, faked(1) as other:
+
+        async def strange(asked: Asked) -> bytes:
+            return say(200, {"cluster_id": "x", "term": 9, "leader_id": None, "voters": [], "learners": []})
+
+        cluster.lead(None)
+        async with client(cluster.urls) as c:
+            with pytest.raises(Unreachable, match="it knows no leader"):
+                await c.get("k", timeout_s=0.3)
+        cluster.nodes[1].view = other.nodes[0].view = strange
+        async with client([cluster.nodes[0].url]) as c:
+            await until(lambda: c._asker is not None and len(c._asker.routing.everybody()) == 3)
+            with pytest.raises(Unreachable, match=f"{cluster.nodes[1].address.port}: it is a node of another cluster"):
+                await c.put("k", "v", timeout_s=0.3)
+
+
+async def test_a_session_that_could_not_be_opened_is_told_with_its_last_word():
+    async with faked() as cluster:
+        cluster.nodes[0].instead["POST"].extend([refuse(Code.OVERLOADED, retry_after_ms=20)] * 99)
+        async with client(cluster.urls) as c:
+            with pytest.raises(Unreachable, match=r"no session could be opened in time.*429 because of overloaded"):
+                await c.put("k", "v", timeout_s=0.3)
+
+
+async def test_sessions_that_are_over_at_once_are_opened_with_pauses():
+    """faults 49: a cluster whose time runs wild is not asked for a thousand sessions a second."""
+    async with faked() as cluster:
+        cluster.expired.update(f"{number:032x}" for number in range(1, 1000))
+        async with client(cluster.urls) as c:
+            with pytest.raises(Unreachable):
+                await c.put("k", "v", timeout_s=1.0)
+        assert 3 <= cluster.sessions <= 12
