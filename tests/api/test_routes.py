@@ -149,6 +149,8 @@ def test_a_node_is_no_proxy(client: Client, target: str) -> None:
 
 def test_heads_up_to_32_kib_are_taken(client: Client) -> None:
     assert client.put("a", headers={"X-Padding": "x" * (32 * 1024 - 200)}).status == 201
+    many = [(f"X-{number}", "x" * 20) for number in range(990)]
+    assert client.ask("PUT", "/v1/kv/a", many, b"v").status == 200
     assert client.ask("GET", "/v1/kv/a?x=" + "x" * (28 * 1024 - 11)).status == 400
 
 

@@ -175,7 +175,7 @@ NOT_A_REQUEST = [
     ),
     *(msgpack.packb([1, "GET", "/", headers, None]) for headers in ({1: "a"}, {"a": {"b": "c"}}, {"a": ["b"]})),
     *(msgpack.packb([1, "PUT", "/v1/kv/a", {}, body]) for body in ("text", 1, [b"x"], msgpack.ExtType(1, b"x"))),
-    msgpack.packb([1, "GET", "/", {str(i): "x" for i in range(200)}, None]),
+    msgpack.packb([1, "GET", "/", {str(i): "x" for i in range(1_001)}, None]),
     b"\x95\x01\xa3GET\xa1/\x80\xd6\xff\0\0\0\0",
     b"\x95\x01\xa3\xff\xff\xff\xa1/\x80\xc0",
 ]
