@@ -51,7 +51,7 @@ _NOT_IN_A_TARGET: Final = re.compile(rb"[^\x21\x22\x24-\x7e]")
 _BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NUMBER: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-REVISION_TAG: Final = '"[1-9][0-9]{0,17}"'
+REVISION_TAG: Final = '"[1-9][0-9]{0,18}"'
 """A revision as a strong tag: an ETag of ours, and what conditions take."""
 SESSION_ID: Final = f"[0-9a-f]{{{2 * SESSION_BYTES}}}"
 _REVISION_TAG: Final = re.compile(REVISION_TAG.encode())
@@ -242,7 +242,7 @@ def read_condition(request: Request) -> int | None:
 
 
 def _revision(tag: bytes, *, header: str) -> int:
-    if not _REVISION_TAG.fullmatch(tag):
+    if not _REVISION_TAG.fullmatch(tag) or int(tag[1:-1]) > NUMBER_MAX:
         raise bad_request(f'{header} takes one strong tag, "<revision>" with its quotes, not {shown(tag)}')
     return int(tag[1:-1])
 

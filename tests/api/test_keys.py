@@ -200,6 +200,13 @@ class TestConditions:
         assert client.stored(b"a") == b"2"
         assert client.put("a", b"3", {"If-Match": '"2"'}).status == 200
 
+    def test_a_revision_may_be_as_large_as_any_number(self, client: Client) -> None:
+        client.put("a", b"1")
+        largest = f'"{2**63 - 1}"'
+        assert client.put("a", b"2", {"If-Match": largest}).json["mod_revision"] == 1
+        assert client.delete("a", {"If-Match": largest}).status == 412
+        assert client.get("a", headers={"If-None-Match": largest}).status == 200
+
     def test_if_match_star_demands_presence(self, client: Client) -> None:
         failed = client.put("a", b"1", {"If-Match": "*"})
         assert (failed.status, failed.json["mod_revision"], failed.json["revision"]) == (412, 0, 0)
