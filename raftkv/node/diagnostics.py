@@ -16,7 +16,7 @@ import time
 from asyncio import AbstractEventLoop, TimerHandle
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from raftkv.api.reports import (
@@ -45,12 +45,12 @@ from raftkv.core.effects import Note
 from raftkv.core.messages import Envelope, PreVoteRequest, RequestVote
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Role
+from raftkv.node.clock import TurnMeter, now_us
 from raftkv.node.disk import DiskThread
 from raftkv.node.figures import Histogram
 from raftkv.node.forming import Forming
 from raftkv.node.logs import event
 from raftkv.node.peers import Peers
-from raftkv.node.pump import Pump, now_us
 from raftkv.replica import Replica
 from raftkv.transport.link import PeerLink
 
@@ -311,7 +311,7 @@ class Parts:
     status: Callable[[], Status]
     replica: Replica | None = None
     disk: DiskThread | None = None
-    pump: Pump | None = None
+    turns: TurnMeter = field(default_factory=TurnMeter)
 
 
 def report(parts: Parts) -> Diagnostics:
@@ -351,7 +351,7 @@ def report(parts: Parts) -> Diagnostics:
         loop=LoopReport(
             stalls_count=watch.stalls_count,
             stalls=tuple(StallReport(each.duration_us // 1000, watch.age_ms(each.at_us)) for each in watch.stalls),
-            longest_turn_us=0 if parts.pump is None else parts.pump.longest_turn_us,
+            longest_turn_us=parts.turns.longest_us,
         ),
         formation=_formation(parts),
         settings=SettingsReport(

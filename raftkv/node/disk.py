@@ -21,8 +21,8 @@ from typing import Final
 from raftkv.core.effects import DiskWrite, LogRead
 from raftkv.core.types import Ticket
 from raftkv.errors import DiskFailed
+from raftkv.node.clock import now_us
 from raftkv.node.figures import Histogram, Recent
-from raftkv.node.pump import now_us
 from raftkv.storage.wal import Wal
 
 IDLE_MARK_S: Final = 0.1

@@ -20,11 +20,11 @@ from raftkv import __version__
 from raftkv.api.metering import Kind
 from raftkv.api.service import Status
 from raftkv.core.types import Role
+from raftkv.node.clock import TurnMeter
 from raftkv.node.diagnostics import Parts, oldest_wait_us
 from raftkv.node.disk import DiskThread
 from raftkv.node.figures import Histogram
 from raftkv.node.logs import CORE_EVENTS
-from raftkv.node.pump import Pump
 from raftkv.replica import Replica
 
 _REQUEST_BITS: Final = range(7, 25)
@@ -84,11 +84,11 @@ class NodeMetrics:
         yield from self._counted()
         yield from _of_node(parts, status)
         yield from _of_links(parts)
-        if parts.replica is not None and parts.pump is not None and parts.disk is not None:
+        if parts.replica is not None and parts.disk is not None:
             yield from _of_core(parts.replica, status)
             yield from _of_replica(parts, parts.replica)
             yield from _of_disk(parts.disk, parts.replica)
-            yield from _of_pump(parts.pump)
+            yield from _of_turns(parts.turns)
 
     def _counted(self) -> Iterator[Metric]:
         events = CounterMetricFamily("raftkv_core_events", "Notes of the core, by name.", labels=["event"])
@@ -189,13 +189,13 @@ def _of_disk(disk: DiskThread, replica: Replica) -> Iterator[Metric]:
     yield free
 
 
-def _of_pump(pump: Pump) -> Iterator[Metric]:
-    yield _counter("node_turns", "Turns of the pump.", pump.turns_count)
-    yield _gauge("node_longest_turn_seconds", "The longest turn of the pump.", pump.longest_turn_us / _US)
-    since_us, pump.longest_turn_since_look_us = pump.longest_turn_since_look_us, 0
+def _of_turns(turns: TurnMeter) -> Iterator[Metric]:
+    yield _counter("node_turns", "Turns of the pump.", turns.turns_us.count)
+    yield _gauge("node_longest_turn_seconds", "The longest turn of the pump.", turns.longest_us / _US)
+    since_us, turns.longest_since_look_us = turns.longest_since_look_us, 0
     text = "The longest turn of the pump since this was last asked for, by whomever."
     yield _gauge("node_longest_turn_since_scrape_seconds", text, since_us / _US)
-    yield _histogram("node_turn_seconds", "Turns of the pump.", pump.turns_us, _SYNC_BITS, unit=_US)
+    yield _histogram("node_turn_seconds", "Turns of the pump.", turns.turns_us, _SYNC_BITS, unit=_US)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

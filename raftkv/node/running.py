@@ -31,6 +31,7 @@ from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Ticket
 from raftkv.errors import DiskFailed, Misdirected, RaftkvError
 from raftkv.kv.machine import KeyValueMachine
+from raftkv.node.clock import LoopScheduler, now_us
 from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
@@ -38,9 +39,9 @@ from raftkv.node.forming import Forming, FormingShell
 from raftkv.node.logs import event, in_words
 from raftkv.node.metrics import NodeMetrics
 from raftkv.node.peers import ClientUrls, Peers
-from raftkv.node.pump import Pump, PumpShell, now_us
 from raftkv.node.service import NodeService
 from raftkv.outcomes import TransferOutcome
+from raftkv.pump import Pump, PumpShell
 from raftkv.replica import Replica, Work
 from raftkv.state_machine import StateMachine
 from raftkv.storage.directory import PosixDirectory
@@ -217,12 +218,12 @@ class RunningNode:
         raft = Raft(me, self.config.raft, _saved(recovered), self._rng)
         replica = Replica(raft, self._machine, self.config.replica, clock=now_us)
         replica.client_url_of = self._client_urls.of
-        shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail)
-        self._pump = Pump(replica, self._loop, shell)
+        shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail, self._parts.turns.took)
+        self._pump = Pump(replica, LoopScheduler(self._loop), shell)
         listener = DiskListener(self._persisted, self._was_read, self._room_is_short, self._fail)
         self._disk = DiskThread(wal, self._loop, listener, free_bytes=self._directory.free_bytes)
         self._replica = replica
-        self._parts.replica, self._parts.disk, self._parts.pump = replica, self._disk, self._pump
+        self._parts.replica, self._parts.disk = replica, self._disk
         self.service.replica = replica
         self.service.cluster_id = identity.cluster_id
         self.service.log_bytes = lambda: wal.log_bytes

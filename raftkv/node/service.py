@@ -12,7 +12,7 @@ from raftkv.api.service import Health, MemberStatus, Status, Unready
 from raftkv.core.types import ClusterId, NodeId, Role
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Revision
-from raftkv.node.pump import now_us
+from raftkv.node.clock import now_us
 from raftkv.outcomes import Consistency, Leadership, Refused, TransferOutcome, TransferRefused, TransferWhy, Why
 from raftkv.replica import Replica
 from raftkv.state_machine import StateMachine

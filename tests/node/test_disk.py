@@ -12,8 +12,8 @@ from typing import Any
 from raftkv.core.effects import DiskWrite, LogRead
 from raftkv.core.types import Index, Term, Ticket
 from raftkv.errors import DiskFailed
+from raftkv.node.clock import now_us
 from raftkv.node.disk import DiskListener, DiskThread
-from raftkv.node.pump import now_us
 from raftkv.sim.disk import SimulatedDirectory, SimulatedFile
 from raftkv.storage.show import describe
 from raftkv.storage.wal import Wal

@@ -1,31 +1,45 @@
 """The pump: one turn of the replica for each turn of the event loop in which something happened.
 
-Told: by everybody, that there is something to do. Tells: the disk thread and the links what to do. Handlers
-only enqueue and call ``schedule``; the pump runs once, after all of them, so that what came together goes
-together. It decides nothing: the replica does, and the simulator runs the same replica.
+Told: by everybody, that there is something to do. Tells: its shell what a turn wants done. Handlers only enqueue
+and call ``schedule``; the pump runs once, after all of them, so that what came together goes together. It decides
+nothing: the replica does. May never know: which loop and which clock it runs by; a node's are the system's, the
+simulator's are virtual.
 """
 
 from __future__ import annotations
 
-import time
-from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Protocol
 
 from raftkv.core.effects import Exchange
 from raftkv.core.messages import Envelope
 from raftkv.errors import RaftkvError
-from raftkv.node.figures import Histogram
 from raftkv.replica import Replica, Work
 
-_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux's monotonic clock stands still while the machine is suspended, and a lease would outlive it."""
+
+class Timer(Protocol):
+    """Something that will be called later."""
+
+    def cancel(self) -> None:
+        """It will not; also after it was."""
+        ...
 
 
-def now_us() -> int:
-    """This machine's clock that never falls, in microseconds: where there is one that counts suspension too, that."""
-    return time.clock_gettime_ns(_CLOCK) // 1000
+class Scheduler(Protocol):
+    """An event loop, and the clock that leases and timeouts go by."""
+
+    def now_us(self) -> int:
+        """A clock that never falls, in microseconds."""
+        ...
+
+    def soon(self, act: Callable[[], None], /) -> object:
+        """Calls it before the loop waits again."""
+        ...
+
+    def later(self, delay_us: int, act: Callable[[], None]) -> Timer:
+        """Calls it about that much later; a little earlier is as good."""
+        ...
 
 
 @dataclass(slots=True)
@@ -39,29 +53,25 @@ class PumpShell:
     refuse: Callable[[Exchange, RaftkvError], None]
     failed: Callable[[BaseException], None]
     """A turn raised: the node halts rather than go on from a state that nobody foresaw."""
+    took: Callable[[int], None] = lambda duration_us: None
+    """How long a turn took, in microseconds."""
 
 
 class Pump:
-    """Runs the replica's turns on the event loop."""
+    """Runs the replica's turns."""
 
-    def __init__(self, replica: Replica, loop: AbstractEventLoop, shell: PumpShell) -> None:
-        self.turns_count = 0
-        self.longest_turn_us = 0
-        self.longest_turn_since_look_us = 0
-        """The same since whoever looks at it set it to 0."""
-        self.turns_us = Histogram()
-        """How long all turns took."""
-        self._replica, self._loop, self._shell = replica, loop, shell
+    def __init__(self, replica: Replica, scheduler: Scheduler, shell: PumpShell) -> None:
+        self._replica, self._scheduler, self._shell = replica, scheduler, shell
         self._scheduled = False
         self._stopped = False
-        self._timer: TimerHandle | None = None
+        self._timer: Timer | None = None
         self._timer_due_us = 0
 
     def schedule(self) -> None:
         """A turn comes before the event loop waits again."""
         if not self._scheduled and not self._stopped:
             self._scheduled = True
-            self._loop.call_soon(self._run)
+            self._scheduler.soon(self._run)
 
     def stop(self) -> None:
         """No turn any more."""
@@ -73,29 +83,24 @@ class Pump:
         self._scheduled = False
         if self._stopped:
             return
-        began_us = now_us()
+        began_us = self._scheduler.now_us()
         try:
             self._do(self._replica.turn(began_us))
         except Exception as error:  # noqa: BLE001 - the node halts with it, loudly
             self.stop()
             self._shell.failed(error)
             return
-        self.turns_count += 1
-        took_us = now_us() - began_us
-        self.turns_us.add(took_us)
-        if took_us > self.longest_turn_since_look_us:
-            self.longest_turn_since_look_us = took_us
-            if took_us > self.longest_turn_us:
-                self.longest_turn_us = took_us
+        self._shell.took(self._scheduler.now_us() - began_us)
 
     def _do(self, work: Work) -> None:
-        self._shell.work(work)
+        shell = self._shell
+        shell.work(work)
         for envelope in work.requests:
-            self._shell.send(envelope)
+            shell.send(envelope)
         for exchange, reply in work.replies:
-            self._shell.reply(exchange, reply)
+            shell.reply(exchange, reply)
         for exchange, error in work.refusals:
-            self._shell.refuse(exchange, error)
+            shell.refuse(exchange, error)
         self._wake_at(work.deadline_us)
 
     def _wake_at(self, due_us: int | None) -> None:
@@ -107,9 +112,9 @@ class Pump:
                 return
             self._timer.cancel()
         self._timer_due_us = due_us
-        self._timer = self._loop.call_later(max(0, due_us - now_us()) / 1_000_000, self._rang)
+        self._timer = self._scheduler.later(max(0, due_us - self._scheduler.now_us()), self._rang)
 
     def _rang(self) -> None:
-        """Loops round to milliseconds, so it may be a little early: the turn then asks for another timer."""
+        """Perhaps a little early, where a loop rounds: the turn then asks for another timer."""
         self._timer = None
         self.schedule()

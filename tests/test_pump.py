@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-import pytest
-
-from raftkv.node import pump as pump_module
-from raftkv.node.pump import Pump, PumpShell
+from raftkv.pump import Pump, PumpShell
 from raftkv.replica import Replica, Work
 
 
@@ -21,26 +17,29 @@ class FakeTimer:
         self.cancelled = True
 
 
-class FakeLoop:
+class FakeScheduler:
     """Time stands still unless the test moves it."""
 
     def __init__(self) -> None:
-        self.now_us = 0
-        self.soon: list[Callable[[], None]] = []
+        self.time_us = 0
+        self.due: list[Callable[[], None]] = []
         self.timers: list[FakeTimer] = []
 
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.soon.append(callback)
+    def now_us(self) -> int:
+        return self.time_us
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> FakeTimer:
-        timer = FakeTimer(self.now_us + round(delay_s * 1_000_000), callback)
+    def soon(self, act: Callable[[], None]) -> None:
+        self.due.append(act)
+
+    def later(self, delay_us: int, act: Callable[[], None]) -> FakeTimer:
+        timer = FakeTimer(self.time_us + delay_us, act)
         self.timers.append(timer)
         return timer
 
     def run_soon(self) -> None:
-        soon, self.soon = self.soon, []
-        for callback in soon:
-            callback()
+        due, self.due = self.due, []
+        for act in due:
+            act()
 
     @property
     def live(self) -> list[FakeTimer]:
@@ -57,24 +56,21 @@ class FakeReplica:
         return Work(deadline_us=self._deadlines_us.pop(0))
 
 
-def made(
-    monkeypatch: pytest.MonkeyPatch, deadlines_us: list[int | None]
-) -> tuple[Pump, FakeLoop, FakeReplica, list[Any]]:
-    loop, replica = FakeLoop(), FakeReplica(deadlines_us)
+def made(deadlines_us: list[int | None]) -> tuple[Pump, FakeScheduler, FakeReplica, list[Any]]:
+    loop, replica = FakeScheduler(), FakeReplica(deadlines_us)
     failures: list[Any] = []
-    monkeypatch.setattr(pump_module, "now_us", lambda: loop.now_us)
     ignore = cast(Any, lambda *_: None)
     shell = PumpShell(ignore, ignore, ignore, ignore, failures.append)
-    pump = Pump(cast(Replica, replica), cast(asyncio.AbstractEventLoop, loop), shell)
+    pump = Pump(cast(Replica, replica), loop, shell)
     return pump, loop, replica, failures
 
 
-def test_a_timer_that_rings_early_is_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timer_that_rings_early_is_set_again() -> None:
     """uvloop rounds to milliseconds: the ring came 0.4 ms early, no timer was left, and the leader fell silent."""
-    pump, loop, replica, _ = made(monkeypatch, [100_000, 100_000, 200_000])
+    pump, loop, replica, _ = made([100_000, 100_000, 200_000])
     pump.schedule()
     loop.run_soon()
-    loop.now_us = 99_600
+    loop.time_us = 99_600
     first = loop.live.pop()
     loop.timers.clear()
     first.ring()
@@ -83,25 +79,25 @@ def test_a_timer_that_rings_early_is_set_again(monkeypatch: pytest.MonkeyPatch) 
     assert [timer.due_us for timer in loop.live] == [100_000]
 
 
-def test_an_earlier_deadline_replaces_the_timer_and_a_later_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    pump, loop, _, _ = made(monkeypatch, [100_000, 50_000, 80_000])
+def test_an_earlier_deadline_replaces_the_timer_and_a_later_one_does_not() -> None:
+    pump, loop, _, _ = made([100_000, 50_000, 80_000])
     for _ in range(3):
         pump.schedule()
         loop.run_soon()
     assert [timer.due_us for timer in loop.live] == [50_000]
 
 
-def test_many_calls_make_one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    pump, loop, replica, _ = made(monkeypatch, [None])
+def test_many_calls_make_one_turn() -> None:
+    pump, loop, replica, _ = made([None])
     for _ in range(100):
         pump.schedule()
     loop.run_soon()
     assert len(replica.turns_us) == 1
 
 
-def test_a_turn_that_raises_ends_the_node_and_no_turn_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_that_raises_ends_the_node_and_no_turn_follows() -> None:
     """faults 62: halts loudly, never skips."""
-    pump, loop, replica, failures = made(monkeypatch, [])
+    pump, loop, replica, failures = made([])
     pump.schedule()
     loop.run_soon()
     pump.schedule()
