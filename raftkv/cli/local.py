@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from raftkv.cli import local_cluster
 from raftkv.cli.admin import show_view
 from raftkv.cli.commands import group
 from raftkv.cli.failures import CommandFailed, Unreachable
+from raftkv.cli.items import printable
 from raftkv.cli.local_cluster import (
     BASE_PORT_DEFAULT,
     NODES_DEFAULT,
@@ -32,7 +32,7 @@ from raftkv.cli.local_cluster import (
 from raftkv.cli.options import Shared, data_dir_option, print_json, shared_options
 from raftkv.cli.overview import NodeView, leader_among, view_cluster, view_nodes
 from raftkv.cli.patience import Patience
-from raftkv.cli.pictures import console
+from raftkv.cli.pictures import aligned, console, role_of
 from raftkv.cli.record import DATA_DIR_DEFAULT, LocalNode, read_record
 
 
@@ -226,15 +226,14 @@ def _show(local: LocalCluster, views: Sequence[NodeView], options: Shared) -> No
         return
     answering = sum(view.status is not None for view in views)
     headline = f"{answering} of {len(views)} nodes serve" if answering < len(views) else f"{len(views)} nodes serve"
-    console().print(f"[bold]{headline}, {leader_id} leads[/]" if leader_id else f"[bold]{headline}, no leader yet[/]")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("node", "role", "url", "log"):
-        table.add_column(heading, no_wrap=heading == "url")
+    screen = console()
+    screen.print(Text(f"{headline}, {leader_id} leads" if leader_id else f"{headline}, no leader yet", "bold"))
+    rows = [[Text(heading, "bold") for heading in ("node", "role", "url", "log")]]
     for node, view in zip(local.record.nodes, views, strict=True):
-        role = str(view.status.get("role")) if view.status is not None else "no answer"
-        style = "bold green" if node.id == leader_id else "red" if view.status is None else "cyan"
-        table.add_row(node.id, f"[{style}]{role}[/]", node.url, str(local.log_path(node.id)))
-    console().print(table)
+        log = str(local.log_path(node.id))
+        rows.append([Text(node.id), role_of(view), Text(node.url), Text(printable(log).replace("\n", " "))])
+    for line in (Text(), *aligned(rows, [False] * 4), Text()):
+        screen.print(line, soft_wrap=True)
 
 
 def _show_what_to_try(local: LocalCluster, *, detach: bool) -> None:
@@ -248,9 +247,9 @@ def _show_what_to_try(local: LocalCluster, *, detach: bool) -> None:
         f"curl -L {url}/v1/kv/greeting",
         _command("cluster", "status", data_dir=local.directory),
     ):
-        screen.print(f"  [bold]{line}[/]", soft_wrap=True)
+        screen.print(Text(f"  {line}", "bold"), soft_wrap=True)
     ending = _how_to_stop(local.directory) if detach else "Ctrl-C stops all nodes."
-    screen.print(f"\n{ending} The data stays in {local.directory}.", soft_wrap=True)
+    screen.print(Text(f"\n{ending} The data stays in {local.directory}."), soft_wrap=True)
 
 
 def _how_to_stop(directory: Path) -> str:

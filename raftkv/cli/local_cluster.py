@@ -21,6 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from raftkv.cli.asking import ask_this_node
 from raftkv.cli.failures import CommandFailed, Unusable
 from raftkv.cli.overview import NodeView, leader_among, view_nodes
 from raftkv.cli.record import LocalNode, Process, Record, read_record, started, write_record
@@ -30,6 +31,8 @@ HOST: Final = "127.0.0.1"
 NODES_DEFAULT: Final = 3
 BASE_PORT_DEFAULT: Final = 7401
 SERVING_TIMEOUT_S: Final = 30.0
+READY_TIMEOUT_S: Final = 2.0
+"""For a node that knows its leader to catch up; one that has a long way goes it while the others serve."""
 STOP_GRACE_S: Final = 15.0
 """How long a node may take to hand over and finish before it is killed."""
 POLL_S: Final = 0.1
@@ -162,17 +165,19 @@ def _is_free(url: str) -> bool:
 
 
 def wait_until_serving(cluster: LocalCluster, *, timeout_s: float = SERVING_TIMEOUT_S) -> list[NodeView]:
-    """The nodes' views once all of them know one leader.
+    """The nodes' views once all of them know one leader, and have caught up with it unless that takes long.
 
     Raises CommandFailed with the end of a node's log when that node dies, or when the time is over.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, ready_by = time.monotonic() + timeout_s, 0.0
     while True:
         views = view_nodes(cluster.record.urls, timeout_s=1.0)
         leader = leader_among(views)
         leader_id = leader.status.get("id") if leader is not None and leader.status is not None else None
         if leader_id and all(view.status is not None and view.status.get("leader_id") == leader_id for view in views):
-            return views
+            ready_by = ready_by or time.monotonic() + READY_TIMEOUT_S
+            if all(map(_is_ready, cluster.record.urls)) or time.monotonic() > ready_by:
+                return views
         for node in cluster.record.nodes:
             if not node.is_alive:
                 code = cluster.exit_code(node.id)
@@ -183,6 +188,11 @@ def wait_until_serving(cluster: LocalCluster, *, timeout_s: float = SERVING_TIME
             first = cluster.record.nodes[0].id
             raise CommandFailed(f"no leader within {timeout_s:.0f} s. {log_tail(cluster.log_path(first))}")
         time.sleep(POLL_S)
+
+
+def _is_ready(url: str) -> bool:
+    answer = ask_this_node(url, "/readyz", timeout_s=1.0)
+    return answer is not None and answer.status == 200
 
 
 def ending_of(code: int | None) -> str:

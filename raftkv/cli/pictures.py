@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
@@ -91,7 +91,8 @@ class _Column(NamedTuple):
     is_number: bool = False
 
 
-def _role(node: NodeView, view: ClusterView) -> Text:
+def role_of(node: NodeView) -> Text:
+    """What it is to its cluster."""
     if node.status is None:
         return Text("no answer", "red")
     role = _word(node.status.get("role"))
@@ -130,7 +131,7 @@ def _unknown() -> Text:
 
 
 _NODE: Final = _Column("node", lambda node, view: Text(_word(view.name_of(node))))
-_ROLE: Final = _Column("role", _role)
+_ROLE: Final = _Column("role", lambda node, view: role_of(node))
 _TERM: Final = _Column("term", _number("term"), is_number=True)
 _COMMIT: Final = _Column("commit", _number("commit_index"), is_number=True)
 _LAG: Final = _Column("lag", _lag, is_number=True)
@@ -161,16 +162,21 @@ def _fitting_table(view: ClusterView, screen: Console) -> list[Text]:
 def _table(view: ClusterView, columns: tuple[_Column, ...]) -> list[Text]:
     rows = [[Text(column.heading, "bold") for column in columns]]
     rows += [[column.cell(node, view) for column in columns] for node in view.nodes]
-    widths = [max(row[number].cell_len for row in rows) for number in range(len(columns))]
-    return [_line(row, columns, widths) for row in rows]
+    return aligned(rows, [column.is_number for column in columns])
 
 
-def _line(row: list[Text], columns: tuple[_Column, ...], widths: list[int]) -> Text:
+def aligned(rows: Sequence[Sequence[Text]], are_numbers: Sequence[bool]) -> list[Text]:
+    """A table's lines: each column as wide as its widest cell, numbers to the right."""
+    widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+    return [_line(row, are_numbers, widths) for row in rows]
+
+
+def _line(row: Sequence[Text], are_numbers: Sequence[bool], widths: Sequence[int]) -> Text:
     line = Text()
-    for cell, column, width in zip(row, columns, widths, strict=True):
+    for cell, is_number, width in zip(row, are_numbers, widths, strict=True):
         room = " " * (width - cell.cell_len)
-        line.append(room if column.is_number else "").append_text(cell)
-        line.append(("" if column.is_number else room) + _GAP)
+        line.append(room if is_number else "").append_text(cell)
+        line.append(("" if is_number else room) + _GAP)
     line.rstrip()
     return line
 

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from raftkv.cli import local_cluster
+from raftkv.cli.exchange import Answer
 from raftkv.cli.failures import CommandFailed
 from raftkv.cli.local_cluster import Ending, LocalCluster
+from raftkv.cli.overview import NodeView
 from raftkv.cli.record import LocalNode, Process, Record, read_record, started, write_record
 
 OBEDIENT = "import signal; print('ready', flush=True); signal.pause()"
@@ -122,6 +124,13 @@ def test_up_over_a_running_cluster_says_so(run, spawn, tmp_path):
     assert ended.code == 0
     assert "already running" in ended.err
     assert "cluster down" in ended.err
+    assert ended.text.splitlines() == [
+        "0 of 1 nodes serve, no leader yet",
+        "",
+        "node  role       url                 log",
+        f"n1    no answer  http://127.0.0.1:1  {tmp_path / 'n1.log'}",
+        "",
+    ]
 
 
 def test_a_command_that_is_told_can_be_pasted_whatever_the_directory_s_name(run, tmp_path):
@@ -212,6 +221,31 @@ def test_without_a_leader_in_time_the_log_is_shown(tmp_path, spawn):
         local_cluster.wait_until_serving(cluster, timeout_s=0)
     assert "line 99" in caught.value.message
     assert "line 50" not in caught.value.message
+
+
+@pytest.mark.parametrize(("ready_after", "asked"), [(0, 1), (3, 4)])
+def test_a_start_is_over_when_all_nodes_are_ready(tmp_path, spawn, monkeypatch, ready_after, asked):
+    cluster = local(tmp_path, n1=identity(spawn(OBEDIENT)))
+    leads = NodeView("http://127.0.0.1:1", {"id": "n1", "role": "leader", "leader_id": "n1", "term": 1})
+    answers = iter([503] * ready_after + [200])
+    heard = []
+
+    def ask(url, target, *, timeout_s):
+        heard.append((url, target))
+        return Answer(url, next(answers), {}, b"")
+
+    monkeypatch.setattr(local_cluster, "view_nodes", lambda urls, timeout_s: [leads])
+    monkeypatch.setattr(local_cluster, "ask_this_node", ask)
+    assert local_cluster.wait_until_serving(cluster) == [leads]
+    assert heard == [("http://127.0.0.1:1", "/readyz")] * asked
+
+
+def test_a_node_that_is_long_not_ready_holds_nobody_up(tmp_path, spawn, monkeypatch):
+    cluster = local(tmp_path, n1=identity(spawn(OBEDIENT)))
+    leads = NodeView("http://127.0.0.1:1", {"id": "n1", "role": "leader", "leader_id": "n1", "term": 1})
+    monkeypatch.setattr(local_cluster, "READY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(local_cluster, "view_nodes", lambda urls, timeout_s: [leads])
+    assert local_cluster.wait_until_serving(cluster) == [leads]
 
 
 @pytest.fixture
