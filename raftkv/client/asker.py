@@ -31,7 +31,7 @@ from raftkv.client.attempts import (
     Whom,
 )
 from raftkv.client.finder import Finder
-from raftkv.client.pool import Pool
+from raftkv.client.pool import Pools
 from raftkv.client.results import ClusterStatus
 from raftkv.client.routing import Routing, View
 from raftkv.client.session import Numbered, Session
@@ -72,8 +72,9 @@ class Asker:
         self._patience = Patience(
             silence_us=int(settings.silence_s * 1_000_000), answer_us_max=int(settings.answer_timeout_s * 1_000_000)
         )
-        self._pools: dict[Address, Pool] = {}
-        self._finding_pools: dict[Address, Pool] = {}
+        new_pools = partial(Pools, loop, connect_timeout_s=settings.connect_timeout_s, is_known=self.routing.is_known)
+        self._pools = new_pools(connections_max=settings.connections_per_node_max)
+        self._finding_pools = new_pools(connections_max=1)
         """For the finder's questions: the others may be full of calls that wait for a leader that is silent."""
         self._finder = Finder(loop, self.routing, rng, self._view_of)
         self._opening: asyncio.Task[None] | None = None
@@ -135,8 +136,8 @@ class Asker:
             for sleeping in self._sleeping:
                 _end(sleeping)
             await self._finder.close()
-            for pool in (*self._pools.values(), *self._finding_pools.values()):
-                await pool.close()
+            await self._pools.close()
+            await self._finding_pools.close()
             if self._under_way_count:
                 await self._all_ended.wait()
 
@@ -193,7 +194,7 @@ class Asker:
             await self._finder.leader_or(min(self.loop.time() + _NEWS_FOR_S / 2, call.deadline_us / 1_000_000))
 
     async def _attempt(self, call: Call, wish: Wish[Any], at: Address) -> Heard:
-        pool, look = self._pool(at), partial(self._look, call, at)
+        pool, look = self._pools.at(at), partial(self._look, call, at)
         connection = pool.take_idle()
         if connection is None:
             until_s = call.deadline_us / 1_000_000
@@ -264,20 +265,6 @@ class Asker:
         finally:
             timer.cancel()
             self._sleeping.discard(sleeping)
-
-    def _pool(self, at: Address) -> Pool:
-        pool = self._pools.get(at)
-        if pool is None:
-            pool = self._pools[at] = self._new_pool(at, self._settings.connections_per_node_max)
-        return pool
-
-    def _new_pool(self, at: Address, connections_max: int) -> Pool:
-        return Pool(
-            self.loop,
-            at,
-            connections_max=connections_max,
-            connect_timeout_s=self._settings.connect_timeout_s,
-        )
 
     # --------------------------------------------------------------------------------------- the session
 
@@ -406,9 +393,7 @@ class Asker:
 
     async def _view_of(self, at: Address) -> View | None:
         """What the node says of its cluster, for the finder."""
-        pool = self._finding_pools.get(at)
-        if pool is None:
-            pool = self._finding_pools[at] = self._new_pool(at, 1)
+        pool = self._finding_pools.at(at)
         taken = await pool.take(until_s=inf, look_after_s=self._settings.silence_s, look=_no_longer)
         if isinstance(taken, NotSent):
             self._tells_nothing(at, taken.why)

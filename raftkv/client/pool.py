@@ -46,6 +46,11 @@ class Pool:
         self.authority: Final = f"{host}:{address.port}".encode()
 
     @property
+    def is_unused(self) -> bool:
+        """Nobody has a connection of it, or waits for one."""
+        return not self._connecting and not self._queue and len(self._idle) == len(self._all)
+
+    @property
     def connections_count(self) -> int:
         """Connections that there are, or that are being made."""
         return len(self._all) + len(self._connecting)
@@ -81,6 +86,12 @@ class Pool:
         """It is in use no more. Of one that is closed or closing, ``_lost`` tells when there is room for another."""
         if connection.is_free and not self._end_turn(connection):
             self._idle[connection] = self._loop.time()
+
+    def retire(self) -> None:
+        """Its connections end. Only while ``is_unused``."""
+        assert self.is_unused, "ask is_unused first"
+        for connection in list(self._all):
+            connection.close("nobody needs it any more")
 
     async def close(self) -> None:
         """No connection is left."""
@@ -177,3 +188,46 @@ class Pool:
                 turn.set_result(with_)
                 return True
         return False
+
+
+class Pools:
+    """The pools of one client, by node; of nodes that are known no more, only those that are in use."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        connections_max: int,
+        connect_timeout_s: float,
+        is_known: Callable[[Address], bool],
+    ) -> None:
+        """``connections_max`` is for each node."""
+        self._loop, self._is_known = loop, is_known
+        self._connections_max, self._connect_timeout_s = connections_max, connect_timeout_s
+        self._pools: dict[Address, Pool] = {}
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def at(self, address: Address) -> Pool:
+        """That node's."""
+        pool = self._pools.get(address)
+        if pool is None:
+            self._forget()
+            pool = self._pools[address] = Pool(
+                self._loop,
+                address,
+                connections_max=self._connections_max,
+                connect_timeout_s=self._connect_timeout_s,
+            )
+        return pool
+
+    async def close(self) -> None:
+        """No connection is left."""
+        for pool in list(self._pools.values()):
+            await pool.close()
+
+    def _forget(self) -> None:
+        gone = [address for address, pool in self._pools.items() if pool.is_unused and not self._is_known(address)]
+        for address in gone:
+            self._pools.pop(address).retire()

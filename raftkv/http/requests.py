@@ -46,6 +46,9 @@ class RequestProtocol(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._fields: dict[bytes, bytes] = {}
         self._fields_bytes = 0
+        self._head_is_whole = False
+        self._received_bytes = 0
+        """For this exchange. The parser keeps lines without end: they count here."""
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._is_last = False
@@ -69,6 +72,7 @@ class RequestProtocol(asyncio.Protocol):
         self._waiting = waiting = self._loop.create_future()
         self._look = look
         self._heard_at_s = self._loop.time()
+        self._received_bytes = 0
         self._deadline.set(self._heard_at_s + look_after_s)
         transport.write(request)
         return waiting
@@ -100,6 +104,10 @@ class RequestProtocol(asyncio.Protocol):
             self.close("an answer that nobody asked for")
             return
         self._heard_at_s = self._loop.time()
+        self._received_bytes += len(data)
+        if self._received_bytes > self._answer_bytes_max + _FIELDS_BYTES_MAX:
+            self.close(f"an answer of more than {self._answer_bytes_max} bytes")
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -111,6 +119,7 @@ class RequestProtocol(asyncio.Protocol):
         """An answer begins; behind one that is whole, none may."""
         self._fields = {}
         self._fields_bytes = 0
+        self._head_is_whole = False
         self._body.clear()
         self._body_bytes = 0
         if self._waiting is None:
@@ -121,11 +130,12 @@ class RequestProtocol(asyncio.Protocol):
         self._fields_bytes += len(name) + len(value)
         if self._fields_bytes > _FIELDS_BYTES_MAX:
             self.close(f"a head of more than {_FIELDS_BYTES_MAX} bytes")
-        elif not self._body:
+        elif not self._head_is_whole:
             self._fields[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
+        self._head_is_whole = True
         self._is_last = not self._parser.should_keep_alive()
 
     def on_body(self, data: bytes) -> None:

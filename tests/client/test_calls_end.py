@@ -128,7 +128,7 @@ async def test_a_call_that_is_refused_for_ever_ends_at_its_deadline_and_asks_no_
 async def test_a_cancelled_call_s_number_is_acknowledged_and_its_connection_not_used_again():
     async with faked() as cluster:
         node = cluster.nodes[0]
-        async with client(cluster.urls) as c:
+        async with client(cluster.urls, connections_per_node_max=1) as c:
             await c.put("k", "v")
             node.instead["PUT"].append(gate := Gate())
             put = asyncio.create_task(c.put("k", "v"))

@@ -11,7 +11,7 @@ import pytest
 from raftkv.client import OutcomeUnknown, Unreachable, asker
 from raftkv.client.session import Session
 from raftkv.problems import Code
-from tests.client.fake import Asked, FakeNode, Gate, client, faked, refuse, until
+from tests.client.fake import Asked, Broken, FakeNode, Gate, answer, client, faked, redirection, refuse, until
 
 
 async def test_a_number_given_up_lets_in_who_waits_for_one(monkeypatch: pytest.MonkeyPatch):
@@ -225,3 +225,87 @@ async def test_a_closed_client_leaves_a_doubt_told():
         await c.close()
         with pytest.raises(OutcomeUnknown):
             await put
+
+
+async def test_a_head_line_without_end_fills_no_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("raftkv.client.pool.ANSWER_BYTES_MAX", 1000)
+    async with faked(1) as cluster:
+
+        async def endless(asked: Asked) -> bytes:
+            asked.writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while not asked.writer.transport.is_closing():
+                asked.writer.write(b"x" * 10_000)
+                await asyncio.sleep(0.001)
+            raise Broken
+
+        async def endless_trailer(asked: Asked) -> bytes:
+            asked.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ")
+            while not asked.writer.transport.is_closing():
+                asked.writer.write(b"x" * 10_000)
+                await asyncio.sleep(0.001)
+            raise Broken
+
+        cluster.nodes[0].instead["GET"].extend([endless, endless_trailer])
+        async with client(cluster.urls, silence_s=60.0, answer_timeout_s=60.0) as c:
+            assert await c.get("k", timeout_s=2.0) is not None
+            assert c.figures.retries == 2
+
+
+async def test_a_trailer_is_no_field_of_the_head():
+    async with faked(1) as cluster:
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nETag: %b\r\nRaftkv-Create-Revision: 1\r\n"
+        raw = head % b'"1"' + b'Raftkv-Version: 1\r\n\r\n0\r\nETag: "9"\r\nRaftkv-Applied-Index: 99\r\n\r\n'
+        cluster.nodes[0].instead["GET"].append(answer(raw))
+        async with client(cluster.urls) as c:
+            item = await c.get("k")
+            assert item is not None
+            assert (item.value, item.mod_revision) == (b"", 1)
+            assert c._asker is not None
+            assert c._asker.seen_index == 0
+
+
+async def test_addresses_that_nobody_has_any_more_leave_nothing_behind():
+    """Members that are replaced, week after week."""
+    async with faked(1) as cluster, client(cluster.urls) as c:
+        assert c._asker is not None
+        asker = c._asker
+        for number in range(12):
+            old = cluster.nodes[-1]
+            new = FakeNode(cluster, f"m{number}")
+            await new.listen()
+            cluster.nodes.append(new)
+            cluster.lead(new)
+            await c.put("k", "v")
+            await until(partial(asker.routing.is_known, new.address))
+            if number:
+                cluster.nodes.remove(old)
+                await old.die()
+        asker._finder.want(0.0)
+        await until(lambda: len(asker.routing.everybody()) <= 3)
+        await c.get("k", consistency="stale")
+        assert len(asker._pools) <= 5
+        assert len(asker._finding_pools) <= 5
+        assert len(asker._mute) <= 8
+        assert set(asker.routing._shunned) <= set(asker.routing.everybody())
+
+
+async def test_many_calls_ask_no_more_often_who_the_members_are_than_one():
+    async with faked() as cluster, faked(1) as other:
+        views = 0
+
+        async def tell(asked: Asked) -> bytes:
+            nonlocal views
+            views += 1
+            return await cluster.tell_view(asked)
+
+        async def strange(asked: Asked) -> bytes:
+            return redirection(other.nodes[0], asked.target, 99)
+
+        cluster.nodes[0].always = strange
+        for node in cluster.nodes:
+            node.view = tell
+        async with client(cluster.urls) as c:
+            reads = [c.get("k", timeout_s=0.5) for _ in range(100)]
+            told = await asyncio.gather(*reads, return_exceptions=True)
+            assert {type(one) for one in told} == {Unreachable}
+        assert views <= 3 * 15
