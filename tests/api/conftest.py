@@ -78,7 +78,8 @@ def client(request: pytest.FixtureRequest) -> Client:
     return PureClient(api_of(service), service)
 
 
-@pytest.fixture
-def wired(open_aiohttp: MakeClient) -> AiohttpClient:
-    """One node behind aiohttp."""
-    return open_aiohttp()
+@pytest.fixture(params=["aiohttp", "door"])
+def wired(request: pytest.FixtureRequest) -> AiohttpClient:
+    """One node behind aiohttp, which has a connection from its first byte on, or is handed it by the door."""
+    opened: AiohttpClient = request.getfixturevalue(f"open_{request.param}")()
+    return opened

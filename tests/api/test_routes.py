@@ -13,7 +13,7 @@ from raftkv.api.settings import VALUE_BYTES_MAX, ApiSettings
 from raftkv.errors import ConfigError
 from raftkv.problems import Code
 from tests.api.conftest import api_of
-from tests.api.fronts import AiohttpClient, Client, request_bytes
+from tests.api.fronts import AiohttpClient, Client, MakeClient, request_bytes
 from tests.api.service import FakeService
 
 PUBLISHED = """`not_leader` 307,
@@ -263,5 +263,5 @@ def test_the_largest_value_fits_into_a_command() -> None:
     assert [answer.status for answer in answers] == [201]
 
 
-def test_clients_reach_no_route_of_peers_behind_the_lean_front(wired: Client) -> None:
-    assert wired.ask("POST", "/raft/v1/append-entries").status == 404
+def test_clients_reach_no_route_of_peers_behind_the_lean_front(open_aiohttp: MakeClient) -> None:
+    assert open_aiohttp().ask("POST", "/raft/v1/append-entries").status == 404
