@@ -45,10 +45,10 @@ from raftkv.core.effects import Note
 from raftkv.core.messages import Envelope, PreVoteRequest, RequestVote
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Role
+from raftkv.forming import Forming
 from raftkv.node.clock import TurnMeter, now_us
 from raftkv.node.disk import DiskThread
 from raftkv.node.figures import Histogram
-from raftkv.node.forming import Forming
 from raftkv.node.logs import event
 from raftkv.node.peers import Peers
 from raftkv.replica import Replica

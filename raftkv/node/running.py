@@ -23,19 +23,18 @@ from typing import Any, Final, TypeVar
 from raftkv.api.aiohttp_front import AiohttpFront
 from raftkv.api.reports import Diagnostics
 from raftkv.api.routes import NODE_ROUTES, ROUTES, Api
+from raftkv.beginning import raft_of
 from raftkv.config import NodeConfig
-from raftkv.core import state as core_state
 from raftkv.core.effects import Exchange, LogRead, Note
 from raftkv.core.messages import Envelope, Introduction
-from raftkv.core.raft import Raft
-from raftkv.core.types import NodeId, Ticket
+from raftkv.core.types import ID_BYTES, Incarnation, NodeId, Ticket
 from raftkv.errors import DiskFailed, Misdirected, RaftkvError
+from raftkv.forming import Forming, FormingPlan, FormingShell
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node.clock import LoopScheduler, now_us
 from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
-from raftkv.node.forming import Forming, FormingShell
 from raftkv.node.logs import event, in_words
 from raftkv.node.metrics import NodeMetrics
 from raftkv.node.peers import ClientUrls, Peers
@@ -45,6 +44,7 @@ from raftkv.pump import Pump, PumpShell
 from raftkv.replica import Replica, Work
 from raftkv.state_machine import StateMachine
 from raftkv.storage.directory import PosixDirectory
+from raftkv.storage.identity import IdentityFile
 from raftkv.storage.recovery import Recovered
 from raftkv.storage.wal import Wal
 from raftkv.transport.farewell import Farewell
@@ -85,9 +85,11 @@ class RunningNode:
         self._loop, self._machine, self._owner = loop, machine, owner
         rng = Random(secrets.randbits(64))
         self._directory = PosixDirectory(config.data_dir)
-        shell = FormingShell(self._introduce_again, self._formed, self._fail)
+        shell = FormingShell(self._introduce_again, self._formed, self._waits_for_others, self._fail)
         try:
-            self._forming = Forming(config, self._directory, loop, shell)
+            new_incarnation = Incarnation(secrets.token_bytes(ID_BYTES))
+            identity = IdentityFile.open(self._directory, node_id=config.id, new_incarnation=new_incarnation)
+            self._forming = Forming(_plan(config), identity, LoopScheduler(loop), shell)
         except BaseException:
             self._directory.close()
             raise
@@ -149,7 +151,7 @@ class RunningNode:
         await self._doors.close(grace_s)
         if self._pump is not None:
             self._pump.stop()
-        await self._peers.take_leave(self._forming.farewell(self._why_it_stops), within_s=LEAVE_S)
+        await self._peers.take_leave(self._farewell(), within_s=LEAVE_S)
         await self._peers.close()
         if self._disk is not None:
             await _in_own_thread(self._disk.stop)
@@ -190,6 +192,13 @@ class RunningNode:
     def _introduce_again(self) -> None:
         self._peers.introduce_again()
 
+    def _waits_for_others(self, why: str) -> None:
+        _LOG.warning("%s", why, extra=event("not_formed"))
+
+    def _farewell(self) -> Farewell:
+        identity = self._forming.identity.identity
+        return Farewell(identity.node_id, identity.incarnation, self._why_it_stops)
+
     def _formed(self) -> None:
         self._beginning = self._loop.create_task(self._begin())
 
@@ -214,8 +223,7 @@ class RunningNode:
             _LOG.warning("%s", note, extra=event("recovered"))
         identity = self._forming.identity.identity
         assert identity.cluster_id is not None
-        me = core_state.Identity(identity.node_id, identity.incarnation, identity.cluster_id)
-        raft = Raft(me, self.config.raft, _saved(recovered), self._rng)
+        raft = raft_of(identity, recovered, self.config.raft, self._rng)
         replica = Replica(raft, self._machine, self.config.replica, clock=now_us)
         replica.client_url_of = self._client_urls.of
         shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail, self._parts.turns.took)
@@ -401,13 +409,6 @@ async def _in_own_thread(work: Callable[[], T]) -> T:
         pool.shutdown(wait=False)
 
 
-def _saved(recovered: Recovered) -> core_state.Saved:
-    return core_state.Saved(
-        base=recovered.base,
-        term=recovered.term,
-        voted_for=recovered.voted_for,
-        term_runs=recovered.term_runs,
-        tail_first=recovered.tail_first,
-        tail=recovered.tail,
-        configurations=recovered.configurations,
-    )
+def _plan(config: NodeConfig) -> FormingPlan:
+    client_url = None if config.url == config.peer_url else config.url
+    return FormingPlan(config.id, config.peer_url, client_url, config.initial_cluster)

@@ -2,30 +2,35 @@
 
 Told: introductions of others, and that a member's message came. Tells: everybody who this node is, once a
 second while the cluster is not formed; its owner, once, that it is. What is new is stored before anybody
-hears of it.
+hears of it. May never know: how introductions travel.
 """
 
 from __future__ import annotations
 
-import logging
-import secrets
-from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from raftkv.config import NodeConfig
 from raftkv.core.formation import Formation
 from raftkv.core.messages import Introduction
-from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, Member, NodeId
+from raftkv.core.types import ClusterId, Member, NodeId
 from raftkv.errors import DataError
-from raftkv.node.logs import event
-from raftkv.storage.directory import Directory
+from raftkv.pump import Scheduler, Timer
 from raftkv.storage.identity import IdentityFile
-from raftkv.transport.farewell import Farewell
 
-_LOG: Final = logging.getLogger("raftkv.node")
-INTRODUCE_EVERY_S: Final = 1.0
+INTRODUCE_EVERY_US: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FormingPlan:
+    """What the operator said of this node and its cluster."""
+
+    id: NodeId
+    peer_url: str
+    client_url: str | None = None
+    """None: clients reach it where its peers do."""
+    initial_cluster: Sequence[tuple[NodeId, str]] = ()
+    """All members with their peer URLs, this one included."""
 
 
 @dataclass(slots=True)
@@ -36,6 +41,8 @@ class FormingShell:
     """What this node says of itself has changed, or nobody has heard it."""
     formed: Callable[[], None]
     """The cluster is formed, and that is stored: called once."""
+    waits: Callable[[str], None]
+    """Why it is not formed, in a sentence; called when that changes."""
     failed: Callable[[BaseException], None]
     """What had to be stored was not; it is not tried again."""
 
@@ -43,16 +50,13 @@ class FormingShell:
 class Forming:
     """One node's identity, and its way into the cluster."""
 
-    def __init__(self, config: NodeConfig, directory: Directory, loop: AbstractEventLoop, shell: FormingShell) -> None:
-        """Raises DataError where the directory is not this node's, or is damaged."""
-        self.identity = IdentityFile.open(
-            directory, node_id=config.id, new_incarnation=Incarnation(secrets.token_bytes(ID_BYTES))
-        )
-        stored = self.identity.identity
-        self._config, self._loop, self._shell = config, loop, shell
+    def __init__(self, plan: FormingPlan, identity: IdentityFile, scheduler: Scheduler, shell: FormingShell) -> None:
+        self.identity = identity
+        stored = identity.identity
+        self._plan, self._scheduler, self._shell = plan, scheduler, shell
         self._formation = Formation(
-            Member(config.id, stored.incarnation, config.peer_url),
-            config.initial_cluster,
+            Member(plan.id, stored.incarnation, plan.peer_url),
+            plan.initial_cluster,
             cluster_id=stored.cluster_id,
             configuration=stored.initial_configuration,
             formed=stored.formed,
@@ -60,7 +64,7 @@ class Forming:
         self._done = False
         """It is formed, or never will be by this node."""
         self._said = ""
-        self._timer: TimerHandle | None = None
+        self._timer: Timer | None = None
 
     @property
     def cluster_id(self) -> ClusterId | None:
@@ -86,25 +90,20 @@ class Forming:
         """The ids and URLs of whom to reach."""
         configuration = self._formation.configuration
         if configuration is None:
-            members = list(self._config.initial_cluster)
+            members = list(self._plan.initial_cluster)
         else:
             members = [(member.id, member.url) for member in configuration.members().values()]
-        return [(id, url) for id, url in members if id != self._config.id]
+        return [(id, url) for id, url in members if id != self._plan.id]
 
     def introduction(self) -> Introduction:
         """What this node says of itself: only what is on stable storage."""
         stored = self.identity.identity
-        config = self._config
         return replace(
             self._formation.introduction(),
             cluster_id=stored.cluster_id,
             formed=stored.formed,
-            client_url=None if config.url == config.peer_url else config.url,
+            client_url=self._plan.client_url,
         )
-
-    def farewell(self, reason: str) -> Farewell:
-        """What this node says when it goes."""
-        return Farewell(self._config.id, self.identity.identity.incarnation, reason)
 
     def start(self) -> None:
         """The cluster forms by itself, as soon as everybody has been heard."""
@@ -134,7 +133,7 @@ class Forming:
             return formation.problem
         if formation.waits_for:
             return f"the cluster is not formed yet: waiting for {', '.join(formation.waits_for)}"
-        if not self._config.initial_cluster and formation.cluster_id is None:
+        if not self._plan.initial_cluster and formation.cluster_id is None:
             return "the data directory is empty and no --initial-cluster says whom to form a cluster with"
         return "this node is starting"
 
@@ -145,9 +144,9 @@ class Forming:
         why = self.why_not_formed()
         if why != self._said:
             self._said = why
-            _LOG.warning("%s", why, extra=event("not_formed"))
+            self._shell.waits(why)
         self._shell.introduce_again()
-        self._timer = self._loop.call_later(INTRODUCE_EVERY_S, self._introduce_on)
+        self._timer = self._scheduler.later(INTRODUCE_EVERY_US, self._introduce_on)
 
     def _moved(self) -> None:
         """What is new is stored before anybody hears of it; then Raft may begin.
