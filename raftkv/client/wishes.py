@@ -37,6 +37,7 @@ from raftkv.client.results import (
 from raftkv.client.txn import Compare, Op
 from raftkv.errors import ConditionFailed, WireError
 from raftkv.http.exchange import HttpAnswer
+from raftkv.kv.commands import TTL_MS_MIN
 from raftkv.values import Address
 
 Consistency = Literal["linearizable", "follower", "lease", "stale"]
@@ -49,6 +50,8 @@ _MSGPACK: Final = b"application/msgpack"
 _STRUCTURED: Final = b"Content-Type: " + _MSGPACK + b"\r\nAccept: " + _MSGPACK + b"\r\n"
 _NOT_IN_A_PATH: Final = (b".", b"..")
 """What stands between us and a node may take these keys for a way up: they go in bodies."""
+_INDEX_MAX: Final = 2**53
+"""As ``min_index`` no node takes a larger one: believed once, it would have every later stale read refused."""
 _SESSION_DIGITS: Final = frozenset("0123456789abcdef")
 
 
@@ -288,9 +291,10 @@ def transfer_leadership(to: str | None) -> Wish[LeaderDone]:
 
 
 def applied_index_of(answer: HttpAnswer) -> int:
-    """The log index that the answer reflects; 0: it says none."""
+    """The log index that the answer reflects; 0: it says none that a log can have."""
     value = answer.fields.get(b"raftkv-applied-index", b"")
-    return int(value) if value.isdigit() and len(value) < 20 else 0
+    index = int(value) if value.isdigit() and len(value) < 20 else 0
+    return index if index <= _INDEX_MAX else 0
 
 
 def _read_put(answer: HttpAnswer) -> PutDone:
@@ -361,7 +365,10 @@ def _read_opened(answer: HttpAnswer) -> Opened:
     id = _of(fields, "session", str)
     if len(id) != 32 or not _SESSION_DIGITS.issuperset(id):
         raise Unintelligible(f"{id[:64]!r} is no session's id")
-    return Opened(id, _number(fields, "ttl_ms"))
+    ttl_ms = _number(fields, "ttl_ms")
+    if ttl_ms < TTL_MS_MIN:
+        raise Unintelligible(f"no session lives for {ttl_ms} ms only")  # It would want signs of life without pause.
+    return Opened(id, ttl_ms)
 
 
 def _read_nothing(answer: HttpAnswer) -> None:
@@ -457,12 +464,12 @@ def _octets(fields: dict[str, Any], name: str) -> bytes:
     value = fields.get(name)
     if isinstance(value, bytes):
         return value
-    if isinstance(value, str):
-        return value.encode()
     try:
+        if isinstance(value, str):
+            return value.encode()
         return b64decode(_of(fields, f"{name}_base64", str), validate=True)
     except ValueError as error:
-        raise Unintelligible(f"{name}_base64 is not base64") from error
+        raise Unintelligible(f"{name} is neither text nor base64") from error
 
 
 def _number_field(answer: HttpAnswer, name: bytes) -> int:
