@@ -494,6 +494,17 @@ def test_what_passes_by_itself_wakes_nobody(evidence: Evidence) -> None:
     assert diagnose(evidence).exit_code == 0
 
 
+def test_nothing_is_said_to_work_where_nobody_leads() -> None:
+    """n3 is refused and n1 is gone: two are there, and cannot make a majority together."""
+    others = "n3 does not have the same peer secret"
+    evidence = refused(refused(gone(LEADERLESS, "n1"), "n2", "n3", "unauthenticated", others), "n3", "n2", "x", others)
+    evidence = link(evidence, "n3", "n1", answer_age_ms=None)
+    told = [line for finding in diagnose(evidence).findings for line in finding.seen]
+    assert not [line for line in told if "one more lost" in line]
+    assert "2 of 3 voters run, but nobody leads: nothing is served" in told
+    assert "n3 never had an answer (connection refused)" in told
+
+
 def test_evidence_of_no_cluster_at_all_is_borne() -> None:
     assert diagnose(()).exit_code == 3
     bare = View(id="n1")

@@ -111,7 +111,9 @@ class Case:
         for view in self.views.values():
             link = view.link_to(id)
             if link is not None and not is_fresh(link):
-                lines.append(f"{view.id} had its last answer {ago(link.answer_age_ms)}{_why(link)}")
+                age_ms = link.answer_age_ms
+                when = "never had an answer" if age_ms is None else f"had its last answer {ago(age_ms)}"
+                lines.append(f"{view.id} {when}{_why(link)}")
         return tuple(lines)
 
     def hangs(self, id: str) -> bool:

@@ -280,6 +280,8 @@ def _what_is_left(case: Case, lost: str) -> tuple[str, ...]:
     left = sum(case.works(id) for id in case.voters)
     if left < case.majority:
         return ()
+    if case.led_by is None:
+        return (f"{left} of {plural(len(case.voters), 'voter')} run, but nobody leads: nothing is served",)
     more = left - case.majority
     then = "one more lost, and nothing is served" if more == 0 else f"{more} more may be lost"
     return (f"{left} of {plural(len(case.voters), 'voter')} work: {then}",)
