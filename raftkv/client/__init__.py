@@ -1,5 +1,6 @@
 """The Python client; ``raftkv.client.sync`` has the same for programs without asyncio."""
 
+from raftkv.client.attempts import Figures
 from raftkv.client.client import Client
 from raftkv.client.results import (
     ClusterStatus,
@@ -20,7 +21,8 @@ from raftkv.client.results import (
     TxnRange,
 )
 from raftkv.client.settings import ClientSettings
-from raftkv.client.txn import Compare, Op
+from raftkv.client.txn import Compare, Op, Text
+from raftkv.client.wishes import Consistency
 from raftkv.errors import ConditionFailed, OutcomeUnknown, Rejected, RequestError, Unreachable
 
 __all__ = [
@@ -29,8 +31,10 @@ __all__ = [
     "ClusterStatus",
     "Compare",
     "ConditionFailed",
+    "Consistency",
     "DeleteDone",
     "DeleteRangeDone",
+    "Figures",
     "Item",
     "LeaderDone",
     "Member",
@@ -41,6 +45,7 @@ __all__ = [
     "PutDone",
     "Rejected",
     "RequestError",
+    "Text",
     "TxnDelete",
     "TxnDeleteRange",
     "TxnDone",

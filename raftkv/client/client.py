@@ -40,6 +40,7 @@ from raftkv.client.results import (
 from raftkv.client.settings import ClientSettings
 from raftkv.client.txn import Compare, Op, Text, as_bytes, bounds, refuse_everything_unasked
 from raftkv.client.wishes import Condition, Consistency, Freshness, Wish
+from raftkv.kv.commands import COMMAND_KEYS_MAX
 from raftkv.values import parse_url, url_address
 
 T = TypeVar("T")
@@ -50,7 +51,11 @@ PAGE_ITEMS_MAX: Final = 1_000
 class Client:
     """A client of one cluster, inside one event loop: the one of its first call. RuntimeError in any other.
 
-    Its session is opened with its first write, and kept alive until ``close``.
+    Its session is opened with its first write, and kept alive until ``close``. Keys and values are bytes, or text that
+    stands for its UTF-8. ``timeout_s`` is for a whole call with all its attempts, in seconds; without it the settings'
+    counts. A call raises ConditionFailed, Rejected or Unreachable, and then it changed nothing; or OutcomeUnknown, and
+    then its write may have happened, or may happen yet. ValueError and TypeError are for arguments that cannot be
+    meant: nothing was sent.
     """
 
     def __init__(self, endpoints: str | Sequence[str], *, settings: ClientSettings | None = None) -> None:
@@ -122,7 +127,8 @@ class Client:
         """What the key holds; None: it is absent.
 
         ``linearizable`` and ``lease`` reads go to the leader, ``follower`` and ``stale`` ones to each node in turn.
-        All but ``stale`` see every write that was acknowledged before the read began.
+        All but ``stale`` see every write that was acknowledged before the read began. ``stale`` shows nothing older
+        than what this client has seen, and with ``max_staleness_ms`` nothing that is older than so many milliseconds.
         """
         return await self._ask(
             wishes.get(as_bytes(key, what="key"), self._freshness(consistency, max_staleness_ms)), timeout_s
@@ -136,7 +142,10 @@ class Client:
         if_present: bool = False,
         timeout_s: float | None = None,
     ) -> DeleteDone:
-        """The key is absent; with a condition, only if the key was so, otherwise ConditionFailed is raised."""
+        """The key is absent; with a condition, only if the key was so, otherwise ConditionFailed is raised.
+
+        ``if_revision`` is the mod revision that the key must have.
+        """
         condition = Condition(if_revision, present=if_present)
         return await self._ask(wishes.delete(as_bytes(key, what="key"), condition), timeout_s)
 
@@ -157,9 +166,10 @@ class Client:
         """
         within = bounds(prefix=prefix, start=start, end=end)
         refuse_everything_unasked(within, all_keys=all_keys)
+        _refuse_number("limit", limit, least=1)
         deleted = 0
         while True:
-            left = None if limit is None else limit - deleted
+            left = None if limit is None else min(limit - deleted, COMMAND_KEYS_MAX)
             done = await self._ask(wishes.delete_range(within, limit=left, all_keys=all_keys), timeout_s)
             deleted += done.deleted
             if not done.more or not done.deleted or (limit is not None and deleted >= limit):
@@ -211,8 +221,13 @@ class Client:
         max_staleness_ms: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncIterator[Page]:
-        """As ``range``, page by page, with the revision at which each was read."""
+        """As ``range``, page by page, with the revision at which each was read.
+
+        ``page_items_max`` is at most 10,000; a page of large items also ends at 4 MiB.
+        """
         within = bounds(prefix=prefix, start=start, end=end)
+        _refuse_number("limit", limit, least=0)
+        _refuse_number("page_items_max", page_items_max, least=1, most=COMMAND_KEYS_MAX)
         cursor: str | None = None
         left = limit
         while left is None or left > 0:
@@ -241,7 +256,10 @@ class Client:
         failure: Sequence[Op] = (),
         timeout_s: float | None = None,
     ) -> TxnDone:
-        """If all claims of ``compare`` hold, ``success`` is executed, else ``failure``: at one moment or not at all."""
+        """If all claims of ``compare`` hold, ``success`` is executed, else ``failure``: at one moment or not at all.
+
+        Which it was stands in ``succeeded``; ConditionFailed is not raised.
+        """
         return await self._ask(wishes.txn(compare, success, failure), timeout_s)
 
     # ----------------------------------------------------------------------------------------- the cluster
@@ -257,7 +275,11 @@ class Client:
         return await self._ask(wishes.cluster(whom), timeout_s)
 
     async def transfer_leadership(self, to: str | None = None, *, timeout_s: float | None = None) -> LeaderDone:
-        """The voter of this id leads, or without one the best placed of the others."""
+        """The voter of this id leads, or without one the best placed of the others.
+
+        Without one it is asked once only, since another time would move leadership on: OutcomeUnknown where no answer
+        came.
+        """
         return await self._ask(wishes.transfer_leadership(to), timeout_s)
 
     # ------------------------------------------------------------------------------------------------------
@@ -279,9 +301,16 @@ class Client:
     async def _ask(self, wish: Wish[T], timeout_s: float | None) -> T:
         timeout_s = self._settings.timeout_s if timeout_s is None else timeout_s
         if not 0 < timeout_s < 1e6:
-            raise ValueError(f"timeout_s is a time above 0, not {timeout_s!r}")
+            raise ValueError(f"timeout_s is a time in seconds, above 0 and below a million, not {timeout_s!r}")
         return await self._running().ask(wish, timeout_s=timeout_s)
 
     def _freshness(self, consistency: Consistency, max_staleness_ms: int | None) -> Freshness:
         is_monotonic = consistency == "stale" and self._settings.monotonic_reads
         return Freshness(consistency, max_staleness_ms, self._running().seen_index if is_monotonic else None)
+
+
+def _refuse_number(name: str, value: int | None, *, least: int, most: int | None = None) -> None:
+    """Raises ValueError for what is no such number: below 0 a loop would end at once, and look like an empty range."""
+    if value is not None and (type(value) is not int or value < least or (most is not None and value > most)):
+        up_to = "" if most is None else f" and at most {most}"
+        raise ValueError(f"{name} is a whole number of at least {least}{up_to}, not {value!r}")

@@ -37,7 +37,7 @@ from raftkv.client.results import (
 from raftkv.client.txn import Compare, Op
 from raftkv.errors import ConditionFailed, WireError
 from raftkv.http.exchange import HttpAnswer
-from raftkv.kv.commands import TTL_MS_MIN
+from raftkv.kv.commands import NUMBER_MAX, TTL_MS_MIN
 from raftkv.values import Address
 
 Consistency = Literal["linearizable", "follower", "lease", "stale"]
@@ -50,7 +50,7 @@ _MSGPACK: Final = b"application/msgpack"
 _STRUCTURED: Final = b"Content-Type: " + _MSGPACK + b"\r\nAccept: " + _MSGPACK + b"\r\n"
 _NOT_IN_A_PATH: Final = (b".", b"..")
 """What stands between us and a node may take these keys for a way up: they go in bodies."""
-_INDEX_MAX: Final = 2**53
+_INDEX_MAX: Final = NUMBER_MAX
 """As ``min_index`` no node takes a larger one: believed once, it would have every later stale read refused."""
 _SESSION_DIGITS: Final = frozenset("0123456789abcdef")
 

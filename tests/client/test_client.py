@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 
 import pytest
 
-from raftkv.client import Client, Unreachable
+import raftkv.client
+from raftkv.client import Client, Unreachable, sync
 from raftkv.problems import Code
 from tests.client.fake import (
     Act,
@@ -72,10 +75,46 @@ async def test_arguments_that_cannot_be_meant_are_refused_before_anything_is_sen
                 c.delete_range(),
                 c.delete_range(prefix=""),
                 c.get("k", timeout_s=0),
+                c.delete_range(prefix="k", limit=0),
+                c.delete_range(prefix="k", limit=True),
+                anext(c.range(limit=-1)),
+                anext(c.pages(page_items_max=0)),
+                anext(c.pages(page_items_max=10_001)),
             ):
                 with pytest.raises((ValueError, TypeError)):
                     await wrong
         assert [node.asked for node in cluster.nodes] == [[], [], []]
+
+
+@pytest.mark.parametrize("face", [Client, sync.Client])
+def test_whoever_types_a_program_finds_every_name_that_the_methods_speak_of(face):
+    public = [getattr(face, name) for name in dir(face) if name in ("__init__", "figures") or not name.startswith("_")]
+    for method in (one.fget if isinstance(one, property) else one for one in public):
+        assert method.__name__ == "__init__" or method.__doc__
+        for annotation in inspect.get_annotations(method).values():
+            for name in re.findall(r"\b[A-Z]\w+", annotation):
+                assert name in (*raftkv.client.__all__, "None", "Sequence", "AsyncIterator", "Iterator"), annotation
+
+
+def test_both_faces_take_the_same_arguments():
+    for name, method in vars(Client).items():
+        if not name.startswith("_") and name != "figures":
+            other = inspect.signature(vars(sync.Client)[name])
+            assert other.parameters == inspect.signature(method).parameters
+
+
+async def test_a_range_delete_goes_in_commands_that_the_cluster_takes():
+    async with faked(1) as cluster:
+
+        async def delete(asked: Asked) -> bytes:
+            count = int(asked.target.partition("limit=")[2] or "10000")
+            return say(200, {"deleted": count, "more": True, "revision": 1})
+
+        cluster.nodes[0].always = delete
+        async with client(cluster.urls) as c:
+            done = await c.delete_range(prefix="k", limit=25_000)
+        assert (done.deleted, done.more) == (25_000, True)
+        assert [asked.target.partition("limit=")[2] for asked in cluster.wrote("DELETE")] == ["10000", "10000", "5000"]
 
 
 # ------------------------------------------------------------------------------- answers that do not come
