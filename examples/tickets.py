@@ -12,6 +12,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -75,4 +76,7 @@ async def main(me: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    if len(sys.argv) != 2 or sys.argv[1] not in MEMBERS:
+        sys.exit(f"usage: python {sys.argv[0]} {'|'.join(MEMBERS)}")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(sys.argv[1]))
