@@ -20,8 +20,9 @@ from raftkv.api.stream import Stream
 from raftkv.errors import CommandError, DiskFailed
 from raftkv.node import logs
 from raftkv.node.logs import CORE_EVENTS, EVENTS, event, formatter, in_words, on_unforeseen, way_of
+from raftkv.node.running import _LEVELS
 from tests.api.streams import put
-from tests.live.cluster import eventually
+from tests.live.cluster import LiveCluster, eventually
 from tests.live.wire import Connections, Trouble
 from tests.node.nodes import PATIENCE_S, ready
 from tests.node.test_doors import apart, ask, for_clients, for_peers, leader_of_stores
@@ -511,3 +512,41 @@ async def a_request_fails(node: Node, monkeypatch) -> None:
         patched.setattr(Api, "begin", begin)
         for target in (f"/v1/kv/{MARK}", f"/v1/kv?prefix={MARK}", f"/v1/sessions/{MARK}"):
             assert (await ask(for_clients(node), "GET", target)).status == 500
+
+
+def test_what_somebody_should_look_at_is_louder_than_what_always_happens() -> None:
+    assert set(_LEVELS) < set(CORE_EVENTS)
+    quiet = {"became_leader", "stepped_down", "follows", "stands", "voted", "refused_vote", "transfer_began"}
+    assert quiet.isdisjoint(_LEVELS) and _LEVELS["state_is_wrong"] == logging.ERROR
+
+
+@pytest.mark.live
+async def test_real_nodes_write_as_they_are_told_and_nothing_else(tmp_path: Path) -> None:
+    """From the first line to the last; standard output has the one line of the contract."""
+    wishes: dict[str, list[str]] = {
+        "n1": [],
+        "n2": ["--log-format", "json"],
+        "n3": ["--log-level", "error", "--log-format", "json"],
+    }
+    with LiveCluster(tmp_path, nodes_count=3) as cluster:
+        for id, words in wishes.items():
+            cluster.nodes[id].command += words
+        cluster.start()
+        leader = await cluster.until_serving()
+        for target in (f"/v1/kv/{MARK}", f"/{MARK}"):
+            await cluster.connections.exchange(leader.address, "PUT", target, body=MARK.encode(), timeout_s=PATIENCE_S)
+        for node in cluster.nodes.values():
+            node.ask_to_stop()
+            assert await node.ended() == 0
+    said = {}
+    for id, node in cluster.nodes.items():
+        serving = f"raftkv {id} serving on {node.url}"
+        written = node.log_text().split("\n")
+        assert written.count(serving) == 1 and written.pop() == "" and MARK not in node.log_text()
+        said[id] = [each for each in written if each != serving]
+    events = [re.fullmatch(r"\S+Z [A-Z]+ node=n1 event=(\w+) .*msg=\".*\"", each) for each in said["n1"]]
+    assert all(events) and {each[1] for each in events if each} <= set(EVENTS)
+    told = [json.loads(each) for each in said["n2"]]
+    assert {each["node"] for each in told} == {"n2"} and {each["event"] for each in told} <= set(EVENTS)
+    assert {"takes_part", "peer_left"} <= {each["event"] for each in told} | {each[1] for each in events if each}
+    assert said["n3"] == []
