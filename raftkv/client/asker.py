@@ -36,7 +36,7 @@ from raftkv.client.results import ClusterStatus
 from raftkv.client.routing import Routing, View
 from raftkv.client.session import Numbered, Session
 from raftkv.client.settings import ClientSettings
-from raftkv.client.wishes import Unintelligible, Wish
+from raftkv.client.wishes import DoesNotLead, Unintelligible, Wish
 from raftkv.errors import OutcomeUnknown, Rejected, RequestError, Unreachable
 from raftkv.http.exchange import HttpAnswer, NoAnswer, encode_request
 from raftkv.values import Address, is_url, parse_url, url_address
@@ -169,6 +169,8 @@ class Asker:
                 try:
                     return self._settled(call, wish, heard, sent_at_us)
                 except Unintelligible as error:
+                    if isinstance(error, DoesNotLead):
+                        self.routing.lose_leader(at)
                     step = self._judge(call, NoAnswer(str(error)), at)
             if isinstance(step, Over):
                 raise step.error

@@ -59,6 +59,10 @@ class Unintelligible(WireError):
     """The answer is none that a node of ours gives: who knows what was done."""
 
 
+class DoesNotLead(Unintelligible):
+    """The answer is a node's own word, and the leader's was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wish(Generic[T_co]):
     """A request, and how its answer is read."""
@@ -272,12 +276,14 @@ def close_session(session: str) -> Wish[None]:
 
 def cluster(whom: Whom | Address) -> Wish[ClusterStatus]:
     """The cluster as a node sees it."""
-    return Wish(b"GET", b"/v1/cluster", Kind.READ, _read_cluster, whom=whom)
+    read = _read_cluster if isinstance(whom, Address) else _read_leaders_cluster
+    return Wish(b"GET", b"/v1/cluster", Kind.READ, read, whom=whom)
 
 
 def status(whom: Whom | Address) -> Wish[NodeStatus]:
     """What a node says of itself."""
-    return Wish(b"GET", b"/v1/status", Kind.READ, _read_status, whom=whom)
+    read = _read_status if isinstance(whom, Address) else _read_leaders_status
+    return Wish(b"GET", b"/v1/status", Kind.READ, read, whom=whom)
 
 
 def transfer_leadership(to: str | None) -> Wish[LeaderDone]:
@@ -387,6 +393,13 @@ def _read_cluster(answer: HttpAnswer) -> ClusterStatus:
     )
 
 
+def _read_leaders_cluster(answer: HttpAnswer) -> ClusterStatus:
+    told = _read_cluster(answer)
+    if answer.fields.get(b"raftkv-node", b"").decode("latin-1") not in ("", told.leader_id):
+        raise DoesNotLead("it does not lead")
+    return told
+
+
 def _member(told: Any) -> Member:
     if not isinstance(told, dict):
         raise Unintelligible("a member is no map")
@@ -412,6 +425,13 @@ def _read_status(answer: HttpAnswer) -> NodeStatus:
         version=_of(fields, "version", str),
         uptime_ms=_number(fields, "uptime_ms"),
     )
+
+
+def _read_leaders_status(answer: HttpAnswer) -> NodeStatus:
+    told = _read_status(answer)
+    if told.role != "leader":
+        raise DoesNotLead("it does not lead")
+    return told
 
 
 def _read_leader(answer: HttpAnswer) -> LeaderDone:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -120,7 +121,7 @@ class Gate:
 class FakeNode:
     """One node, listening."""
 
-    def __init__(self, cluster: FakeCluster, id: str) -> None:
+    def __init__(self, cluster: FakeCluster, id: str, host: str = "127.0.0.1") -> None:
         self.cluster, self.id = cluster, id
         self.asked: list[Asked] = []
         self.connections_count = 0
@@ -132,15 +133,16 @@ class FakeNode:
         self.closes_after_each = False
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self.address = Address("127.0.0.1", 0)
+        self.address = Address(host, 0)
 
     @property
     def url(self) -> str:
-        return f"http://{self.address.host}:{self.address.port}"
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        return f"http://{host}:{self.address.port}"
 
     async def listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, *self.address)
-        self.address = Address("127.0.0.1", self._server.sockets[0].getsockname()[1])
+        self.address = Address(self.address.host, self._server.sockets[0].getsockname()[1])
 
     async def die(self) -> None:
         """As kill -9: the port is free, every connection reset."""
@@ -227,12 +229,28 @@ class FakeCluster:
         return [asked for node in self.nodes for asked in node.wrote(method)]
 
     async def tell_view(self, asked: Asked) -> bytes:
-        members = [{"id": node.id, "url": node.url, "match_index": None, "last_contact_ms": 1} for node in self.nodes]
+        match = self.index if asked.node is self.leader else None
+        members = [{"id": node.id, "url": node.url, "match_index": match, "last_contact_ms": 1} for node in self.nodes]
         leader = None if self.leader is None else self.leader.id
         told = {"cluster_id": "k", "term": self.term, "leader_id": leader, "voters": members, "learners": []}
-        return say(200, told | {"change": None})
+        return say(200, told | {"change": None}, Raftkv_Node=asked.node.id)
+
+    def tell_status(self, node: FakeNode) -> bytes:
+        numbers = (
+            "commit_index",
+            "applied_index",
+            "last_index",
+            "snapshot_index",
+            "log_bytes",
+            "revision",
+            "uptime_ms",
+        )
+        told = {"id": node.id, "role": "leader" if node is self.leader else "follower", "version": "1"}
+        return say(200, told | {"term": self.term} | dict.fromkeys(numbers, 1))
 
     async def execute(self, asked: Asked) -> bytes:
+        if asked.target == "/v1/status":
+            return self.tell_status(asked.node)
         if asked.node is not self.leader and "consistency=" not in asked.target:
             return self.refuse(asked)
         self.index += 1
@@ -278,14 +296,14 @@ def redirection(to: FakeNode, target: str, term: int) -> bytes:
 
 
 @asynccontextmanager
-async def faked(nodes_count: int = 3) -> AsyncIterator[FakeCluster]:
+async def faked(nodes_count: int = 3, *, host: str = "127.0.0.1") -> AsyncIterator[FakeCluster]:
     """Nodes that listen; the first leads. Nothing that they did failed unseen."""
     failures: list[Mapping[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: failures.append(context))
     cluster = FakeCluster()
     for number in range(1, nodes_count + 1):
-        node = FakeNode(cluster, f"n{number}")
+        node = FakeNode(cluster, f"n{number}", host)
         await node.listen()
         cluster.nodes.append(node)
     cluster.leader = cluster.nodes[0]
@@ -301,6 +319,15 @@ def client(urls: list[str], **more: float) -> Client:
     """One that loses no time, or with ``more`` of its settings."""
     settings = {name: getattr(QUICK, name) for name in QUICK.__dataclass_fields__} | more
     return Client(urls, settings=ClientSettings(**settings))
+
+
+def has_ipv6() -> bool:
+    """The machine has an address to listen on."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 async def until(condition: Callable[[], bool]) -> None:

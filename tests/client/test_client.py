@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.client.fake import (
     execute_and_reset,
     execute_and_say_only,
     faked,
+    has_ipv6,
     redirection,
     refuse,
     reset,
@@ -88,8 +90,11 @@ async def test_arguments_that_cannot_be_meant_are_refused_before_anything_is_sen
 
 @pytest.mark.parametrize("face", [Client, sync.Client])
 def test_whoever_types_a_program_finds_every_name_that_the_methods_speak_of(face):
-    public = [getattr(face, name) for name in dir(face) if name in ("__init__", "figures") or not name.startswith("_")]
-    for method in (one.fget if isinstance(one, property) else one for one in public):
+    public: list[Any] = [
+        getattr(face, name) for name in dir(face) if name in ("__init__", "figures") or not name.startswith("_")
+    ]
+    methods: list[Any] = [one.fget if isinstance(one, property) else one for one in public]
+    for method in methods:
         assert method.__name__ == "__init__" or method.__doc__
         for annotation in inspect.get_annotations(method).values():
             for name in re.findall(r"\b[A-Z]\w+", annotation):
@@ -264,6 +269,32 @@ async def test_followers_that_disagree_cost_pauses_and_not_a_storm():
             a.always = b.always = c3.always = None
             await c.put("k", "v")
         assert cluster.executed["k"] == 2
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback address")
+async def test_nodes_may_have_ipv6_addresses():
+    async with faked(host="::1") as cluster:
+        async with client([cluster.nodes[0].url]) as c:
+            await c.put("k", "v")
+            cluster.lead(cluster.nodes[1])
+            await c.put("k", "v")
+            assert c.figures.redirects == 1
+        assert [asked.fields["host"] for asked in cluster.wrote()][-1] == f"[::1]:{cluster.nodes[1].address.port}"
+
+
+@pytest.mark.parametrize("asks", ["status", "cluster"])
+async def test_the_leader_s_own_word_is_had_from_nobody_else(asks):
+    """/v1/status and /v1/cluster are never redirected: whoever led until now answers for itself."""
+    async with faked() as cluster, client(cluster.urls) as c:
+        await c.put("k", "v")
+        cluster.lead(cluster.nodes[1])
+        if asks == "status":
+            assert (await c.status()).id == "n2"
+            assert (await c.status(cluster.nodes[2].url)).id == "n3"
+        else:
+            told = await c.cluster()
+            assert told.voters[0].match_index is not None
+            assert (await c.cluster(cluster.nodes[2].url)).voters[0].match_index is None
 
 
 async def test_nothing_is_sent_to_a_stranger():

@@ -18,6 +18,7 @@ from raftkv.client.attempts import Problem, Whom
 from raftkv.client.wishes import Condition, Freshness, Unintelligible
 from raftkv.errors import ConditionFailed
 from raftkv.http.exchange import HttpAnswer
+from raftkv.kv.commands import NUMBER_MAX
 from tests.client.answers import JSON
 
 ITEM = {"key": b"k", "value": b"v", "create_revision": 1, "mod_revision": 2, "version": 3}
@@ -29,9 +30,12 @@ RESULTS: list[dict[str, Any]] = [
     {"range": {"items": [ITEM], "more": True}},
     {"delete_range": {"deleted": 4, "more": False}},
 ]
-STATUS = dict.fromkeys(("id", "role", "leader_id", "leader_url", "state_hash", "version"), "x") | dict.fromkeys(
+STATUS: dict[str, Any] = dict.fromkeys(
+    ("id", "role", "leader_id", "leader_url", "state_hash", "version"), "x"
+) | dict.fromkeys(
     ("term", "commit_index", "applied_index", "last_index", "snapshot_index", "log_bytes", "revision", "uptime_ms"), 1
 )
+STATUS["role"] = "leader"
 SOUND: list[tuple[wishes.Wish[Any], dict[str, Any]]] = [
     (wishes.put(b"k", b"v", Condition()), {"revision": 1, "create_revision": 1, "version": 1}),
     (wishes.put(b".", b"v", Condition()), {"succeeded": True, "results": [RESULTS[0], {"get": ITEM}], "revision": 1}),
@@ -126,7 +130,7 @@ def test_a_session_that_lives_less_than_any_may_is_unintelligible(ttl_ms):
 
 @pytest.mark.parametrize(
     ("told", "number"),
-    [(b"7", 7), (b"9007199254740992", 2**53), (b"9007199254740993", 0), (b"9" * 19, 0), (b"1" * 20, 0)],
+    [(b"7", 7), (b"%d" % NUMBER_MAX, NUMBER_MAX), (b"%d" % (NUMBER_MAX + 1), 0), (b"9" * 19, 0), (b"1" * 20, 0)],
 )
 def test_an_applied_index_beyond_any_log_counts_as_none(told, number):
     """As ``min_index`` it would have every later stale read refused."""
