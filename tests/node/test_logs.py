@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import json
 import logging
 import re
+import signal
+import warnings
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -19,6 +23,7 @@ from raftkv.api.routes import Api
 from raftkv.api.stream import Stream
 from raftkv.errors import CommandError, DiskFailed
 from raftkv.node import logs
+from raftkv.node import main as node_main
 from raftkv.node.logs import CORE_EVENTS, EVENTS, event, formatter, in_words, on_unforeseen, way_of
 from raftkv.node.running import _LEVELS
 from tests.api.streams import put
@@ -247,11 +252,39 @@ def test_what_is_written_is_at_least_so_grave(capsys, monkeypatch, level, ours, 
         for name in ("raftkv.node", "aiohttp.server"):
             for number in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
                 logging.getLogger(name).log(number, "x")
+        warnings.showwarning("two\nlines", UserWarning, "file.py", 1)
     finally:
         logging.captureWarnings(capture=False)
     said = [json.loads(each) for each in capsys.readouterr().err.splitlines()]
     assert [each["level"] for each in said if each["event"] == "node"] == ours
     assert [each["level"] for each in said if each["event"] == "aiohttp.server"] == others
+    assert [each["level"] for each in said if each["event"] == "py.warnings"] == [
+        each for each in others if each == "WARNING"
+    ]
+
+
+async def test_a_serving_process_tells_what_nobody_waited_for_as_its_log_does(caplog, monkeypatch) -> None:
+    def fails(value: bytes) -> None:
+        raise KeyError(value)
+
+    class Ends:
+        """A node that ends at once, and leaves something that fails."""
+
+        def __init__(self, config: Any, *, state_machine: Any) -> None:
+            self.ended = asyncio.get_running_loop().create_future()
+
+        async def start(self) -> None:
+            asyncio.get_running_loop().call_soon(fails, b"SECRET")
+            asyncio.get_running_loop().call_soon(self.ended.set_result, None)
+
+        async def stop(self) -> None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().remove_signal_handler(number)
+            gc.unfreeze()
+
+    monkeypatch.setattr(node_main, "Node", Ends)
+    assert await node_main._serve(SimpleNamespace(id="n1", url="http://n1")) is None  # type: ignore[arg-type]
+    assert [record.event for record in caplog.records] == ["unforeseen"]
 
 
 # ------------------------------------------------------------------------------- events, by reading the source
