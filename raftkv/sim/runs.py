@@ -57,11 +57,11 @@ class Outcome:
 class RunFailed(AssertionError):
     """Something that must hold did not; ``cause`` says what."""
 
-    def __init__(self, seed: int, *, command: str, cause: Exception, told: Sequence[str]) -> None:
+    def __init__(self, seed: int, *, command: str, cause: Exception, told: Sequence[str], steps: int) -> None:
         self.seed, self.cause = seed, cause
         lines = (
             f"seed {seed}: {type(cause).__name__}: {cause}",
-            f"run it again: {command} {seed}",
+            f"after {steps} steps; run it again: {command} {seed}",
             "the last that was told:",
             *(f"  {line}" for line in told),
         )
@@ -214,7 +214,8 @@ def run(seed: int) -> Outcome:
     try:
         return made.whole()
     except Exception as error:
-        raise RunFailed(seed, command="python -m raftkv.sim.runs", cause=error, told=made.teller.told) from error
+        command, steps = "python -m raftkv.sim.runs", made.cluster.steps
+        raise RunFailed(seed, command=command, cause=error, told=made.teller.told, steps=steps) from error
 
 
 def short_run(seed: int) -> int:
@@ -224,7 +225,7 @@ def short_run(seed: int) -> int:
         made.run()
     except Exception as error:
         command = "python -m raftkv.sim.runs --short"
-        raise RunFailed(seed, command=command, cause=error, told=made.told) from error
+        raise RunFailed(seed, command=command, cause=error, told=made.told, steps=made.turns) from error
     return made.turns
 
 
