@@ -32,7 +32,7 @@ from raftkv.client.attempts import (
 )
 from raftkv.client.finder import Finder
 from raftkv.client.pool import Pools
-from raftkv.client.results import ClusterStatus
+from raftkv.client.results import ClusterStatus, Member
 from raftkv.client.routing import Routing, View
 from raftkv.client.session import Numbered, Session
 from raftkv.client.settings import ClientSettings
@@ -435,9 +435,10 @@ class Asker:
         """Why a call found nobody to ask, as far as is known."""
         if self._opening_call is not None and self._opening_call.last_word:
             return f"the last word was: {self._opening_call.last_word}"
-        if self.routing.leader is not None or not self._mute:
+        told = [f"{at.host}:{at.port}: {why}" for at, why in self._mute.items() if self.routing.is_known(at)]
+        if self.routing.leader is not None or not told:
             return ""
-        return "nobody is known to lead: " + "; ".join(f"{at.host}:{at.port}: {why}" for at, why in self._mute.items())
+        return "nobody is known to lead: " + "; ".join(told)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -459,13 +460,19 @@ def numbering(numbered: Numbered) -> bytes:
 def view_of(cluster: ClusterStatus) -> View:
     """The same in addresses; a member whose URL is none is left out."""
     leader = cluster.leader
+    voters, learners = _addresses(cluster.voters), _addresses(cluster.learners)
     return View(
         cluster.cluster_id,
         cluster.term,
         None if leader is None else _address(leader.url),
-        tuple(address for member in cluster.voters if (address := _address(member.url)) is not None),
-        tuple(address for member in cluster.learners if (address := _address(member.url)) is not None),
+        voters,
+        learners,
+        is_whole=len(voters) + len(learners) == len(cluster.voters) + len(cluster.learners),
     )
+
+
+def _addresses(members: Sequence[Member]) -> tuple[Address, ...]:
+    return tuple(address for member in members if (address := _address(member.url)) is not None)
 
 
 def _address(url: str | None) -> Address | None:

@@ -32,6 +32,8 @@ class View:
     """Of whom it has heard in this term, lately."""
     voters: tuple[Address, ...]
     learners: tuple[Address, ...]
+    is_whole: bool = True
+    """It has heard from every member where clients reach it."""
 
 
 @dataclass(slots=True)
@@ -89,7 +91,11 @@ class Routing:
             return
         self._cluster_id = self._cluster_id or view.cluster_id
         if view.voters and view.term >= self.term:
-            self._voters, self._learners = view.voters, view.learners
+            voters, learners = view.voters, view.learners
+            if not view.is_whole:  # It was started just now: whom it has not heard from is a member all the same.
+                voters = tuple(dict.fromkeys((*voters, *self._voters)))
+                learners = tuple(dict.fromkeys((*learners, *self._learners)))
+            self._voters, self._learners = voters, learners
             self._shunned = {address: one for address, one in self._shunned.items() if self.is_known(address)}
         if view.leader is not None:
             self.hear_of_leader(view.leader, view.term, now_us)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+from raftkv.client.asker import view_of
+from raftkv.client.results import ClusterStatus, Member
 from raftkv.client.routing import SHUNNED_US, SHUNNED_US_MAX, Routing, View
 from raftkv.values import Address
 
@@ -38,6 +41,30 @@ def test_a_member_that_is_gone_is_known_no_more():
     one = led_by(A)
     one.hear(view(A, term=6, voters=[A, D, X]), 0)
     assert not one.is_known(B)
+
+
+def test_a_member_that_a_node_has_not_heard_from_yet_is_a_member_all_the_same():
+    """A node that was started just now tells null for the others; it may be gone again before anybody is asked anew."""
+    one = led_by(A)
+    one.hear(replace(view(A, voters=[A], learners=[D]), is_whole=False), 0)
+    assert [one.is_known(each) for each in (A, B, C, D)] == [True] * 4
+    one.hear(view(A, voters=[A, B]), 0)
+    assert [one.is_known(each) for each in (A, B, C, D)] == [True, True, False, False]
+
+
+def test_who_is_no_member_any_more_is_forgotten_also_as_one_to_be_shunned():
+    one = led_by(A)
+    one.lose(B, 0)
+    one.hear(view(A, voters=[A, C]), 0)
+    one.hear(view(A), 1)
+    assert B in {one.anybody(1) for _ in range(9)}
+
+
+def test_urls_that_are_none_make_a_view_that_is_not_whole():
+    members = (Member("a", "http://a:7400", None, None), Member("b", None, None, None))
+    for voters, learners, is_whole in ((members, (), False), ((), members, False), (members[:1], members[:1], True)):
+        told = view_of(ClusterStatus("k", 5, "a", voters, learners, is_changing=False))
+        assert (told.is_whole, told.leader) == (is_whole, A)
 
 
 @pytest.mark.parametrize(
