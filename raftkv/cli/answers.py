@@ -54,9 +54,10 @@ def condition_failed(mod_revision: Any) -> AbsentOrConditionFailed:
 
 def refused(answer: Answer) -> Refused:
     """A node's no, in its own words."""
-    code = answer.code or f"status {answer.status}"
-    hint = _HINTS.get(code, "See `raftkv status`.")
-    return Refused(f"{answer.url} refused ({code}): {_sentence(answer.explanation)} {hint}", code=answer.code)
+    if answer.code is None:
+        return unlike_ours(answer, answer.explanation)
+    hint = _HINTS.get(answer.code, "See `raftkv status`.")
+    return Refused(f"{answer.url} refused ({answer.code}): {_sentence(answer.explanation)} {hint}", code=answer.code)
 
 
 _HINTS = {
@@ -80,7 +81,7 @@ def _sentence(text: str) -> str:
 def unlike_ours(answer: Answer, why: str) -> Refused:
     """Something answers that is no node of ours."""
     return Refused(
-        f"{answer.url} does not answer like a raftkv node ({why}). Ask a node of the cluster with --endpoints."
+        f"{answer.url} does not answer like a raftkv node ({printable(why)}). Ask a node of the cluster with --endpoints."
     )
 
 

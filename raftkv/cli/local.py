@@ -87,7 +87,8 @@ def _started(data_dir: Path, nodes: int | None, base_port: int | None, options: 
         local = LocalCluster(data_dir, local_cluster.plan(data_dir, nodes=nodes, base_port=base_port))
         if len(local.record.alive()) == len(local.record.nodes):
             _show(local, view_nodes(local.record.urls), options)
-            click.echo(f"The cluster in {data_dir} is already running. {_how_to_stop(data_dir)}", err=True)
+            if not options.wants_json:
+                click.echo(f"The cluster in {data_dir} is already running. {_how_to_stop(data_dir)}", err=True)
             return None
         try:
             local_cluster.start_missing(local)

@@ -65,6 +65,16 @@ def test_get_for_programs_is_the_item_with_what_it_reflects(run, node):
     assert json.loads(run("get", "k", "--output", "json", "--endpoints", node.url).text) == item | {"value": "v"}
 
 
+def test_an_error_without_a_code_of_ours_comes_from_what_is_no_node(run, node):
+    node.on("GET", "/v1/kv/", Reply(404, b"<h1>Not\x1b[2J found</h1>"))
+    ended = run("get", "k", "--endpoints", node.url)
+    assert ended.code == 4
+    assert ended.err == (
+        f"Error: {node.url} does not answer like a raftkv node (status 404 without an explanation). "
+        "Ask a node of the cluster with --endpoints.\n"
+    )
+
+
 def test_get_for_programs_of_what_is_no_node_is_refused(run, node):
     node.on("GET", "/v1/kv/", Reply(200, b"<html>"))
     assert run("get", "k", "--output", "json", "--endpoints", node.url).code == 4

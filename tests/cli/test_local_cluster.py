@@ -5,6 +5,7 @@ The "nodes" here are sleeping processes of these tests; the real ones are in tes
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -131,6 +132,13 @@ def test_up_over_a_running_cluster_says_so(run, spawn, tmp_path):
         f"n1    no answer  http://127.0.0.1:1  {tmp_path / 'n1.log'}",
         "",
     ]
+
+
+def test_up_over_a_running_cluster_gives_programs_the_cluster_and_no_more(run, spawn, tmp_path):
+    local(tmp_path, n1=identity(spawn(OBEDIENT)))
+    ended = run("cluster", "up", "--data-dir", str(tmp_path), "--output", "json")
+    assert (ended.code, ended.err) == (0, "")
+    assert [node["id"] for node in json.loads(ended.text)["nodes"]] == ["n1"]
 
 
 def test_a_command_that_is_told_can_be_pasted_whatever_the_directory_s_name(run, tmp_path):
