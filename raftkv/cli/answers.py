@@ -81,7 +81,8 @@ def _sentence(text: str) -> str:
 def unlike_ours(answer: Answer, why: str) -> Refused:
     """Something answers that is no node of ours."""
     return Refused(
-        f"{answer.url} does not answer like a raftkv node ({printable(why)}). Ask a node of the cluster with --endpoints."
+        f"{answer.url} does not answer like a raftkv node ({printable(why)}). "
+        "Ask a node of the cluster with --endpoints."
     )
 
 
