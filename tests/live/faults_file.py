@@ -20,6 +20,8 @@ class Faults:
     clock_ahead_ms: int = 0
     stall_ms: int = 0
     """The event loop stands still for so long, again and again."""
+    state_is_wrong: bool = False
+    """What is applied makes another state here than elsewhere."""
 
     def write(self, path: Path) -> None:
         """A node that runs goes by it soon, and then says so (``is_heeded``)."""

@@ -1,4 +1,4 @@
-"""A node whose disk, links, clock and event loop break when a file says so.
+"""A node whose disk, links, clock, event loop and memory break when a file says so.
 
     python -m tests.live.faulty_node CONTROL serve --id n1 …
 
@@ -24,6 +24,7 @@ import uvloop
 
 from raftkv.cli.main import main
 from raftkv.errors import DiskFailed
+from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import diagnostics
 from raftkv.node import main as node_main
 from raftkv.storage.directory import PosixDirectory, PosixFile
@@ -96,6 +97,17 @@ def break_disk(control: Control) -> None:
 
 def _failed(file: PosixFile, operation: str, number: int) -> DiskFailed:
     return DiskFailed(path=file.path, operation=operation, cause=OSError(number, os.strerror(number)))
+
+
+def break_memory(control: Control) -> None:
+    """As if a bit had flipped in the table: its hash is another one."""
+    state_hash = KeyValueMachine.state_hash
+
+    def flipped(machine: KeyValueMachine) -> int:
+        return state_hash(machine) ^ control.faults.state_is_wrong
+
+    machines: Any = KeyValueMachine
+    machines.state_hash = flipped
 
 
 # ------------------------------------------------------------------------------------------- the links
@@ -179,6 +191,7 @@ def serve(control_path: Path, words: list[str]) -> int:
     """As ``raftkv``, but for the faults."""
     control = Control(control_path)
     break_disk(control)
+    break_memory(control)
     clock = types.SimpleNamespace(time_ns=lambda: time.time_ns() + control.faults.clock_ahead_ms * 1_000_000)
     vars(diagnostics)["time"] = clock
     FaultyLoop.control = control

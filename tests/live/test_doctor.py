@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import io
+import json
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from raftkv.cli.main import main
-from tests.live.cluster import LiveCluster, LiveNode, eventually, until
+from tests.live.cluster import LiveCluster, LiveNode, eventually, free_ports, until
+from tests.live.faults_file import Faults
 from tests.live.wire import Answer, Connections
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
@@ -25,11 +31,12 @@ NAMED_WITHIN_S = 15.0
 CUT = r"\((no connection|no answer) within 1 s\)"
 
 
-def ask(*urls: str) -> tuple[int, str]:
+def ask(*urls: str, timeout_s: str | None = ASKING_S) -> tuple[int, str]:
     """Exit code and all that is printed into a pipe."""
     printed = io.StringIO()
+    patience = [] if timeout_s is None else ["--timeout", timeout_s]
     with contextlib.redirect_stdout(printed):
-        code = main(["doctor", "--endpoints", ",".join(urls), "--timeout", ASKING_S])
+        code = main(["doctor", "--endpoints", ",".join(urls), *patience])
     return code, printed.getvalue()
 
 
@@ -88,6 +95,8 @@ async def ward(processes: LiveCluster) -> AsyncIterator[Ward]:
         return (await ward.put("well")).status in (200, 201) or None
 
     await eventually(written, within_s=NAMED_WITHIN_S, what="a write to be taken")
+    for node in ward.nodes:
+        assert node.is_running, f"{node.id} ended by itself:\n{node.log_text()[-2000:]}"
     yield ward
     processes.mend()
     processes.connections.close()
@@ -99,6 +108,62 @@ async def test_a_healthy_cluster_is_called_so_with_two_figures(ward: Ward) -> No
         r"(ms|µs) \(p99, n\d\), the last follower is \d+ entr(y|ies) behind\."
     )
     await ward.until_said(pattern, code=0)
+
+
+FAULTLESS = {
+    "start", "resume", "ended", "breaks", "log_text", "loud_lines", "resume_all", "mend", "up", "endings",
+    "elections_count", "status", "statuses", "leader", "until_leader", "until_serving", "until_equal",
+}  # fmt: skip
+"""What the harness offers that harms nobody, or only by a fault of ``Faults``."""
+
+
+def test_every_fault_that_can_be_made_is_made_here() -> None:
+    """A new one without a test of what the doctor says of it fails."""
+    deeds = {name for kind in (LiveNode, LiveCluster) for name, is_method in _public(kind) if is_method}
+    offered = {each.name for each in fields(Faults)} | deeds - FAULTLESS
+    tests = [inspect.getsource(each) for name, each in globals().items() if name.startswith("test_")]
+    asked = "\n".join(source for source in tests if "until_said(" in source)
+    assert {fault for fault in offered if not re.search(rf"\b{fault}=|\.{fault}\(", asked)} == set()
+    assert deeds >= FAULTLESS, "what is gone from the harness goes here too"
+
+
+def _public(kind: type) -> list[tuple[str, bool]]:
+    return [(name, inspect.isfunction(each)) for name, each in vars(kind).items() if not name.startswith("_")]
+
+
+async def test_a_state_that_is_wrong(ward: Ward) -> None:
+    """The leader's; it leads no more. Started again, as advised, it has built its state anew."""
+    node = ward.leader
+    node.breaks(state_is_wrong=True)
+    await _write_many(ward, 1_100)
+    text = await ward.until_said(
+        rf"{node.id}'s state is wrong: the same log made another state there than at a majority\."
+    )
+    assert text.splitlines()[1].startswith(f"    do    `systemctl restart raftkv@{node.id}`")
+    await _anew(node)
+    node.start()
+    await ward.until_said(r"All is well: .+", code=0)
+
+
+async def _write_many(ward: Ward, count: int) -> None:
+    """More than lie between two comparisons of states. The leader may step down meanwhile."""
+    connections = Connections()
+    numbers = iter(range(count))
+
+    async def write() -> None:
+        for number in numbers:
+            target = f"/v1/kv/many/{number}"
+            await connections.exchange(ward.leader.address, "PUT", target, body=b"1", timeout_s=15.0)
+
+    await asyncio.gather(*(write() for _ in range(32)))
+    connections.close()
+
+
+async def test_an_endpoint_that_is_nobodys(ward: Ward) -> None:
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    pattern = rf"Nothing listens at the endpoint {url} \(connection refused\), and no member is known to be there\."
+    await until_said(pattern, url, ward.first.url)
 
 
 async def test_a_wrong_clock(ward: Ward) -> None:
@@ -170,9 +235,38 @@ async def _anew(node: LiveNode) -> None:
     await node.ended()
 
 
-async def test_a_link_between_followers_cut_both_ways(ward: Ward) -> None:
-    one, other = sorted((ward.first.id, ward.second.id))
-    ward.cluster.cut((ward.first, ward.second), (ward.second, ward.first))
+async def test_a_link_that_comes_and_goes(ward: Ward) -> None:
+    """It is whole when the doctor asks."""
+    one, other = sorted((ward.leader.id, ward.first.id))
+    for _ in range(3):
+        ward.cluster.cut((ward.leader, ward.first), (ward.first, ward.leader))
+        await _until_answer_age(ward.leader, ward.first, lambda ms: ms > 600)
+        ward.cluster.mend()
+        await _until_answer_age(ward.leader, ward.first, lambda ms: ms < 300)
+    times = r"no answer \d times in the last minute, for up to [\d.]+ m?s"
+    await ward.until_said(rf"The link between {one} and {other} comes and goes: {times}\.")
+
+
+async def _diagnostics(node: LiveNode) -> Mapping[str, Any]:
+    answer = await Connections().exchange(node.address, "GET", "/v1/diagnostics", timeout_s=5.0, kept=False)
+    told: Mapping[str, Any] = json.loads(answer.body)
+    return told
+
+
+async def _until_answer_age(of: LiveNode, to: LiveNode, is_such: Callable[[int], bool]) -> None:
+    async def look() -> bool | None:
+        links = (await _diagnostics(of))["links"]
+        (age_ms,) = (link["answer_age_ms"] for link in links if link["peer"] == to.id)
+        return is_such(age_ms) or None
+
+    await eventually(look, within_s=NAMED_WITHIN_S, what=f"a change in {of.id}'s link to {to.id}")
+
+
+@pytest.mark.parametrize("role", ["leader", "follower"])
+async def test_a_link_to_a_follower_cut_both_ways(ward: Ward, role: str) -> None:
+    end = ward.leader if role == "leader" else ward.second
+    one, other = sorted((ward.first.id, end.id))
+    ward.cluster.cut((ward.first, end), (end, ward.first))
     await ward.until_said(rf"The link between {one} and {other} is cut: neither reaches the other {CUT}\.")
 
 
@@ -224,15 +318,22 @@ async def test_disks_of_a_majority_that_hang(ward: Ward) -> None:
 
 @pytest.mark.parametrize("role", ["leader", "follower"])
 async def test_a_full_disk(ward: Ward, role: str) -> None:
-    """Three writes of 400 KiB take the segment in waiting, and there is room for no other."""
+    """Writes take the segment in waiting, and there is room for no other."""
     node, then = (
         (ward.leader, r"it refuses puts \(507\) and takes deletes")
         if role == "leader"
         else (ward.first, "it stops when its open segment is full too")
     )
     node.breaks(disk_full=True)
-    for number in range(3):
-        assert (await ward.put(f"fill/{role}/{number}", 400 * 1024, at=ward.leader)).status == 201
+    numbers = iter(range(100))
+
+    async def is_short() -> bool | None:
+        if (await _diagnostics(node))["disk"]["room_is_short"]:
+            return True
+        assert (await ward.put(f"fill/{role}/{next(numbers)}", 300 * 1024, at=ward.leader)).status in (201, 507)
+        return None
+
+    await eventually(is_short, within_s=NAMED_WITHIN_S, what="the room to be short")
     headline = rf"{node.id}'s disk is full: there is no room for another segment of its log, and {then}\."
     await ward.until_said(headline)
 
@@ -254,17 +355,29 @@ async def test_a_node_that_was_stopped(ward: Ward) -> None:
 async def test_a_node_that_was_killed(ward: Ward) -> None:
     """The leader; nothing is left of what the stop before had said."""
     ward.leader.kill()
+    await ward.cluster.until_leader(other_than=ward.leader)
     url = re.escape(ward.leader.url)
     text = await ward.until_said(
         rf"{ward.leader.id} does not run: nothing listens at {url} \(connection refused\), and it did not say why\."
     )
     assert "2 of 3 voters work: one more lost, and nothing is served" in text
+    assert await until_said(re.escape(text.splitlines()[0]), ward.first.url), "one endpoint is enough"
 
 
 async def test_a_node_that_is_paused(ward: Ward) -> None:
     ward.first.pause()
     url = re.escape(ward.first.url)
     await ward.until_said(rf"{ward.first.id} hangs or is paused: {url} takes connections, and nothing answers\.")
+
+
+async def test_a_node_that_is_paused_makes_nobody_wait(ward: Ward) -> None:
+    """With the patience that the command has by itself."""
+    ward.leader.pause()
+    began_s = time.monotonic()
+    code, text = await asyncio.to_thread(ask, ward.leader.url, ward.first.url, timeout_s=None)
+    took_s = time.monotonic() - began_s
+    assert (code, text.splitlines()[0].startswith(f"{ward.leader.id} hangs or is paused")) == (4, True)
+    assert took_s < 3.0
 
 
 async def test_a_majority_that_is_gone(ward: Ward) -> None:
@@ -349,7 +462,7 @@ async def test_a_cluster_that_never_formed_and_one_with_lists_that_differ(tmp_pa
         )
 
 
-async def test_a_wrong_peer_secret(tmp_path: Path) -> None:
+async def test_a_wrong_peer_secret_and_none(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.write_bytes(b"a" * 40)
     theirs.write_bytes(b"b" * 40)
@@ -358,11 +471,13 @@ async def test_a_wrong_peer_secret(tmp_path: Path) -> None:
     with LiveCluster(tmp_path / "nodes", nodes_count=3, options=("--peer-secret-file", str(ours))) as cluster:
         cluster.start()
         await cluster.until_serving()
-        third = cluster.nodes["n3"]
+        third, urls = cluster.nodes["n3"], [node.url for node in cluster.nodes.values()]
         third.kill()
-        third.command[third.command.index("--peer-secret-file") + 1] = str(theirs)
+        place = third.command.index("--peer-secret-file")
+        third.command[place + 1] = str(theirs)
         third.start()
-        await until_said(
-            re.escape("n3 does not have the peer secret of n1 and n2: they refuse each other."),
-            *(node.url for node in cluster.nodes.values()),
-        )
+        await until_said(re.escape("n3 does not have the peer secret of n1 and n2: they refuse each other."), *urls)
+        third.kill()
+        del third.command[place : place + 2]
+        third.start()
+        await until_said(re.escape("n3 has no peer secret, and n1 and n2 have one: they refuse each other."), *urls)
