@@ -60,6 +60,8 @@ class ServerProtocol(asyncio.Protocol):
         self._continue_due = False
         """The client waits for our word before it sends the body."""
         self._busy = False
+        self._goes_on = False
+        """It has been asked for a turn of its own."""
         self._closing = False
         """No further request is read; the connection ends when the present ones are answered."""
         self._foreign = False
@@ -152,12 +154,32 @@ class ServerProtocol(asyncio.Protocol):
         self._busy = True
         try:
             self._read_some()
-            while self._write_some():
-                self._read_some()
+            has_room = self._write_some()
         finally:
             self._busy = False
+        if has_room and self._may_read():
+            self._go_on_later(self._transport)
+            return
         self._hand_over_or_hang_up()
         self._await_client()
+
+    def _go_on_later(self, transport: asyncio.Transport) -> None:
+        """The rest waits until others have had their turn.
+
+        In 256 KiB come 7,000 small requests. Refused at one go they kept the loop from everybody for 0.4 s,
+        which is longer than an election timeout.
+        """
+        if not self._reading_paused:
+            self._reading_paused = True
+            transport.pause_reading()
+        self._deadline.clear()
+        if not self._goes_on:
+            self._goes_on = True
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._advance()
 
     def _await_client(self) -> None:
         """What the client may do next, and by when."""

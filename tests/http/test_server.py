@@ -10,6 +10,7 @@ import struct
 import pytest
 
 from raftkv.http.answers import Answer
+from raftkv.http.heads import Head
 from tests.http.fronts import BODY_BYTES_MAX, Fronts, chunked, post, until
 
 
@@ -19,6 +20,31 @@ async def test_pipelined_requests_are_answered_in_order(fronts: Fronts):
     wire.send(b"".join(post(b"/raft/%d" % number, b"%d" % number) for number in range(300)))
     assert [(await wire.reply()).body for _ in range(300)] == [b"%d" % number for number in range(300)]
     assert recorder.targets == [b"/raft/%d" % number for number in range(300)]
+
+
+async def test_many_small_requests_at_once_leave_the_loop_to_others_between_them(fronts: Fronts):
+    """Each is answered at its head, as whoever is refused is; none is lost where the client sends no more."""
+    port, recorder = await fronts.lean(outstanding_max=8)
+    count = 2000
+    asked, most = 0, 0
+
+    def on_head(head: Head) -> Answer:
+        nonlocal asked
+        asked += 1
+        return Answer(200, b"")
+
+    recorder.on_head = on_head  # type: ignore[method-assign]
+    wire = await fronts.wire(port)
+    wire.send(post(b"/raft/echo") * count)
+    wire.writer.write_eof()
+    ending = asyncio.ensure_future(wire.rest())
+    while not ending.done():
+        before = asked
+        await asyncio.sleep(0)
+        most = max(most, asked - before)
+    assert (await ending).count(b"HTTP/1.1 200") == count
+    assert asked == count
+    assert most <= 2 * 8
 
 
 async def test_late_answers_leave_in_the_order_of_the_requests(fronts: Fronts):
