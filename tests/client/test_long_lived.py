@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+import time
 from functools import partial
 
 import pytest
 
 from raftkv.client import OutcomeUnknown, Unreachable, asker
 from raftkv.client.session import Session
+from raftkv.http.exchange import HttpAnswer
+from raftkv.http.requests import RequestProtocol
 from raftkv.problems import Code
-from tests.client.fake import Asked, Broken, FakeNode, Gate, answer, client, faked, redirection, refuse, until
+from tests.client.fake import (
+    PATIENCE_S,
+    Asked,
+    Broken,
+    FakeNode,
+    Gate,
+    answer,
+    client,
+    faked,
+    redirection,
+    refuse,
+    say,
+    until,
+)
 
 
 async def test_a_number_given_up_lets_in_who_waits_for_one(monkeypatch: pytest.MonkeyPatch):
@@ -309,3 +326,37 @@ async def test_many_calls_ask_no_more_often_who_the_members_are_than_one():
             told = await asyncio.gather(*reads, return_exceptions=True)
             assert {type(one) for one in told} == {Unreachable}
         assert views <= 3 * 15
+
+
+async def test_an_answer_that_came_while_the_program_was_busy_is_taken():
+    """A loop that stood still finds timers and bytes due at once, and may turn to its timers first."""
+    loop, received, go = asyncio.get_running_loop(), threading.Event(), threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            received.set()
+            go.wait(PATIENCE_S)
+            connection.sendall(say(200, b"late"))
+            connection.recv(1000)
+
+    serving = loop.run_in_executor(None, serve)
+    lost: asyncio.Future[RequestProtocol] = loop.create_future()
+    _, protocol = await loop.create_connection(
+        lambda: RequestProtocol(loop, answer_bytes_max=1000, on_lost=lost.set_result), *listener.getsockname()
+    )
+    answered = protocol.exchange(b"GET / HTTP/1.1\r\n\r\n", look_after_s=0.3, look=lambda _: None)
+    await loop.run_in_executor(None, received.wait)
+    go.set()
+    until_s = time.monotonic() + 0.4
+    while time.monotonic() < until_s:
+        time.sleep(0.01)  # noqa: ASYNC251 - the loop is to stand still
+    heard = await answered
+    assert isinstance(heard, HttpAnswer)
+    assert heard.body == b"late"
+    protocol.close("done")
+    await serving
+    await lost
+    listener.close()
