@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Final, NoReturn
@@ -18,6 +19,9 @@ SECRET_BYTES_MIN: Final = 16
 """128 bits, if they are random; more are as good."""
 SECRET_BYTES_MAX: Final = 4096
 _MAKE_ONE: Final = "make one with: (umask 077; openssl rand -hex 32 > {path}), and give every node the same file"
+_NO_PATH: Final = "the path of a file is wanted, and what was given looks like a secret itself, so it is not shown"
+_SECRET_ITSELF: Final = re.compile(r"(?=.*[0-9])[0-9A-Za-z+][0-9A-Za-z+/]{31,}={0,2}")
+"""Hexadecimal or base64, as such things are made; hardly the name of a file."""
 _BLANK: Final = b"\0 \t\r\n\v\f"
 _READABLE_BY_GROUP: Final = stat.S_IRGRP
 
@@ -55,6 +59,8 @@ def read_peer_secret(path: Path) -> PeerSecret:
         finally:
             os.close(descriptor)
     except OSError as error:
+        if _looks_like_a_secret(path):
+            raise ConfigError([f"--peer-secret-file: {_NO_PATH}; {_how_to_make(Path('FILE'))}"]) from None
         raise _refused(path, f"cannot be read: {error.strerror}; {_how_to_make(path)}") from None
     if why is not None:
         raise _refused(path, why.format(path=path))
@@ -93,3 +99,8 @@ def _how_to_make(path: Path) -> str:
 
 def _refused(path: Path, why: str) -> ConfigError:
     return ConfigError([f"--peer-secret-file: {path} {why}"])
+
+
+def _looks_like_a_secret(path: Path) -> bool:
+    """Somebody has given what stands in the file in its name's place; that is not to be shown either."""
+    return bool(_SECRET_ITSELF.fullmatch(str(path)))

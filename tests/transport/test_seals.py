@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import hmac
+import inspect
+import re
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -9,7 +14,7 @@ from hypothesis import strategies as st
 
 from raftkv.core.types import NodeId
 from raftkv.errors import MessageError
-from raftkv.transport import seals
+from raftkv.transport import guard, sealed, seals
 from raftkv.transport.routes import APPEND_ENTRIES, HELLO, READ_INDEX
 from raftkv.transport.seals import Hello, PeerKeys, Session
 from raftkv.transport.secret import PeerSecret
@@ -71,6 +76,28 @@ def test_no_byte_can_move_from_one_part_to_the_next(method, target, other_method
     assert (one == SESSION.request_proof(1, other_method, other_target, b"")) is same
     if method:
         assert one != SESSION.request_proof(1, method[:-1], method[-1:] + target, b"")
+
+
+def test_every_part_of_a_hello_counts():
+    sound = seals.hello_proof(KEYS, b"POST", HELLO, HI.encode())
+    others = PeerKeys(PeerSecret(b"S" * 32))
+    assert seals.hello_proof(KEYS, b"POST", HELLO, HI.encode()) == sound
+    assert seals.hello_proof(KEYS, b"PUT", HELLO, HI.encode()) != sound
+    assert seals.hello_proof(KEYS, b"POST", APPEND_ENTRIES, HI.encode()) != sound
+    assert seals.hello_proof(KEYS, b"POST", HELLO, HI._replace(nonce=THERE).encode()) != sound
+    assert seals.hello_proof(others, b"POST", HELLO, HI.encode()) != sound
+
+
+@pytest.mark.parametrize("room", [seals, guard, sealed], ids=lambda room: room.__name__)
+def test_proofs_are_compared_in_one_place_and_in_constant_time(room, monkeypatch):
+    """How long a comparison takes would tell byte by byte what the right proof is."""
+    compared: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr(hmac, "compare_digest", lambda one, other: compared.append((one, other)))
+    seals.is_same(b"given", b"expected")
+    assert compared == [(b"given", b"expected")]
+    for node in ast.walk(ast.parse(inspect.getsource(room))):
+        if isinstance(node, ast.Compare) and not isinstance(node.ops[0], (ast.Is, ast.IsNot)):
+            assert not re.search(r"proof|expected|given|digest|mac\b", ast.unparse(node)), ast.unparse(node)
 
 
 def test_a_proof_of_one_kind_is_none_of_another():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import stat
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,21 @@ def test_a_file_that_cannot_be_read_is_told_with_the_way_to_make_one(tmp_path):
     assert "is no file" in refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe", 0o600)
     assert "is no file" in refusal(tmp_path / "pipe"), "and nobody waits for a writer"
+
+
+@pytest.mark.parametrize("given", [SECRET.hex(), b64encode(SECRET).decode()])
+def test_a_secret_that_was_given_in_its_files_place_is_not_shown(given):
+    told = refusal(Path(given))
+    assert given not in told
+    assert "the path of a file is wanted" in told
+    assert "openssl rand -hex 32 > FILE" in told
+
+
+@pytest.mark.parametrize(
+    "given", ["peer-secret", "nowhere/peer-secret.txt", "/run/secrets/the.peer.secret.of.our.cluster"]
+)
+def test_a_path_that_is_wrong_is_shown(given):
+    assert given in refusal(Path(given))
 
 
 def test_the_secret_is_shown_to_nobody():
