@@ -75,9 +75,14 @@ class Echo(NamedTuple):
     heard_us: int
     """When it heard the round, by the clock of that life of its own."""
 
-    def dates(self, sent_us: int) -> tuple[int, int]:
+    def dates(self, sent_us: int, *, clock_drift_max_per_mille: int) -> tuple[int, int]:
         """By the peer's own clock, no later than when we sent something at ``sent_us``; (0, 0): it cannot be said."""
-        return (self.life, self.heard_us + sent_us - self.came_us) if self.life else (0, 0)
+        if not self.life:
+            return 0, 0
+        since_us = rules.passed_elsewhere_us(
+            passed_us=sent_us - self.came_us, clock_drift_max_per_mille=clock_drift_max_per_mille
+        )
+        return self.life, max(0, self.heard_us + since_us)
 
 
 NO_ECHO: Final = Echo(Round(0), 0, 0, 0, 0)

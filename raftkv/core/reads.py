@@ -89,7 +89,11 @@ def _send_round(state: State, office: Office) -> None:
     joining: list[WaitingRead] = []
     if replication.may_serve(state, office):
         joining, office.unregistered_reads = office.unregistered_reads, joining
-    dates = {peer: progress.echo.dates(state.now_us) for peer, progress in office.progress.items()}
+    drift = state.settings.clock_drift_max_per_mille
+    dates = {
+        peer: progress.echo.dates(state.now_us, clock_drift_max_per_mille=drift)
+        for peer, progress in office.progress.items()
+    }
     office.rounds.append(OpenRound(office.last_round, state.now_us, _commit_at_least(state, office), joining, dates))
     _join_rounds(state, office)
     for peer, progress in office.progress.items():

@@ -210,6 +210,15 @@ def confirmed_round(voter_sets: VoterSets, echoed: Mapping[NodeId, int]) -> Roun
     return Round(majority_value(voter_sets, echoed))
 
 
+def passed_elsewhere_us(*, passed_us: int, clock_drift_max_per_mille: int) -> int:
+    """Thesis §6.4.1, the bound on drift: while one clock shows that so much has passed, any other shows this or more.
+
+    The other may be the slowest allowed, and readings are cut to microseconds. With the whole time, a follower
+    that is told when something was, by its own clock, would take it for newer than it is.
+    """
+    return passed_us * 1000 // (1000 + clock_drift_max_per_mille) - 2
+
+
 # -------------------------------------------------------------------------------------------- leases
 
 
@@ -219,7 +228,7 @@ def lease_duration_us(*, promised_us: int, clock_drift_max_per_mille: int) -> in
     The voter's clock may be the fastest allowed and the leader's the slowest, and readings are cut to
     microseconds. With the whole time, another could lead, and have acknowledged writes, before it is over.
     """
-    return promised_us * 1000 // (1000 + clock_drift_max_per_mille) - 2
+    return passed_elsewhere_us(passed_us=promised_us, clock_drift_max_per_mille=clock_drift_max_per_mille)
 
 
 def lease_end_us(voter_sets: VoterSets, promised_until_us: Mapping[NodeId, int]) -> int:

@@ -341,6 +341,18 @@ def test_a_lease_is_over_before_the_promise_is_on_the_fastest_clock_allowed(per_
         )
 
 
+@cases("per_mille, slow, fast", (1, 1000, 1001), (100, 1000, 1100), (223, 900, 1100), (1000, 1, 2))
+def test_passed_elsewhere_us(per_mille, slow, fast):
+    """Thesis §6.4.1: never more than the slowest clock allowed shows, while the fastest shows so much; hardly less."""
+    rng = Random(2)
+    for _ in range(500):
+        began, lasted = rng.randrange(10**9), rng.randrange(10**7)
+        passed_us = _shown(began + lasted, fast) - _shown(began, fast)
+        at_least_us = rules.passed_elsewhere_us(passed_us=passed_us, clock_drift_max_per_mille=per_mille)
+        elsewhere_us = _shown(began + lasted, slow) - _shown(began, slow)
+        assert elsewhere_us - passed_us // 1000 - 4 <= at_least_us <= elsewhere_us
+
+
 def _shown(world_us: int, per_mille: int) -> int:
     return world_us * per_mille // 1000
 
