@@ -8,6 +8,7 @@ from raftkv.core.messages import (
     AppendEntries,
     AppendEntriesReply,
     Heartbeat,
+    HeartbeatReply,
     PreVoteReply,
     PreVoteRequest,
     RequestVote,
@@ -287,6 +288,27 @@ def test_only_the_present_leader_makes_a_node_stand(term):
     lone.says("b", TimeoutNow(Term(term)))
     assert lone.reply == TimeoutNowReply(Term(1), accepted=False)
     assert lone.role == "follower"
+
+
+def test_a_leader_is_nobodys_target():
+    lone = Lone()
+    lone.lead()
+    lone.says("b", TimeoutNow(lone.raft.term))
+    assert lone.reply == TimeoutNowReply(Term(1), accepted=False)
+    assert lone.role == "leader"
+
+
+def test_the_best_target_was_heard_lately():
+    """Who holds the longest log and is gone would only have writes wait for nothing."""
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b")
+    lone.acknowledge("c", match=0)
+    assert lone.raft.best_placed == "b"
+    for _ in range(3):
+        lone.elapse(100_000)
+        lone.says("c", HeartbeatReply(lone.raft.term, lone.office.last_round, NONE, b""))
+    assert lone.raft.best_placed == "c"
 
 
 def test_a_target_hears_of_the_transfer_once_it_holds_everything():
