@@ -391,11 +391,9 @@ async def test_reads_that_anybody_may_answer_go_round_and_leave_out_the_silent()
         reads = [sum("follower" in asked.target for asked in node.asked) for node in cluster.nodes]
         assert reads == [2, 2, 2]
         cluster.nodes[1].always = gate = Gate()
-        began_s = asyncio.get_running_loop().time()
-        for _ in range(20):
+        for _ in range(60):
             await c.get("k", consistency="follower")
-        assert asyncio.get_running_loop().time() - began_s < 1.5
-        assert 1 <= gate.held <= 3
+        assert 1 <= gate.held <= 6, "left out for longer each time; else it would have been asked twenty times"
         gate.opened.set()
 
 
