@@ -29,7 +29,8 @@ class RaftSettings:
     lease_reads: bool = False
     """This node promises, as a voter, what a lease rests on, and, as a leader, answers lease reads on it."""
     clock_drift_max_per_mille: int = 100
-    """No node's clock runs faster than another's by more than so many thousandths. Leases rest on it, and the age of stale reads."""
+    """No node's clock runs faster than another's by more than so many thousandths. Leases rest on it, and what is
+    said of a stale read's age."""
 
     def __post_init__(self) -> None:
         numbers = {name: getattr(self, name) for name in self.__slots__ if name != "lease_reads"}

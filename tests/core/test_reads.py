@@ -298,7 +298,9 @@ def test_before_a_round_is_confirmed_a_heartbeat_claims_no_freshness():
 
 
 def test_a_heartbeat_is_dated_by_the_echo_that_came_before_the_confirmed_round():
-    """What the follower's clock showed when it heard that round, and the time from its echo to the later round, as the slowest clock shows it."""
+    """What the follower's clock showed when it heard that round, and, as the slowest clock shows it, the time from
+    its echo to the later round.
+    """
     lone = Lone()
     lone.lead()
     lone.elapse(1000)
