@@ -197,7 +197,7 @@ SETTINGS: Final = (
     Setting(
         "clock-drift-max-per-mille",
         whole_number(1, 1000),
-        "Leases and ages of stale reads rest on it: no clock is faster than another by more thousandths, or stands still.",
+        "Leases and ages of stale reads rest on it: no clock is faster than another by more thousandths, or stops.",
         "raft",
     ),
     Setting("append-bytes-max", whole_number(1, 16 * _MIB), "Entries in one message to a follower.", "raft"),
