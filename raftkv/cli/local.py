@@ -78,6 +78,9 @@ def up(nodes: str | None, data_dir: Path, base_port: int | None, detach: bool, o
         if not detach:
             return _stay(local, options)
         _present(local, options, detach=True)
+        lost = local_cluster.loss(local)
+        if lost:
+            raise CommandFailed(f"{lost}\nThe others go on without it.")
         return 0
 
 
@@ -122,6 +125,10 @@ def _stay(local: LocalCluster, options: Shared) -> int:
 
     try:
         _present(local, options, detach=False)
+        lost = local_cluster.loss(local)
+        if lost:
+            failed.append(lost)
+            click.echo(f"\n{lost}\nThe others go on without it.", err=True)
         local_cluster.watch(local, on_end=on_end)
     except KeyboardInterrupt:
         click.echo("\nStopping … (Ctrl-C again kills)", err=True)
@@ -212,7 +219,7 @@ def _waiting(options: Shared) -> Any:
 
 def _show(local: LocalCluster, views: Sequence[NodeView], options: Shared) -> None:
     leader = leader_among(views)
-    leader_id = leader.status.get("id") if leader is not None and leader.status is not None else None
+    leader_id = None if leader is None else leader.id
     if options.wants_json:
         nodes = [
             {
@@ -225,8 +232,8 @@ def _show(local: LocalCluster, views: Sequence[NodeView], options: Shared) -> No
         ]
         print_json({"leader_id": leader_id, "data_dir": str(local.directory), "nodes": nodes})
         return
-    answering = sum(view.status is not None for view in views)
-    headline = f"{answering} of {len(views)} nodes serve" if answering < len(views) else f"{len(views)} nodes serve"
+    serving = sum(leader_id is not None and view.follows(leader_id) for view in views)
+    headline = f"{serving} of {len(views)} nodes serve" if serving < len(views) else f"{len(views)} nodes serve"
     screen = console()
     screen.print(Text(f"{headline}, {leader_id} leads" if leader_id else f"{headline}, no leader yet", "bold"))
     rows = [[Text(heading, "bold") for heading in ("node", "role", "url", "log")]]
@@ -235,12 +242,23 @@ def _show(local: LocalCluster, views: Sequence[NodeView], options: Shared) -> No
         rows.append([Text(node.id), role_of(view), Text(node.url), Text(printable(log).replace("\n", " "))])
     for line in (Text(), *aligned(rows, [False] * 4), Text()):
         screen.print(line, soft_wrap=True)
+    if serving < len(views):
+        screen.print(Text(f"`{_doctor(local)}` says what is wrong with the others.\n", "yellow"), soft_wrap=True)
+
+
+def _doctor(local: LocalCluster) -> str:
+    return _command("doctor", *_elsewhere(local))
+
+
+def _elsewhere(local: LocalCluster) -> tuple[str, ...]:
+    """What tells a command where this cluster is."""
+    return () if _is_default(local.directory) else ("--endpoints", ",".join(local.record.urls))
 
 
 def _show_what_to_try(local: LocalCluster, *, detach: bool) -> None:
     screen = console()
     url = local.record.nodes[0].url
-    elsewhere = () if _is_default(local.directory) else ("--endpoints", ",".join(local.record.urls))
+    elsewhere = _elsewhere(local)
     screen.print("Try:")
     for line in (
         _command("put", "greeting", "hello", *elsewhere),

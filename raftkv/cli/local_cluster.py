@@ -31,6 +31,8 @@ HOST: Final = "127.0.0.1"
 NODES_DEFAULT: Final = 3
 BASE_PORT_DEFAULT: Final = 7401
 SERVING_TIMEOUT_S: Final = 30.0
+ELECTION_TIMEOUT_S: Final = 5.0
+"""For a majority that has lost a node at its start to find out whether it can go on, as it can where it once did."""
 READY_TIMEOUT_S: Final = 2.0
 """For a node that knows its leader to catch up; one that has a long way goes it while the others serve."""
 STOP_GRACE_S: Final = 15.0
@@ -165,29 +167,40 @@ def _is_free(url: str) -> bool:
 
 
 def wait_until_serving(cluster: LocalCluster, *, timeout_s: float = SERVING_TIMEOUT_S) -> list[NodeView]:
-    """The nodes' views once all of them know one leader, and have caught up with it unless that takes long.
+    """The nodes' views once all that run know one leader, and have caught up with it unless that takes long.
 
-    Raises CommandFailed with the end of a node's log when that node dies, or when the time is over.
+    A majority goes on without the others. Raises CommandFailed with the end of a node's log when it cannot, or when
+    the time is over.
     """
     deadline, ready_by = time.monotonic() + timeout_s, 0.0
     while True:
         views = view_nodes(cluster.record.urls, timeout_s=1.0)
         leader = leader_among(views)
-        leader_id = leader.status.get("id") if leader is not None and leader.status is not None else None
-        if leader_id and all(view.status is not None and view.status.get("leader_id") == leader_id for view in views):
+        leader_id = None if leader is None else leader.id
+        running = [view for node, view in zip(cluster.record.nodes, views, strict=True) if node.is_alive]
+        if leader_id and all(view.follows(leader_id) for view in running):
             ready_by = ready_by or time.monotonic() + READY_TIMEOUT_S
-            if all(map(_is_ready, cluster.record.urls)) or time.monotonic() > ready_by:
+            if all(_is_ready(view.url) for view in running) or time.monotonic() > ready_by:
                 return views
-        for node in cluster.record.nodes:
-            if not node.is_alive:
-                code = cluster.exit_code(node.id)
-                raise CommandFailed(f"{node.id} {ending_of(code)}. {log_tail(cluster.log_path(node.id))}")
+        lost = loss(cluster)
+        if lost and 2 * len(running) <= len(views):
+            raise CommandFailed(lost)
+        if lost and not leader_id:
+            deadline = min(deadline, time.monotonic() + ELECTION_TIMEOUT_S)
         if time.monotonic() > deadline:
             if leader_id:
                 return views
-            first = cluster.record.nodes[0].id
-            raise CommandFailed(f"no leader within {timeout_s:.0f} s. {log_tail(cluster.log_path(first))}")
+            first = cluster.log_path(cluster.record.nodes[0].id)
+            raise CommandFailed(lost or f"no leader within {timeout_s:.0f} s. {log_tail(first)}")
         time.sleep(POLL_S)
+
+
+def loss(cluster: LocalCluster) -> str:
+    """What became of a node that does not run, with the end of its log; empty: all do."""
+    for node in cluster.record.nodes:
+        if not node.is_alive:
+            return f"{node.id} {ending_of(cluster.exit_code(node.id))}. {log_tail(cluster.log_path(node.id))}"
+    return ""
 
 
 def _is_ready(url: str) -> bool:

@@ -30,6 +30,10 @@ class NodeView:
         """Whether it says that it leads."""
         return self.status is not None and self.status.get("role") == "leader"
 
+    def follows(self, leader_id: str) -> bool:
+        """Whether it says that this node leads, itself perhaps."""
+        return self.status is not None and self.status.get("leader_id") == leader_id
+
     @property
     def id(self) -> str | None:
         """Its name, where it told it."""

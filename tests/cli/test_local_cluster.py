@@ -125,13 +125,15 @@ def test_up_over_a_running_cluster_says_so(run, spawn, tmp_path):
     assert ended.code == 0
     assert "already running" in ended.err
     assert "cluster down" in ended.err
-    assert ended.text.splitlines() == [
+    *lines, hint, _ = ended.text.splitlines()
+    assert lines == [
         "0 of 1 nodes serve, no leader yet",
         "",
         "node  role       url                 log",
         f"n1    no answer  http://127.0.0.1:1  {tmp_path / 'n1.log'}",
         "",
     ]
+    assert hint.endswith("raftkv doctor --endpoints http://127.0.0.1:1` says what is wrong with the others.")
 
 
 def test_up_over_a_running_cluster_gives_programs_the_cluster_and_no_more(run, spawn, tmp_path):
@@ -229,6 +231,17 @@ def test_without_a_leader_in_time_the_log_is_shown(tmp_path, spawn):
         local_cluster.wait_until_serving(cluster, timeout_s=0)
     assert "line 99" in caught.value.message
     assert "line 50" not in caught.value.message
+
+
+def test_a_majority_that_never_formed_a_cluster_is_not_waited_for_long(tmp_path, spawn, monkeypatch):
+    ended = spawn(OBEDIENT)
+    cluster = local(tmp_path, n1=identity(ended), n2=identity(spawn(OBEDIENT)), n3=identity(spawn(OBEDIENT)))
+    ended.kill()
+    ended.wait()
+    cluster.log_path("n1").write_text("its last words")
+    monkeypatch.setattr(local_cluster, "ELECTION_TIMEOUT_S", 0.2)
+    with pytest.raises(CommandFailed, match=r"n1 is not running any more(.|\n)*its last words"):
+        local_cluster.wait_until_serving(cluster, timeout_s=60)
 
 
 @pytest.mark.parametrize(("ready_after", "asked"), [(0, 1), (3, 4)])

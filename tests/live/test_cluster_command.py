@@ -114,6 +114,25 @@ def test_up_starts_only_what_is_missing(raftkv: Command, base_port: int, tmp_pat
     assert after[1:] == before[1:]
 
 
+def test_a_node_that_cannot_start_keeps_no_majority_from_serving(
+    raftkv: Command, base_port: int, tmp_path: Path
+) -> None:
+    assert raftkv("cluster", "up", "--detach", "--base-port", str(base_port)).returncode == 0
+    assert raftkv("put", "k", "v").returncode == 0
+    raftkv("cluster", "down")
+    (segment,) = (tmp_path / "raftkv-data" / "n2").glob("log-*")
+    with segment.open("r+b") as file:
+        file.seek(1_100)
+        file.write(b"damage")
+    up = raftkv("cluster", "up", "--detach")
+    assert up.returncode == 4
+    assert "n2 ended with exit code 76." in up.stderr.decode()
+    assert up.stdout.decode().startswith("2 of 3 nodes serve, n")
+    assert " doctor` says what is wrong with the others." in up.stdout.decode()
+    assert raftkv("get", "k").stdout == b"v"
+    assert raftkv("put", "k", "w").returncode == 0
+
+
 def test_five_nodes_in_the_foreground_until_interrupted(raftkv: Command, base_port: int, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "raftkv", "cluster", "up", "--nodes", "5", "--base-port", str(base_port)]
     up = piped(command, tmp_path)
