@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from random import Random
 from typing import Final
 
@@ -32,14 +33,14 @@ class Finder:
     ) -> None:
         """``ask`` tells what a node says of its cluster, within a bounded time; None: it does not answer."""
         self._loop, self._routing, self._rng, self._ask = loop, routing, rng, ask
-        self._wanted_until_s = 0.0
+        self._wanted_until_s = self._asked_at_s = -inf
         self._task: asyncio.Task[None] | None = None
         self._asking: dict[Address, asyncio.Task[None]] = {}
         self._waiting: set[asyncio.Future[None]] = set()
         self._is_closed = False
 
     def want(self, for_s: float) -> None:
-        """Everybody is asked, over and over, at least once and for at least so long."""
+        """Everybody is asked, over and over, at least once and for at least so long; never without a pause between."""
         if self._is_closed:
             return
         self._wanted_until_s = max(self._wanted_until_s, self._loop.time() + for_s)
@@ -76,7 +77,11 @@ class Finder:
 
     async def _find(self) -> None:
         pause_s = PAUSE_S
+        early_s = self._asked_at_s + PAUSE_S - self._loop.time()
+        if early_s > 0:
+            await asyncio.sleep(early_s)
         while True:
+            self._asked_at_s = self._loop.time()
             for address in self._routing.everybody():
                 if address not in self._asking:
                     task = self._loop.create_task(self._ask_one(address))

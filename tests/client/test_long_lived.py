@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 
 from raftkv.client import OutcomeUnknown, Unreachable, asker
+from raftkv.client.finder import PAUSE_S
 from raftkv.client.session import Session
 from raftkv.http.exchange import HttpAnswer
 from raftkv.http.requests import RequestProtocol
@@ -26,6 +27,7 @@ from tests.client.fake import (
     faked,
     redirection,
     refuse,
+    reset,
     say,
     until,
 )
@@ -306,7 +308,8 @@ async def test_addresses_that_nobody_has_any_more_leave_nothing_behind():
         assert set(asker.routing._shunned) <= set(asker.routing.everybody())
 
 
-async def test_many_calls_ask_no_more_often_who_the_members_are_than_one():
+@pytest.mark.parametrize("consistency", ["linearizable", "stale"])
+async def test_many_calls_ask_no_more_often_who_the_members_are_than_one(consistency):
     async with faked() as cluster, faked(1) as other:
         views = 0
 
@@ -318,14 +321,15 @@ async def test_many_calls_ask_no_more_often_who_the_members_are_than_one():
         async def strange(asked: Asked) -> bytes:
             return redirection(other.nodes[0], asked.target, 99)
 
-        cluster.nodes[0].always = strange
         for node in cluster.nodes:
-            node.view = tell
+            node.view, node.always = tell, strange if consistency == "linearizable" else reset
         async with client(cluster.urls) as c:
-            reads = [c.get("k", timeout_s=0.5) for _ in range(100)]
+            began_s = asyncio.get_running_loop().time()
+            reads = [c.get("k", consistency=consistency, timeout_s=0.5) for _ in range(100)]
             told = await asyncio.gather(*reads, return_exceptions=True)
+            took_s = asyncio.get_running_loop().time() - began_s
             assert {type(one) for one in told} == {Unreachable}
-        assert views <= 3 * 15
+        assert views <= 3 * (3 + took_s / (0.75 * PAUSE_S))
 
 
 async def test_an_answer_that_came_while_the_program_was_busy_is_taken():
