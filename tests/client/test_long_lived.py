@@ -12,7 +12,7 @@ import pytest
 
 from raftkv.client import OutcomeUnknown, Unreachable, asker
 from raftkv.client.finder import PAUSE_S
-from raftkv.client.session import Session
+from raftkv.client.session import Numbered, Session
 from raftkv.http.exchange import HttpAnswer
 from raftkv.http.requests import RequestProtocol
 from raftkv.problems import Code
@@ -98,6 +98,26 @@ async def test_a_call_ends_at_its_deadline_also_while_it_connects(whom):
             assert asyncio.get_running_loop().time() - began_s < 0.5
     finally:
         hole.close()
+
+
+async def test_nothing_is_sent_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch):
+    """A program that was busy until then is told that nothing was changed, and not that nobody knows."""
+    async with faked() as cluster, client(cluster.urls) as c:
+        await c.put("k", "v")
+        give = Session.give
+
+        def give_late(session: Session) -> Numbered:
+            until_s = time.monotonic() + 0.15
+            while time.monotonic() < until_s:
+                time.sleep(0.01)
+            return give(session)
+
+        monkeypatch.setattr(Session, "give", give_late)
+        with pytest.raises(Unreachable):
+            await c.put("k", "v", timeout_s=0.1)
+        monkeypatch.undo()
+        await c.put("k", "v")
+        assert [asked.number for asked in cluster.wrote()] == [1, 3]
 
 
 async def test_bytes_that_still_come_are_no_silence():
