@@ -132,7 +132,6 @@ def _ended(command: list[str], directory: Path, *, within_s: float, stop_at: byt
 
 
 def _bounded() -> None:
-    os.nice(5)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
 
 
