@@ -7,11 +7,14 @@ import socket
 import threading
 import time
 from functools import partial
+from math import inf
 
 import pytest
 
 from raftkv.client import OutcomeUnknown, Unreachable, asker
+from raftkv.client.attempts import NotSent
 from raftkv.client.finder import PAUSE_S
+from raftkv.client.pool import Pool
 from raftkv.client.session import Numbered, Session
 from raftkv.http.exchange import HttpAnswer
 from raftkv.http.requests import RequestProtocol
@@ -215,6 +218,37 @@ async def test_who_waits_for_a_connection_keeps_the_place_where_a_server_closes_
             await c.put("first", "v")
             await asyncio.gather(*(c.put(f"{number}", "v") for number in range(30)))
         assert [asked.key for asked in node.wrote()] == ["first", *(f"{number}" for number in range(30))]
+
+
+async def test_a_connection_handed_to_who_was_just_cancelled_is_the_next_one_s():
+    async with faked(1) as cluster:
+        loop = asyncio.get_running_loop()
+        pool = Pool(loop, cluster.nodes[0].address, connections_max=1, connect_timeout_s=1.0)
+
+        def take() -> asyncio.Task[RequestProtocol | NotSent]:
+            return loop.create_task(pool.take(until_s=inf, look_after_s=PATIENCE_S, look=lambda _: None))
+
+        connection = await take()
+        assert isinstance(connection, RequestProtocol)
+        first, second = take(), take()
+        await asyncio.sleep(0)
+        pool.give_back(connection)
+        first.cancel()
+        async with asyncio.timeout(1.0):
+            assert await second is connection
+        third, fourth = take(), take()
+        await asyncio.sleep(0)
+        connection.close("broken")
+        pool.give_back(connection)
+        while len(pool._queue) == 2:
+            await asyncio.sleep(0)
+        third.cancel()  # As it is told that there is room, or begins to connect.
+        async with asyncio.timeout(1.0):
+            other = await fourth
+        assert isinstance(other, RequestProtocol)
+        pool.give_back(other)
+        await pool.close()
+        await until(lambda: not cluster.nodes[0].connections_count)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "no-such-host.invalid"])
