@@ -240,7 +240,7 @@ async def test_a_connection_handed_to_who_was_just_cancelled_is_the_next_one_s()
         await asyncio.sleep(0)
         connection.close("broken")
         pool.give_back(connection)
-        while len(pool._queue) == 2:
+        while len(pool._queue) == 2:  # noqa: ASYNC110 - turn by turn, to be there first
             await asyncio.sleep(0)
         third.cancel()  # As it is told that there is room, or begins to connect.
         async with asyncio.timeout(1.0):
