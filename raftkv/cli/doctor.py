@@ -23,7 +23,7 @@ from raftkv.cli.exchange import Answer, BrokenOff, NotSent, Request, exchange
 from raftkv.cli.options import Shared, print_json, shared_options
 from raftkv.cli.record import DATA_DIR_DEFAULT, Process, read_record
 
-ANSWER_TIMEOUT_S: Final = 2.0
+ANSWER_TIMEOUT_S: Final = 1.5
 """A node that is well answers within milliseconds."""
 SLACK_S: Final = 0.5
 """For whoever answers in drops, or whose name nobody resolves: so much longer, and then no more."""

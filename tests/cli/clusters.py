@@ -139,9 +139,9 @@ def farewell(evidence: Evidence, id: str, reason: str) -> Evidence:
     return links_to(evidence, id, farewell=Farewell(reason, 3_000))
 
 
-def outages(evidence: Evidence, *links_: str, count: int, duration_ms: int = 1_200) -> Evidence:
+def outages(evidence: Evidence, *links_: str, count: int, duration_ms: int = 1_200, age_ms: int = 5_000) -> Evidence:
     """The same, but these links (``n1-n3``, as both ends know) did not work so often, ten seconds apart."""
-    told = tuple(Outage(duration_ms, 5_000 + 10_000 * place) for place in reversed(range(count)))
+    told = tuple(Outage(duration_ms, age_ms + 10_000 * place) for place in reversed(range(count)))
     for each in links_:
         one, other = each.split("-")
         evidence = link(link(evidence, one, other, outages=told), other, one, outages=told)

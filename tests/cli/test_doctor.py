@@ -81,7 +81,7 @@ def test_nobody_there_is_exit_code_3_and_still_says_why(run):
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
     ended = run("doctor", "--endpoints", url)
     assert ended.code == 3
-    assert ended.text.splitlines()[0] == f"No node runs: nothing listens at {url} (connection refused)."
+    assert ended.text.splitlines()[0] == f"Nothing listens at {url} (connection refused): no node runs there."
 
 
 def test_who_does_not_answer_is_told_apart(nodes):

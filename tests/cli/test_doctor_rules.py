@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 
-from raftkv.api import reports
 from raftkv.cli.diagnosis import evidence as vocabulary
 from raftkv.cli.diagnosis.diagnose import diagnose
 from raftkv.cli.diagnosis.evidence import (
@@ -18,17 +17,13 @@ from raftkv.cli.diagnosis.evidence import (
     Evidence,
     Formation,
     Member,
-    NotAView,
     Reach,
     Reason,
     Settings,
     View,
-    read_view,
 )
-from raftkv.cli.diagnosis.finding import Weight, ago, listed, span
 from raftkv.cli.main import main
 from tests.cli.clusters import (
-    OURS,
     THEIRS,
     change,
     changes,
@@ -101,6 +96,14 @@ def wrong(evidence: Evidence, id: str) -> Evidence:
     return change(evidence, id, state_hash="bb" * 16, unready=(reason,))
 
 
+def newcomer(id: str, other: str) -> Asked:
+    """A node that was started with a list of itself and that other one, and has formed nothing."""
+    (asked,) = unformed("n1", waits_for={"n1": (other,)})[:1]
+    assert asked.view is not None
+    members = (Member(id, url_of(id)), Member(other, url_of(other)))
+    return replace(asked, url=url_of(id), view=replace(asked.view, id=id, members=members, links=()))
+
+
 def at_clock(evidence: Evidence, id: str, ahead_ms: float) -> Evidence:
     """The same, but that one's clock is wrong."""
     return tuple(replace(asked, clock_ahead_ms=ahead_ms) if asked.id == id else asked for asked in evidence)
@@ -126,6 +129,11 @@ CASES: dict[str, tuple[Evidence, int]] = {
     ),
     "a process that was stopped": (farewell(gone(WELL, "n3"), "n3", "it was told to stop"), 4),
     "a paused process": (gone(WELL, "n3", **SILENT), 4),
+    "a process that was paused a moment ago": (links_to(gone(WELL, "n3", **SILENT), "n3", **REACHED), 4),
+    "a paused process of this machine that is asked by many": (
+        gone(WELL, "n3", **TIMED_OUT, process_state="stopped", pid=4711),
+        4,
+    ),
     "a paused process of this machine": (gone(WELL, "n3", **SILENT, process_state="stopped", pid=4711), 4),
     "a machine that is down": (gone(WELL, "n3", **TIMED_OUT), 4),
     "a machine that only others reach": (
@@ -149,6 +157,10 @@ CASES: dict[str, tuple[Evidence, int]] = {
     "members whose addresses nobody knows": (nowhere(LEADERLESS, "n2", "n3"), 4),
     "an endpoint that is nobody's": (
         (*WELL, Asked("http://n7.test:7401", Reach.REFUSED, None, None, "Connection refused")),
+        4,
+    ),
+    "an endpoint that may be a member's": (
+        (*nowhere(WELL, "n3"), Asked("http://tunnel.test:7401", Reach.REFUSED, None, None, "Connection refused")),
         4,
     ),
     "an endpoint of something else": (
@@ -183,6 +195,12 @@ CASES: dict[str, tuple[Evidence, int]] = {
         4,
     ),
     "never formed, and a stranger in one's place": (STRANGER_AMONG_UNFORMED, 4),
+    "a node that a formed cluster does not list": ((*WELL, newcomer("n9", "n1")), 4),
+    "a node that the one node of a cluster does not list": ((newcomer("n9", "n1"), healthy(1)[0]), 4),
+    "nodes that are to form another cluster": (
+        (newcomer("n8", "n9"), newcomer("n9", "n8"), healthy(1)[0]),
+        4,
+    ),
     "lists that differ": (
         change(
             unformed("n1", "n2", "n3", waits_for={}, problem="n3 was started with another --initial-cluster (n3)"),
@@ -237,6 +255,10 @@ CASES: dict[str, tuple[Evidence, int]] = {
     "a node without links": (cut(WELL, "n1-n3", "n2-n3"), 4),
     "a link that comes and goes": (outages(WELL, "n2-n3", count=3), 4),
     "a node whose links come and go": (outages(WELL, "n1-n3", "n2-n3", count=4), 4),
+    "a link that comes and goes, and stalls at other times": (
+        stalls(stalls(outages(WELL, "n2-n3", count=3), "n2", 900, age_ms=55_000), "n3", 900, age_ms=1_000),
+        4,
+    ),
     "a disk that hangs": (disk(WELL, "n2", oldest_wait_ms=12_300), 4),
     "a full disk of a follower": (disk(WELL, "n2", room_is_short=True, free_bytes=0), 4),
     "a full disk of the leader": (disk(WELL, "n1", room_is_short=True, free_bytes=0), 4),
@@ -473,8 +495,9 @@ QUIET = [
     ("a link that was cut twice", outages(WELL, "n1-n2", count=2)),
     (
         "outages while a node stood still",
-        outages(stalls(WELL, "n2", 20_000, 20_000, age_ms=6_000), "n1-n2", count=2, duration_ms=4_000),
+        outages(stalls(WELL, "n2", 30_000, age_ms=4_000), "n1-n2", count=3, duration_ms=4_000),
     ),
+    ("outages of long ago", outages(WELL, "n1-n2", count=3, age_ms=60_000)),
     ("outages before a node was started", change(outages(WELL, "n1-n2", count=3), "n2", uptime_ms=6_500)),
     ("two changes of leadership", change(WELL, "n1", leadership=ONE_A_SECOND[:3])),
     (
@@ -492,6 +515,13 @@ QUIET = [
 @pytest.mark.parametrize("evidence", [row[1] for row in QUIET], ids=[row[0] for row in QUIET])
 def test_what_passes_by_itself_wakes_nobody(evidence: Evidence) -> None:
     assert diagnose(evidence).exit_code == 0
+
+
+def test_who_leads_is_known_by_the_word_of_others() -> None:
+    (finding,) = diagnose(far(healthy(leader="n2"), "n2", "n3")).findings
+    assert finding.seen == ("n2 leads, by the word of n1: the cluster serves",)
+    (finding,) = diagnose(far(WELL, "n2", "n3")).findings
+    assert finding.seen == ("n1 leads: the cluster serves",)
 
 
 def test_nothing_is_said_to_work_where_nobody_leads() -> None:
@@ -514,70 +544,3 @@ def test_evidence_of_no_cluster_at_all_is_borne() -> None:
 def test_a_member_that_is_down_is_called_by_its_name_though_it_was_asked_by_url() -> None:
     nameless = tuple(replace(asked, name=None) for asked in gone(WELL, "n3"))
     assert diagnose(nameless).findings[0].headline.startswith("n3 does not run")
-
-
-# -------------------------------------------------------------------------------------- the vocabulary
-
-
-PAIRS = {
-    "Diagnostics": "View", "MemberReport": "Member", "RefusalReport": "Refusal", "FarewellReport": "Farewell",
-    "LinkReport": "Link", "CandidateReport": "Candidate", "DiskReport": "Disk", "ChangeReport": "Change",
-    "StallReport": "Stall", "LoopReport": "Loop", "FormationReport": "Formation", "SettingsReport": "Settings",
-    "ReasonReport": "Reason", "OutageReport": "Outage",
-}  # fmt: skip
-
-
-def test_the_doctor_reads_every_field_that_a_node_tells() -> None:
-    told = {name for name, kind in vars(reports).items() if is_dataclass(kind)}
-    assert told == set(PAIRS)
-    for theirs, ours in PAIRS.items():
-        names = [each.name for each in fields(getattr(reports, theirs))]
-        assert [each.name for each in fields(getattr(vocabulary, ours))] == names
-
-
-def test_a_view_of_another_version_is_read_as_far_as_it_is_known() -> None:
-    view = read_view({"id": "n1", "colour": "red", "links": [{"peer": "n2", "shape": "round"}], "disk": None})
-    assert view == View(id="n1", links=(vocabulary.Link("n2"),))
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {},
-        {"id": 1},
-        {"id": "n1", "term": "4"},
-        {"id": "n1", "links": {}},
-        {"id": "n1", "links": [{}]},
-        {"id": "n1", "term": True},
-    ],
-    ids=str,
-)
-def test_what_is_no_view_is_refused(answer: dict[str, Any]) -> None:
-    with pytest.raises(NotAView):
-        read_view(answer)
-
-
-@pytest.mark.parametrize(
-    ("ms", "text"),
-    [
-        (0.4, "400 µs"),
-        (2.4, "2.4 ms"),
-        (104, "104 ms"),
-        (1_240, "1.2 s"),
-        (12_300, "12 s"),
-        (130_000, "2 min"),
-        (10_800_000, "3 h"),
-    ],
-)
-def test_times_are_told_as_somebody_would_say_them(ms: float, text: str) -> None:
-    assert span(ms) == text
-
-
-def test_words() -> None:
-    assert (ago(None), listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("never", "", "a", "a, b and c")
-
-
-def test_weights_are_all_different() -> None:
-    assert len({weight.value for weight in Weight}) == len(Weight)
-    assert get_args(get_type_hints(View)["links"])[0] is vocabulary.Link
-    assert OURS != THEIRS

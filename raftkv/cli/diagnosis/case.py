@@ -234,7 +234,7 @@ def case_of(evidence: Evidence) -> Case:
 def _cluster_of(answering: list[Asked]) -> str | None:
     """That of most nodes; of equals, that which was asked first. None: it is about nodes that have never formed one.
 
-    These are, if they are as many, nobody that a formed cluster's nodes list: then that is a stranger in their midst.
+    These are, if they are more, nobody that a formed cluster's nodes list: then that is a stranger in their midst.
     """
     views = [asked.view for asked in answering if asked.view is not None]
     formed = Counter(view.cluster_id for view in views if view.cluster_id is not None)
@@ -245,7 +245,7 @@ def _cluster_of(answering: list[Asked]) -> str | None:
     here = {asked.url for asked in answering if asked.view is not None and asked.view.cluster_id == cluster_id}
     unformed = [view for view in views if view.cluster_id is None]
     meets = any(member.url in here for view in unformed for member in view.members)
-    is_strange = meets and len(unformed) >= count and not any(view.id in listed for view in unformed)
+    is_strange = meets and len(unformed) > count and not any(view.id in listed for view in unformed)
     return None if is_strange else cluster_id
 
 

@@ -33,6 +33,7 @@ CAUSES: Final[tuple[Rule, ...]] = (
     identity.secrets_differ,
     presence.nodes_have_halted,
     presence.nodes_are_gone,
+    presence.outsiders,
     troubles.cut_links,
     troubles.flapping_links,
     troubles.refusals,

@@ -7,12 +7,15 @@ is unknown is left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+from raftkv.values import is_url
 
 SAME_PROCESS_MS: Final = 500
 """Two answers of one process agree within milliseconds about when it began."""
@@ -249,6 +252,8 @@ Evidence = tuple[Asked, ...]
 
 T = TypeVar("T")
 _PLAIN: Final = (str, int, bool)
+_HARMLESS_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HARMLESS_URL: Final = re.compile(r"http://[A-Za-z0-9._:\[\]-]+/?")
 
 
 class NotAView(ValueError):
@@ -256,8 +261,17 @@ class NotAView(ValueError):
 
 
 def read_view(answer: Mapping[str, Any]) -> View:
-    """The view in the JSON of an answer; raises NotAView where it has other types than ours."""
+    """The view in the JSON of an answer; raises NotAView where it has other types than ours.
+
+    Names and URLs stand in commands that somebody will type: whatever they could do in a shell is not let in.
+    """
     view: View = _read(View, answer)
+    for id in (view.id, *(member.id for member in view.members)):
+        if not _HARMLESS_ID.fullmatch(id):
+            raise NotAView("an id that no node has")
+    for url in (view.url, *(member.url or "" for member in view.members)):
+        if url and not (is_url(url) and _HARMLESS_URL.fullmatch(url)):
+            raise NotAView("a URL that no node has")
     return view
 
 

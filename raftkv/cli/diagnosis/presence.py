@@ -27,7 +27,7 @@ def nobody_answers(case: Case) -> Iterator[Finding]:
     reaches = {asked.reach for asked in nodes}
     if reaches == {Reach.REFUSED}:
         urls = listed([asked.url for asked in nodes])
-        headline = f"No node runs: nothing listens at {urls} (connection refused)."
+        headline = f"Nothing listens at {urls} (connection refused): no node runs there."
     else:
         headline = f"Nobody answers: {how_gone(nodes)}."
     seen = tuple(f"{_named(asked)}: {GONE[asked.reach][0]} ({asked.detail})" for asked in nodes)
@@ -200,6 +200,20 @@ def _no_member(case: Case, asked: Asked) -> Finding:
     return Finding("wrong_endpoint", Weight.WRONG_ENDPOINT, headline, (), do, (asked.url,))
 
 
+def outsiders(case: Case) -> Iterator[Finding]:
+    """Nodes that have never formed a cluster, and that the one which is looked at does not know."""
+    for view in case.views.values():
+        if view.formation.formed or view.id in case.members or not _is_formed(case):
+            continue
+        url = case.url_of(view.id)
+        headline = f"{view.id} at {url} is no member: it has never formed a cluster, and this one does not list it."
+        do = (
+            f"if it is to form another one: leave {url} out of --endpoints",
+            f"if not: correct its --id or --initial-cluster, for the members are {listed(list(case.members))}",
+        )
+        yield Finding("outsider", Weight.NOT_READY, headline, (), do, (view.id,))
+
+
 def nodes_have_halted(case: Case) -> Iterator[Finding]:
     """Nodes that answer only to say that they work no more."""
     for view in case.views.values():
@@ -224,6 +238,8 @@ def _gone(case: Case, asked: Asked) -> Finding:
     match asked.reach:
         case Reach.REFUSED if farewell is not None:
             headline = f"{name} has ended: {farewell.reason}."
+        case Reach.REFUSED if asked.id is None:
+            headline = f"Nothing listens at {url} (connection refused); which node should is not known."
         case Reach.REFUSED:
             headline = f"{name} does not run: nothing listens at {url} (connection refused), and it did not say why."
         case Reach.SILENT | Reach.TIMED_OUT if asked.process_state == "stopped":
@@ -254,9 +270,10 @@ def _remedy(asked: Asked, farewell: Farewell | None) -> tuple[str, ...]:
         case Reach.SILENT | Reach.TIMED_OUT if asked.process_state == "stopped":
             return (f"let it go on: `kill -CONT {asked.pid}`",)
         case Reach.SILENT:
-            pid = str(asked.pid) if asked.pid is not None else "PID"
+            pid = f"$(pgrep -f -- '--id[= ]{name}')" if asked.pid is None else str(asked.pid)
+            at = f"at {name}: " if asked.pid is None else ""
             return (
-                f"is it stopped, or swapping? `ps -o pid,stat,wchan:20,cmd -p {pid}` (T: `kill -CONT {pid}`)",
+                f"{at}`ps -o pid,stat,wchan:20 -p {pid}`: T is stopped (`kill -CONT {pid}`), D waits for a disk",
                 "if it is stuck, kill it and start it again: what it acknowledged is safe",
             )
         case Reach.REFUSED:
