@@ -290,6 +290,17 @@ def test_only_the_present_leader_makes_a_node_stand(term):
     assert lone.role == "follower"
 
 
+def test_who_has_no_vote_never_stands():
+    """Thesis §4.2.1: neither by itself nor when it is told to."""
+    lone = Lone("a", "bcd")
+    for _ in range(5):
+        lone.elapse(2 * E_US)
+    lone.says("b", TimeoutNow(NO_TERM))
+    assert lone.reply == TimeoutNowReply(NO_TERM, accepted=False)
+    assert lone.sent(object) == []
+    assert (lone.role, lone.raft.term) == ("learner", 0)
+
+
 def test_a_leader_is_nobodys_target():
     lone = Lone()
     lone.lead()
