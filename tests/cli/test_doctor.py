@@ -147,6 +147,7 @@ def test_members_are_asked_while_an_endpoint_lets_wait(nodes):
     ]
 
 
+@pytest.mark.timeout(10)
 def test_who_answers_in_drops_holds_nobody_up(nodes):
     """Every drop comes in time, the end never."""
     done = threading.Event()
@@ -194,6 +195,8 @@ def test_commands_that_are_advised_find_the_cluster(run, nodes):
     lay_out(slow, nodes)
     url = nodes["n1"].url
     assert f"`raftkv leader transfer --endpoints {url}`" in run("doctor", "--endpoints", url).text
+    two = f"{url}, {nodes['n2'].url}"
+    assert f"`raftkv leader transfer --endpoints '{two}'`" in run("doctor", "--endpoints", two).text
     told = json.loads(run("doctor", "--endpoints", url, "--output", "json").text)
     assert any(f"`raftkv leader transfer --endpoints {url}`" in line for line in told["findings"][0]["do"])
 

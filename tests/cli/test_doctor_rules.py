@@ -491,6 +491,10 @@ QUIET = [
         "a link that is not yet well after its end stood still",
         link(stalls(WELL, "n2", 3_000, age_ms=900), "n1", "n2", answer_age_ms=4_500, trouble="no answer within 1 s"),
     ),
+    (
+        "a complaint about a node that has its data again",
+        change(WELL, "n1", formation=Formation(True, complaint=GONE_TEXT)),
+    ),
     ("a refusal of long ago", link(WELL, "n1", "n3", refusal=replace(vocabulary.Refusal("forbidden"), age_ms=60_000))),
     ("a link that was cut twice", outages(WELL, "n1-n2", count=2)),
     (
@@ -515,6 +519,13 @@ QUIET = [
 @pytest.mark.parametrize("evidence", [row[1] for row in QUIET], ids=[row[0] for row in QUIET])
 def test_what_passes_by_itself_wakes_nobody(evidence: Evidence) -> None:
     assert diagnose(evidence).exit_code == 0
+
+
+def test_each_trouble_is_told_once() -> None:
+    told = diagnose(cut(outages(WELL, "n1-n2", count=4), "n1-n2"))
+    assert [finding.name for finding in told.findings] == ["link_cut"]
+    told = diagnose(at_clock(gone(WELL, "n3"), "n1", -9_000.0))
+    assert [finding.headline for finding in told.findings][1:] == ["n1's wall clock is 9.0 s behind n2's."]
 
 
 def test_who_leads_is_known_by_the_word_of_others() -> None:
