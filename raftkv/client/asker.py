@@ -211,7 +211,10 @@ class Asker:
         request = encode_request(wish.method, wish.target, authority=pool.authority, fields=fields, body=wish.body)
         answer = connection.exchange(request, look_after_s=self._look_after_s(call), look=look)
         try:
-            return await answer
+            heard = await answer
+            if isinstance(heard, NoAnswer):
+                pool.distrust_idle()
+            return heard
         except asyncio.CancelledError:
             connection.close("given up")
             raise

@@ -87,11 +87,16 @@ class Pool:
         if connection.is_free and not self._end_turn(connection):
             self._idle[connection] = self._loop.time()
 
+    def distrust_idle(self) -> None:
+        """An answer did not come: what lay idle meanwhile is not used again, as the same may have befallen it."""
+        for connection in list(self._idle):
+            connection.close("an answer did not come on another")
+        self._idle.clear()
+
     def retire(self) -> None:
         """Its connections end. Only while ``is_unused``."""
         assert self.is_unused, "ask is_unused first"
-        for connection in list(self._all):
-            connection.close("nobody needs it any more")
+        self.distrust_idle()
 
     async def close(self) -> None:
         """No connection is left."""

@@ -210,6 +210,27 @@ async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPa
             await until(lambda: not forgotten & node._writers)
 
 
+async def test_one_connection_that_was_forgotten_is_enough_to_distrust_those_that_lay_beside_it():
+    async with faked(1) as cluster:
+        node = cluster.nodes[0]
+        async with client(cluster.urls, silence_s=0.1, answer_timeout_s=0.2) as c:
+            node.always = gate = Gate()
+            puts = [asyncio.create_task(c.put("k", "v")) for _ in range(4)]
+            await until(lambda: gate.held == 4)
+            gate.opened.set()
+            await asyncio.gather(*puts)
+            forgotten = set(node._writers)
+
+            async def forget(asked: Asked) -> bytes:
+                return await (Gate() if asked.writer in forgotten else cluster.execute)(asked)
+
+            node.always = forget
+            retries = c.figures.retries
+            await c.put("k", "v")
+            assert c.figures.retries == retries + 1
+        assert cluster.executed["k"] == 5
+
+
 async def test_who_waits_for_a_connection_keeps_the_place_where_a_server_closes_each():
     async with faked(1) as cluster:
         node = cluster.nodes[0]
@@ -286,6 +307,18 @@ async def test_closing_waits_for_nobody_and_leaves_no_call_behind(act):
                 await one
         assert len(asyncio.all_tasks()) == 1 + sum(node.connections_count for node in cluster.nodes)
     hole.close()
+
+
+async def test_a_closed_client_asks_nobody_any_more():
+    async with faked() as cluster:
+        c = client(cluster.urls)
+        await c.put("k", "v")
+        await c.close()
+        assert c._asker is not None
+        finder = c._asker._finder
+        finder.want(60.0)
+        await finder.leader_or(asyncio.get_running_loop().time() + 60.0)
+        assert len(asyncio.all_tasks()) == 1 + sum(node.connections_count for node in cluster.nodes)
 
 
 async def test_a_closed_client_leaves_a_doubt_told():
