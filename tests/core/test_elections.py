@@ -301,6 +301,18 @@ def test_who_has_no_vote_never_stands():
     assert (lone.role, lone.raft.term) == ("learner", 0)
 
 
+def test_only_the_targets_refusal_ends_a_transfer():
+    """A refusal that comes late is of an earlier one, to somebody else."""
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b", "c")
+    lone.raft.transfer_leadership(NodeId("b"))
+    lone.turn()
+    for refusing, goes_on in (("c", False), ("b", True)):
+        lone.says(refusing, TimeoutNowReply(lone.raft.term, accepted=False))
+        assert lone.raft.takes_proposals is goes_on
+
+
 def test_a_leader_is_nobodys_target():
     lone = Lone()
     lone.lead()
