@@ -417,6 +417,24 @@ def test_a_node_that_any_other_can_stand_in_for_is_left_out_after_silence():
     assert B not in {by.anybody(1) for _ in range(9)}
 
 
+@pytest.mark.parametrize(
+    ("heard", "whom", "wants_news"),
+    [
+        (NotSent("refused"), Whom.ANYBODY, True),
+        (NotSent("all in use", unreachable=False), Whom.ANYBODY, False),
+        (BROKEN, Whom.ANYBODY, True),
+        (NotSent("refused"), Whom.LEADER, False),
+        (BROKEN, Whom.LEADER, False),
+        (NotSent("refused"), X, False),
+    ],
+)
+def test_a_read_that_misses_its_node_has_the_members_asked_for(heard, whom, wants_news):
+    """All of them may have moved. A call that misses its leader has it looked for in any case."""
+    step = call(Kind.READ, whom).hear(heard, A, 0)
+    assert isinstance(step, Again)
+    assert step.wants_news == wants_news
+
+
 def test_errors_tell_the_last_word():
     one = call()
     one.hear(problem(Code.NO_LEADER), A, 0)

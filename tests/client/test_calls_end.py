@@ -103,7 +103,7 @@ async def test_a_call_that_hangs_ends_at_its_deadline():
         gate.opened.set()
 
 
-@pytest.mark.parametrize("refusal", [Code.SUPERSEDED, Code.NO_LEADER, Code.OVERLOADED, Code.OUTCOME_UNKNOWN, None])
+@pytest.mark.parametrize("refusal", [Code.SUPERSEDED, Code.NO_LEADER, Code.OUTCOME_UNKNOWN, None])
 async def test_a_call_that_is_refused_for_ever_ends_at_its_deadline_and_asks_no_more(refusal):
     async with faked() as cluster, client(cluster.urls) as c:
         await c.put("k", "v")

@@ -375,7 +375,7 @@ async def test_addresses_that_nobody_has_any_more_leave_nothing_behind():
     async with faked(1) as cluster, client(cluster.urls) as c:
         assert c._asker is not None
         asker = c._asker
-        for number in range(12):
+        for number in range(7):
             old = cluster.nodes[-1]
             new = FakeNode(cluster, f"m{number}")
             await new.listen()
