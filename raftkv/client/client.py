@@ -40,6 +40,7 @@ from raftkv.client.results import (
 from raftkv.client.settings import ClientSettings
 from raftkv.client.txn import Compare, Op, Text, as_bytes, bounds, refuse_everything_unasked
 from raftkv.client.wishes import Condition, Consistency, Freshness, Wish
+from raftkv.errors import RequestError
 from raftkv.kv.commands import COMMAND_KEYS_MAX
 from raftkv.values import parse_url, url_address
 
@@ -162,7 +163,8 @@ class Client:
         """The keys within the bounds (``end`` excluded) are absent: all of them, or the first ``limit``.
 
         A large range goes in several commands of at most 10,000 keys, each of which is executed once and at one
-        moment; ``timeout_s`` is for each of them. When one of them fails, those before it stay done.
+        moment; ``timeout_s`` is for each of them. When one of them fails, those before it stay done: the error speaks of
+        that one, and a note in it says how many keys had been deleted.
         """
         within = bounds(prefix=prefix, start=start, end=end)
         refuse_everything_unasked(within, all_keys=all_keys)
@@ -170,7 +172,12 @@ class Client:
         deleted = 0
         while True:
             left = None if limit is None else min(limit - deleted, COMMAND_KEYS_MAX)
-            done = await self._ask(wishes.delete_range(within, limit=left, all_keys=all_keys), timeout_s)
+            try:
+                done = await self._ask(wishes.delete_range(within, limit=left, all_keys=all_keys), timeout_s)
+            except RequestError as error:
+                if deleted:
+                    error.add_note(f"{deleted} keys had been deleted before, by other commands of the same call")
+                raise
             deleted += done.deleted
             if not done.more or not done.deleted or (limit is not None and deleted >= limit):
                 return DeleteRangeDone(deleted, done.more, done.revision)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import raftkv.client
-from raftkv.client import Client, Unreachable, sync
+from raftkv.client import Client, Rejected, Unreachable, sync
 from raftkv.problems import Code
 from tests.client.fake import (
     Act,
@@ -119,7 +119,11 @@ async def test_a_range_delete_goes_in_commands_that_the_cluster_takes():
         async with client(cluster.urls) as c:
             done = await c.delete_range(prefix="k", limit=25_000)
         assert (done.deleted, done.more) == (25_000, True)
-        assert [asked.target.partition("limit=")[2] for asked in cluster.wrote("DELETE")] == ["10000", "10000", "5000"]
+            assert [asked.target.partition("limit=")[2] for asked in cluster.wrote("DELETE")] == ["10000", "10000", "5000"]
+            cluster.nodes[0].instead["DELETE"].extend([delete, refuse(Code.DISK_FULL)])
+            with pytest.raises(Rejected) as refused:
+                await c.delete_range(prefix="k")
+        assert refused.value.__notes__ == ["10000 keys had been deleted before, by other commands of the same call"]
 
 
 # ------------------------------------------------------------------------------- answers that do not come
