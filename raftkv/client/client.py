@@ -163,8 +163,8 @@ class Client:
         """The keys within the bounds (``end`` excluded) are absent: all of them, or the first ``limit``.
 
         A large range goes in several commands of at most 10,000 keys, each of which is executed once and at one
-        moment; ``timeout_s`` is for each of them. When one of them fails, those before it stay done: the error speaks of
-        that one, and a note in it says how many keys had been deleted.
+        moment; ``timeout_s`` is for each of them. When one of them fails, those before it stay done: the error speaks
+        of that one, and a note in it says how many keys had been deleted.
         """
         within = bounds(prefix=prefix, start=start, end=end)
         refuse_everything_unasked(within, all_keys=all_keys)

@@ -115,12 +115,13 @@ async def test_a_range_delete_goes_in_commands_that_the_cluster_takes():
             count = int(asked.target.partition("limit=")[2] or "10000")
             return say(200, {"deleted": count, "more": True, "revision": 1})
 
-        cluster.nodes[0].always = delete
+        node = cluster.nodes[0]
+        node.always = delete
         async with client(cluster.urls) as c:
             done = await c.delete_range(prefix="k", limit=25_000)
-        assert (done.deleted, done.more) == (25_000, True)
-            assert [asked.target.partition("limit=")[2] for asked in cluster.wrote("DELETE")] == ["10000", "10000", "5000"]
-            cluster.nodes[0].instead["DELETE"].extend([delete, refuse(Code.DISK_FULL)])
+            limits = [asked.target.partition("limit=")[2] for asked in cluster.wrote("DELETE")]
+            assert (done.deleted, done.more, limits) == (25_000, True, ["10000", "10000", "5000"])
+            node.instead["DELETE"].extend([delete, refuse(Code.DISK_FULL)])
             with pytest.raises(Rejected) as refused:
                 await c.delete_range(prefix="k")
         assert refused.value.__notes__ == ["10000 keys had been deleted before, by other commands of the same call"]
