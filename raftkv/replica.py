@@ -133,8 +133,6 @@ class Replica:
         self._asked_reads: dict[int, list[WaitingRead]] = {}
         self._indexed_reads = WaitingReads()
         """Reads that wait for an index to be applied here."""
-        self._bounded_reads = WaitingReads()
-        """Stale reads that wait for this node to be fresh enough; what they need is their bound, below zero."""
         self._reads_count = 0
         self._read_id = 0
         self._tick_proposed_for: int | None = None
@@ -150,7 +148,8 @@ class Replica:
             leads = raft.takes_proposals
             me = raft.state.me.id
             return Leadership(leads, raft.term, me if leads else None, self._url_of(me) if leads else None)
-        leader = raft.leader_id if raft.heard_leader_recently else None
+        now_us = self._now_us if self._clock is None else self._clock()
+        leader = raft.leader_id if raft.heard_leader_lately(now_us) else None
         url = None if leader is None else self._url_of(leader)
         return Leadership(leads=False, term=raft.term, leader_id=leader, leader_url=url)
 
@@ -372,14 +371,12 @@ class Replica:
         for read in self._indexed_reads.reached(self.raft.applied_index):
             if read.lease_term:
                 on_lease.append(read)
-            elif read.max_staleness_ms is not None:
-                self._bounded_reads.add([read], need=-read.max_staleness_ms)
+            elif not self._is_fresh_enough(read):
+                read.done(self._too_stale(read))
             else:
                 self._answer(read)
         if on_lease:
             self._answer_on_lease(on_lease)
-        if len(self._bounded_reads):
-            self._answer_if_fresh()
 
     def _answer(self, read: WaitingRead) -> None:
         """From the state as it is; whatever made the read wait has come."""
@@ -408,12 +405,12 @@ class Replica:
                 read.lease_term, read.lease_ran_out = 0, True
                 self._unasked_reads.append(read)
 
-    def _answer_if_fresh(self) -> None:
-        """Stale reads whose bound is met by now."""
+    def _is_fresh_enough(self, read: WaitingRead) -> bool:
+        """Whether the age of what is read here is known, and within the read's bound if it has one."""
+        if read.max_staleness_ms is None:
+            return True
         staleness_ms = self._staleness_ms()
-        if staleness_ms is not None:
-            for read in self._bounded_reads.reached(-staleness_ms):
-                self._answer(read)
+        return staleness_ms is not None and staleness_ms <= read.max_staleness_ms
 
     def _staleness_ms(self) -> int | None:
         staleness_us = self.raft.state.staleness_us
@@ -422,7 +419,7 @@ class Replica:
     def _serve_nothing(self) -> None:
         """The state here is wrong, and so would be every answer: nobody waits for one any more."""
         self._writes.give_up()
-        waiting = self._unasked_reads + self._failed_reads + self._indexed_reads.leave() + self._bounded_reads.leave()
+        waiting = self._unasked_reads + self._failed_reads + self._indexed_reads.leave()
         waiting += [read for reads in self._asked_reads.values() for read in reads]
         self._unasked_reads, self._failed_reads, self._asked_reads = [], [], {}
         for read in waiting:
@@ -529,7 +526,7 @@ class Replica:
     def _expire(self) -> None:
         now_us = self._now_us
         self._writes.expire(now_us)
-        expired = self._indexed_reads.expire(now_us) + self._bounded_reads.expire(now_us)
+        expired = self._indexed_reads.expire(now_us)
         expired += expire_reads(self._unasked_reads, now_us) + expire_reads(self._failed_reads, now_us)
         for read_id, reads in list(self._asked_reads.items()):
             expired += expire_reads(reads, now_us)
@@ -542,6 +539,9 @@ class Replica:
         """What a read is told at its deadline: what it asked for, and how far this node is."""
         if read.consistency is not Consistency.STALE:
             return ReadTimedOut()
+        return self._too_stale(read)
+
+    def _too_stale(self, read: WaitingRead) -> TooStale:
         return TooStale(self.raft.applied_index, self._staleness_ms(), read.min_index, read.max_staleness_ms)
 
     def _next_deadline_us(self, core_us: int | None) -> int | None:
@@ -551,7 +551,7 @@ class Replica:
         deadlines = [core_us, self._writes.next_deadline_us(), self._tick_due_us()]
         if self._asked_reads:
             deadlines.append(min(reads[0].deadline_us for reads in self._asked_reads.values()))
-        deadlines += [self._indexed_reads.next_deadline_us(), self._bounded_reads.next_deadline_us()]
+        deadlines.append(self._indexed_reads.next_deadline_us())
         if self._transfer is not None:
             deadlines.append(self._transfer.deadline_us)
         if self._failed_reads:

@@ -365,21 +365,38 @@ def test_an_index_that_never_comes_is_too_stale():
 
 
 @pytest.mark.parametrize(("bound_ms", "answered"), [(49, False), (50, True), (51, True)])
-def test_a_bound_of_staleness_is_met_or_waited_for(bound_ms, answered):
+def test_a_bound_of_staleness_is_met_or_refused_at_once(bound_ms, answered):
     lone = LoneReplica()
     lone.follow("b", 1, age_ms=50)
     lone.read("q", STALE, max_staleness_ms=bound_ms)
-    assert (lone.outcome("q") is not None) is answered
-    lone.follow("b", 1, age_ms=0)
-    assert isinstance(lone.outcome("q"), Answered)
+    met, refused = Answered(0, "q after 0", STALE, 50), TooStale(0, 50, max_staleness_ms=bound_ms)
+    assert lone.outcome("q") == (met if answered else refused)
 
 
-def test_a_bound_of_staleness_that_is_never_met_is_too_stale():
+def test_where_nothing_is_known_of_the_age_no_bound_is_met():
     lone = LoneReplica()
     lone.read("q", STALE, max_staleness_ms=1000)
-    assert lone.outcome("q") is None, "nothing is known of how old this is"
-    lone.turn(5_000_000)
     assert lone.outcome("q") == TooStale(0, None, max_staleness_ms=1000)
+
+
+def test_the_age_is_judged_when_the_index_that_was_waited_for_is_there():
+    lone = LoneReplica()
+    lone.append("b", 1, [stamped(0, b"x")], prev=0, commit=0)
+    lone.read("q", STALE, min_index=1, max_staleness_ms=60)
+    assert lone.outcome("q") is None
+    lone.append("b", 1, [], prev=1, commit=1)
+    assert lone.outcome("q") == TooStale(1, None, 1, 60)
+
+
+def test_a_leader_that_fell_silent_is_not_named_whatever_the_time_of_the_last_turn():
+    """Its own election timer may still have as long to run."""
+    lone = LoneReplica()
+    lone.follow("b", 1, age_ms=0)
+    timeout_us = lone.raft.state.settings.election_timeout_us
+    lone.now_us += timeout_us - 1
+    assert lone.replica.leadership().leader_id == "b"
+    lone.now_us += 1
+    assert lone.replica.leadership().leader_id is None
 
 
 # ------------------------------------------------------------------------------------ cluster time

@@ -80,9 +80,7 @@ def is_told(lone: LoneReplica) -> None:
     lone.says("b", message)
 
 
-@pytest.mark.parametrize(
-    "bounds", [{}, {"min_index": 7}, {"max_staleness_ms": 1}], ids=["follower", "index", "staleness"]
-)
+@pytest.mark.parametrize("bounds", [{}, {"min_index": 7}], ids=["follower", "index"])
 def test_a_read_that_waits_is_refused(bounds):
     lone = wrong_follower()
     lone.turn(10_000)

@@ -260,13 +260,12 @@ class Raft:
         """The voter to whom this leader would hand over; None: there is none, or this node does not lead."""
         return None if self._state.office is None else transfer.best_target(self._state)
 
-    @property
-    def heard_leader_recently(self) -> bool:
-        """Whether the leader of this term was heard within the lower election timeout."""
+    def heard_leader_lately(self, now_us: int) -> bool:
+        """Whether the leader of this term was heard within the lower election timeout before that time."""
         state = self._state
         if state.leader_id is None or state.last_heard_leader_us is None:
             return False
-        return state.now_us - state.last_heard_leader_us < state.settings.election_timeout_us
+        return now_us - state.last_heard_leader_us < state.settings.election_timeout_us
 
     @property
     def disagrees_at(self) -> Index | None:
