@@ -45,10 +45,10 @@ from raftkv.core.settings import RaftSettings
 from raftkv.core.types import NodeId, Term
 from raftkv.outcomes import Answered, Applied, Consistency, Refused, Transferred, TransferRefused
 from raftkv.replica import ReplicaSettings, Work
-from raftkv.sim.cluster import Plan, VirtualCluster, Watcher
-from raftkv.sim.invariants import Invariants
-from raftkv.sim.network import NetworkFaults
-from raftkv.sim.node import Clock, VirtualNode
+from raftkv.sim.checks.invariants import Invariants
+from raftkv.sim.world.cluster import Plan, VirtualCluster, Watcher
+from raftkv.sim.world.network import NetworkFaults
+from raftkv.sim.world.node import Clock, VirtualNode
 from raftkv.state_machine import LogEntry
 
 SETTLE_US = 50_000

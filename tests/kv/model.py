@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from raftkv.kv import answers, commands
 from raftkv.kv.answers import Answer, Executed, TooLarge
 from raftkv.kv.commands import Command, Numbered, Write
-from raftkv.sim.specification import Specification
+from raftkv.sim.checks.specification import Specification
 
 
 @dataclass

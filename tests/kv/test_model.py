@@ -38,7 +38,7 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Get, Page, Range, Revision
-from raftkv.sim.specification import Specification, page
+from raftkv.sim.checks.specification import Specification, page
 from raftkv.state_machine import LogEntry
 from tests.kv.model import NaiveStore
 from tests.kv.store import Store, typed

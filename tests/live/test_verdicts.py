@@ -8,7 +8,7 @@ import pytest
 
 from raftkv.kv.commands import Delete, Put
 from raftkv.kv.queries import Get
-from raftkv.sim.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
+from raftkv.sim.checks.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
 from tests.live import verdicts
 from tests.live.client import Ask
 from tests.live.cluster import Ending

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from raftkv.kv.commands import Delete, Put
-from raftkv.sim.history import Deleted, Done, Operation
-from raftkv.sim.linearizability import Linearizable, Undecided, check
+from raftkv.sim.checks.history import Deleted, Done, Operation
+from raftkv.sim.checks.linearizability import Linearizable, Undecided, check
 from tests.live.cluster import Ending
 from tests.live.wire import Answer
 from tests.live.workload import Story, Tally, revision_of

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from raftkv.kv.commands import ABSENT, ANY, PRESENT, Delete, Expect, Put
 from raftkv.kv.queries import Get
-from raftkv.sim.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
+from raftkv.sim.checks.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
 from tests.live.client import Ask, Client, Members, Settled, now_ms, problem_of
 from tests.live.wire import Answer, Connections
 

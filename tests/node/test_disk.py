@@ -14,7 +14,7 @@ from raftkv.core.types import Index, Term, Ticket
 from raftkv.errors import DiskFailed
 from raftkv.node.clock import now_us
 from raftkv.node.disk import DiskListener, DiskThread
-from raftkv.sim.disk import SimulatedDirectory, SimulatedFile
+from raftkv.sim.world.disk import SimulatedDirectory, SimulatedFile
 from raftkv.storage.show import describe
 from raftkv.storage.wal import Wal
 from tests.storage.life import entry, open_log

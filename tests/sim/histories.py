@@ -9,7 +9,7 @@ from functools import cache
 
 from raftkv.kv.commands import ABSENT, ANY, PRESENT, Delete, Expect, Put
 from raftkv.kv.queries import Get
-from raftkv.sim.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
+from raftkv.sim.checks.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
 
 
 @dataclass

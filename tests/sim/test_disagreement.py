@@ -10,9 +10,11 @@ import pytest
 from raftkv import replica
 from raftkv.core import rules
 from raftkv.core.types import NodeId
-from raftkv.sim.cluster import VirtualCluster
-from raftkv.sim.faults import CALM, Faults, draw_profile
-from raftkv.sim.invariants import Invariants
+from raftkv.sim.checks.invariants import Invariants
+from raftkv.sim.faults.drawing import draw_profile
+from raftkv.sim.faults.kinds import Faults
+from raftkv.sim.faults.profile import CALM
+from raftkv.sim.world.cluster import VirtualCluster
 from tests.story import ListMachine
 
 SEEDS = range(8)

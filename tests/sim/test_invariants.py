@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.sim.runs import RunFailed, run, short_run
+from raftkv.sim.runs.failed import RunFailed
+from raftkv.sim.runs.short import short_run
+from raftkv.sim.runs.whole import run
 from tests.sim.planted import PLANTED
 
 SHORT_RUNS_MAX = 800

@@ -14,9 +14,10 @@ from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.ranges import right_after
 from raftkv.kv.sessions import Sessions
 from raftkv.kv.table import Table
-from raftkv.sim.invariants import Violated
-from raftkv.sim.oracle import Oracle, _State
-from raftkv.sim.runs import RunFailed, run
+from raftkv.sim.checks.invariants import Violated
+from raftkv.sim.checks.oracle import Oracle, _State
+from raftkv.sim.runs.failed import RunFailed
+from raftkv.sim.runs.whole import run
 
 RUNS_MAX = 20
 

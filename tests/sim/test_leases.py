@@ -16,14 +16,16 @@ import pytest
 
 from raftkv.core import leases, rules
 from raftkv.core.settings import RaftSettings
-from raftkv.sim import faults
-from raftkv.sim.faults import CALM, SLOW, Faults, draw_profile
-from raftkv.sim.invariants import Invariants, Violated
-from raftkv.sim.network import NetworkFaults
-from raftkv.sim.node import Clock
-from raftkv.sim.oracle import Oracle
-from raftkv.sim.runs import Run
-from raftkv.sim.workload import Workload, WorkloadPlan
+from raftkv.sim.checks.invariants import Invariants, Violated
+from raftkv.sim.checks.oracle import Oracle
+from raftkv.sim.clients.workload import Workload, WorkloadPlan
+from raftkv.sim.faults import kinds as faults
+from raftkv.sim.faults.drawing import draw_profile
+from raftkv.sim.faults.kinds import Faults
+from raftkv.sim.faults.profile import CALM, SLOW
+from raftkv.sim.runs.whole import Run
+from raftkv.sim.world.network import NetworkFaults
+from raftkv.sim.world.node import Clock
 
 RUNS_MAX: Final = 40
 SETTINGS: Final = RaftSettings(lease_reads=True, clock_drift_max_per_mille=223, heartbeat_ms=50)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from raftkv.kv.commands import ABSENT, PRESENT, Delete, Expect, Put
 from raftkv.kv.queries import Get
-from raftkv.sim.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
-from raftkv.sim.linearizability import Linearizable, Undecided, Violation, check
-from raftkv.sim.register import State, after
+from raftkv.sim.checks.history import Absent, Deleted, Done, Operation, Refused, Request, Result, Seen
+from raftkv.sim.checks.linearizability import Linearizable, Undecided, Violation, check
+from raftkv.sim.checks.register import State, after
 from tests.sim.histories import forget_revisions, oracle_says_linearizable, spoilt, true_history
 
 K, L = b"k", b"l"

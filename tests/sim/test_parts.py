@@ -37,12 +37,12 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.queries import Get, Page, Range
 from raftkv.kv.record import Record
-from raftkv.sim import history, parts
-from raftkv.sim.history import Absent, Deleted, Done, Refused, Seen
-from raftkv.sim.linearizability import Linearizable, Violation, check
-from raftkv.sim.parts import Part
-from raftkv.sim.requests import Memory, Requests
-from raftkv.sim.specification import Specification
+from raftkv.sim.checks import history, parts
+from raftkv.sim.checks.history import Absent, Deleted, Done, Refused, Seen
+from raftkv.sim.checks.linearizability import Linearizable, Violation, check
+from raftkv.sim.checks.parts import Part
+from raftkv.sim.checks.specification import Specification
+from raftkv.sim.clients.requests import Memory, Requests
 
 KNOWN = [b"a", b"b", b"c", b"d"]
 

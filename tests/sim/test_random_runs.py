@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.sim import runs
-from raftkv.sim.invariants import Violated
-from raftkv.sim.runs import Run, RunFailed, run, short_run
-from raftkv.sim.short_runs import ShortRun
+from raftkv.sim.checks.invariants import Violated
+from raftkv.sim.runs import __main__ as runs
+from raftkv.sim.runs.failed import RunFailed
+from raftkv.sim.runs.short import ShortRun, short_run
+from raftkv.sim.runs.whole import Run, run
 
 LONG_SEEDS = range(60)
 SHORT_SEEDS = range(1_500)
 ROOT = Path(__file__).parent.parent.parent
 
 TELL_OUTCOMES = """
-from raftkv.sim.runs import run, short_run
+from raftkv.sim.runs.short import short_run
+from raftkv.sim.runs.whole import run
 print([run(seed) for seed in (1, 2)], [short_run(seed) for seed in range(20)])
 """
 

@@ -18,9 +18,11 @@ from raftkv.core import reads, rules
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import NodeId
 from raftkv.outcomes import Answered, Applied, Consistency
-from raftkv.sim.cluster import VirtualCluster
-from raftkv.sim.faults import LATE, SLOW, Faults, draw_profile
-from raftkv.sim.node import Clock, VirtualNode
+from raftkv.sim.faults.drawing import draw_profile
+from raftkv.sim.faults.kinds import Faults
+from raftkv.sim.faults.profile import LATE, SLOW
+from raftkv.sim.world.cluster import VirtualCluster
+from raftkv.sim.world.node import Clock, VirtualNode
 from tests.story import ListMachine
 
 STORM_US: Final = 4_000_000

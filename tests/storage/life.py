@@ -17,7 +17,7 @@ from raftkv import frames
 from raftkv.core.effects import DiskWrite, LogBase
 from raftkv.core.types import Configuration, Incarnation, Index, Member, NodeId, Term, Ticket, membership_of
 from raftkv.frames import EntryKind
-from raftkv.sim.disk import Crash, Moment, SimulatedDirectory
+from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.storage.identity import IdentityFile
 from raftkv.storage.recovery import Recovered
 from raftkv.storage.wal import Wal

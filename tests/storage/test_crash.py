@@ -9,7 +9,7 @@ import pytest
 
 from raftkv.core.types import Index
 from raftkv.errors import DataDamaged
-from raftkv.sim.disk import SimulatedDirectory, SimulatedFile
+from raftkv.sim.world.disk import SimulatedDirectory, SimulatedFile
 from raftkv.storage.segments import segment_name
 from raftkv.storage.wal import Wal
 from tests.storage.life import (

@@ -13,7 +13,7 @@ from raftkv.core.effects import LogBase
 from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Term
 from raftkv.errors import DataDamaged, DataError, UnknownFormat, WrongIdentity
 from raftkv.frames import EntryKind
-from raftkv.sim.disk import SimulatedDirectory
+from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.storage.format import BLOCK_BYTES, encode_batch, salt_of
 from raftkv.storage.identity import Identity, IdentityFile, read_identity
 from raftkv.storage.operations import append_of, encode

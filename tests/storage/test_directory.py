@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from raftkv.errors import DirectoryLocked, DiskFailed
-from raftkv.sim.disk import SimulatedDirectory
+from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.storage.directory import PosixDirectory, is_disk_full
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from raftkv.core.types import Index
 from raftkv.errors import DataDamaged, DiskFailed
-from raftkv.sim.disk import SimulatedDirectory
+from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.storage.directory import is_disk_full
 from raftkv.storage.segments import segment_numbers
 from raftkv.storage.wal import Wal

@@ -9,7 +9,7 @@ import pytest
 
 from raftkv.core.types import ClusterId, Incarnation, NodeId
 from raftkv.errors import DataDamaged, DiskFailed, UnknownFormat, WrongIdentity
-from raftkv.sim.disk import Crash, Moment, SimulatedDirectory
+from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.storage.identity import (
     IDENTITY_NAME,
     TEMPORARY_NAME,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from random import Random
 
-from raftkv.sim.disk import SimulatedDirectory
+from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.storage import directory as directory_module
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.segments import WINDOW_BYTES, Segment

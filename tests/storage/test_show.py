@@ -7,7 +7,7 @@ from random import Random
 from raftkv.core.effects import LogBase
 from raftkv.core.types import Index, Term
 from raftkv.frames import EntryKind
-from raftkv.sim.disk import SimulatedDirectory
+from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.segments import segment_name
 from raftkv.storage.show import describe

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from raftkv.errors import DiskFailed
-from raftkv.sim.disk import Crash, Moment, SimulatedDirectory
+from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.storage.directory import is_disk_full
 
 OLD, NEW = b"o" * 4096, b"n" * 4096

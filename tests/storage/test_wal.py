@@ -10,7 +10,7 @@ import pytest
 from raftkv.core.types import Index
 from raftkv.errors import DataDamaged
 from raftkv.frames import BODY_BYTES_MAX
-from raftkv.sim.disk import SimulatedDirectory
+from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.storage import sparse_index
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.segments import segment_name, segment_numbers

@@ -7,7 +7,7 @@ How to record: one operation for everything that a client did about one request,
 the answer that settled it; retries under one session and number are one operation. An answer that says that
 nothing was changed and never will be (a redirect, a 4xx other than 404 and 412, a 503 with a code) is left
 out. An outcome that stayed unknown is ``result=None, returned_at=None``. A request that touched several keys is
-recorded as its parts on single keys (``sim/parts.py``), all with the same times.
+recorded as its parts on single keys (``sim/checks/parts.py``), all with the same times.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from raftkv.kv.queries import Get
-from raftkv.sim.history import Operation, Refused
-from raftkv.sim.register import described, seen_mod_revision, told_revision
-from raftkv.sim.search import Search
+from raftkv.sim.checks.history import Operation, Refused
+from raftkv.sim.checks.register import described, seen_mod_revision, told_revision
+from raftkv.sim.checks.search import Search
 
 STEPS_MAX: Final = 200_000
 """States entered for one key before the search gives up: some seconds."""

@@ -2,18 +2,12 @@
 
 Told: a seed. Tells: what came about, or RunFailed with the seed, the cause, the last that the nodes said, and how
 to run it again. The same seed gives the same run, whatever PYTHONHASHSEED is.
-
-    python -m raftkv.sim.runs 17            that run, told
-    python -m raftkv.sim.runs 0 5000        all of these, failures told
-    python -m raftkv.sim.runs --short 0 5000
 """
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -21,14 +15,16 @@ from typing import Final
 from raftkv.kv.commands import Put, encode
 from raftkv.outcomes import Applied
 from raftkv.replica import Work
-from raftkv.sim.cluster import VirtualCluster, Watcher
-from raftkv.sim.faults import Faults, Profile, draw_profile
-from raftkv.sim.invariants import Invariants, Violated
-from raftkv.sim.linearizability import Linearizable, check
-from raftkv.sim.node import VirtualNode
-from raftkv.sim.oracle import Oracle, WatchedMachine
-from raftkv.sim.short_runs import ShortRun
-from raftkv.sim.workload import Workload, WorkloadPlan
+from raftkv.sim.checks.invariants import Invariants, Violated
+from raftkv.sim.checks.linearizability import Linearizable, check
+from raftkv.sim.checks.oracle import Oracle, WatchedMachine
+from raftkv.sim.clients.workload import Workload, WorkloadPlan
+from raftkv.sim.faults.drawing import draw_profile
+from raftkv.sim.faults.kinds import Faults
+from raftkv.sim.faults.profile import Profile
+from raftkv.sim.runs.failed import RunFailed
+from raftkv.sim.world.cluster import VirtualCluster, Watcher
+from raftkv.sim.world.node import VirtualNode
 
 STORM_US: Final = 6_000_000
 """How long faults and clients go on."""
@@ -52,20 +48,6 @@ class Outcome:
     terms: int
     trace: int
     """A checksum over everything that the nodes did, in order."""
-
-
-class RunFailed(AssertionError):
-    """Something that must hold did not; ``cause`` says what."""
-
-    def __init__(self, seed: int, *, command: str, cause: Exception, told: Sequence[str], steps: int) -> None:
-        self.seed, self.cause = seed, cause
-        lines = (
-            f"seed {seed}: {type(cause).__name__}: {cause}",
-            f"after {steps} steps; run it again: {command} {seed}",
-            "the last that was told:",
-            *(f"  {line}" for line in told),
-        )
-        super().__init__("\n".join(lines))
 
 
 class _Teller(Watcher):
@@ -216,40 +198,3 @@ def run(seed: int) -> Outcome:
     except Exception as error:
         command, steps = "python -m raftkv.sim.runs", made.cluster.steps
         raise RunFailed(seed, command=command, cause=error, told=made.teller.told, steps=steps) from error
-
-
-def short_run(seed: int) -> int:
-    """The short run of that seed; its turns. Raises RunFailed."""
-    made = ShortRun(Random(seed))
-    try:
-        made.run()
-    except Exception as error:
-        command = "python -m raftkv.sim.runs --short"
-        raise RunFailed(seed, command=command, cause=error, told=made.told, steps=made.turns) from error
-    return made.turns
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs what the command line names; how many failed."""
-    if not arguments or "--help" in arguments:
-        sys.stdout.write(__doc__)
-        return 0
-    numbers = [int(argument) for argument in arguments if argument != "--short"]
-    one: Callable[[int], object] = short_run if "--short" in arguments else run
-    seeds = range(numbers[0], numbers[1] if len(numbers) > 1 else numbers[0] + 1)
-    failed = 0
-    for seed in seeds:
-        try:
-            outcome = one(seed)
-        except RunFailed as failure:
-            failed += 1
-            sys.stdout.write(f"{failure}\n\n")
-        else:
-            if len(seeds) == 1:
-                sys.stdout.write(f"{outcome}\n")
-    sys.stdout.write(f"{len(seeds)} runs, {failed} failed\n")
-    return failed
-
-
-if __name__ == "__main__":
-    sys.exit(min(1, main(sys.argv[1:])))

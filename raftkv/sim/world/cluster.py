@@ -17,8 +17,8 @@ from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity
 from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Member, NodeId, Role, Term, membership_of
 from raftkv.replica import ReplicaSettings, Work
-from raftkv.sim.network import Network, NetworkFaults
-from raftkv.sim.node import VirtualNode
+from raftkv.sim.world.network import Network, NetworkFaults
+from raftkv.sim.world.node import VirtualNode
 from raftkv.state_machine import StateMachine
 from raftkv.transport import codec
 

@@ -39,7 +39,7 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.queries import Get, Page, Range
 from raftkv.kv.record import Record
-from raftkv.sim.history import Absent, Deleted, Done, Request, Result, Seen
+from raftkv.sim.checks.history import Absent, Deleted, Done, Request, Result, Seen
 
 Part = tuple[Request, Result]
 

@@ -33,13 +33,13 @@ from raftkv.kv.commands import Delete, DeleteRange, Numbered, OpenSession, Put, 
 from raftkv.kv.queries import Found, Get, Page, Range
 from raftkv.kv.record import Record
 from raftkv.outcomes import Answered, Applied, Consistency, Refused, Superseded
-from raftkv.sim import history, parts
-from raftkv.sim.cluster import VirtualCluster
-from raftkv.sim.history import Operation
-from raftkv.sim.invariants import Violated
-from raftkv.sim.oracle import Oracle
-from raftkv.sim.parts import Part
-from raftkv.sim.requests import Memory, Requests
+from raftkv.sim.checks import history, parts
+from raftkv.sim.checks.history import Operation
+from raftkv.sim.checks.invariants import Violated
+from raftkv.sim.checks.oracle import Oracle
+from raftkv.sim.checks.parts import Part
+from raftkv.sim.clients.requests import Memory, Requests
+from raftkv.sim.world.cluster import VirtualCluster
 
 _PAUSED_LOOK_US: Final = 5_000
 _ANYBODY_ANSWERS: Final = (Consistency.FOLLOWER, Consistency.STALE)

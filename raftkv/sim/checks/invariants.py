@@ -17,8 +17,8 @@ from raftkv.core.messages import AppendEntriesReply, PreVoteRequest, RequestVote
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Role
 from raftkv.replica import Work
-from raftkv.sim.cluster import Watcher
-from raftkv.sim.node import VirtualNode
+from raftkv.sim.world.cluster import Watcher
+from raftkv.sim.world.node import VirtualNode
 
 
 class Violated(AssertionError):

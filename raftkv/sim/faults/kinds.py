@@ -8,91 +8,15 @@ safety rests on there being one. When the faults stop, everything works again.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from raftkv.core.settings import RaftSettings
 from raftkv.core.types import NodeId
-from raftkv.replica import ReplicaSettings
-from raftkv.sim.cluster import DiskFaults, Plan, VirtualCluster
-from raftkv.sim.network import NetworkFaults
-from raftkv.sim.node import Clock, VirtualNode
+from raftkv.sim.faults.profile import CALM, LATE, LOSSY, SLOW, Profile
+from raftkv.sim.world.cluster import DiskFaults, VirtualCluster
+from raftkv.sim.world.node import Clock, VirtualNode
 
-CALM: Final = NetworkFaults()
-LOSSY: Final = NetworkFaults(loss_per_mille=80, doubling_per_mille=30, failure_told_per_mille=500)
-LATE: Final = NetworkFaults(
-    delay_us_max=5_000, late_per_mille=50, late_us_max=900_000, doubling_per_mille=60, loss_per_mille=10
-)
-SLOW: Final = NetworkFaults(delay_us_min=5_000, delay_us_max=60_000, loss_per_mille=5)
-
-_CLOCKS_PER_MILLE: Final = (900, 1000, 1000, 1100)
-_DRIFT_PER_MILLE: Final = 223
-"""No more than the fastest of these clocks gains on the slowest: leases have nothing to spare."""
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One run's kind of bad luck."""
-
-    voters: int
-    weather: NetworkFaults
-    kinds: tuple[str, ...]
-    """Names in ``KINDS``; what happens is drawn from them, each as likely as it is often there."""
-    pause_us_max: int
-    """At most this long passes between one fault and the next."""
-    aim: str | None
-    """The node that everything happens to; None: anybody."""
-    raft: RaftSettings
-    disk: DiskFaults
-    gathering_us_max: int
-    clocks_differ: bool
-
-    def plan(self) -> Plan:
-        """What the cluster is made of."""
-        return Plan(
-            voters=names_of(self.voters),
-            raft=self.raft,
-            replica=ReplicaSettings(request_timeout_ms=2_000),
-            network=self.weather,
-            disk=self.disk,
-            gathering_us_max=self.gathering_us_max,
-        )
-
-
-def names_of(count: int) -> tuple[str, ...]:
-    """The first so many names."""
-    return tuple("abcdefg"[:count])
-
-
-def draw_profile(rng: Random) -> Profile:
-    """A kind of run."""
-    voters = rng.choice((1, 3, 3, 3, 3, 3, 5, 5))
-    kinds = rng.sample(sorted(KINDS), rng.randrange(1, 5))
-    raft = RaftSettings(election_timeout_ms=300, heartbeat_ms=rng.choice((50, 100, 150)))
-    if rng.randrange(2):
-        raft = replace(
-            raft,
-            append_bytes_max=rng.choice((1, 200, 2_000)),
-            inflight_appends_max=rng.choice((1, 2, 4)),
-            inflight_rounds_max=rng.choice((1, 2)),
-            log_memory_bytes=rng.choice((1, 500, 5_000)),
-            apply_entries_max=rng.choice((1, 5, 100)),
-        )
-    clocks_differ = rng.randrange(2) == 0
-    if rng.randrange(3) == 0:
-        raft = replace(raft, lease_reads=True, clock_drift_max_per_mille=_DRIFT_PER_MILLE if clocks_differ else 1)
-    return Profile(
-        voters=voters,
-        weather=rng.choice((CALM, CALM, LOSSY, LATE, SLOW)),
-        kinds=() if rng.randrange(12) == 0 else tuple(kinds),
-        pause_us_max=rng.choice((200_000, 800_000, 2_000_000)),
-        aim=rng.choice(names_of(voters)) if rng.randrange(4) == 0 else None,
-        raft=raft,
-        disk=rng.choice((DiskFaults(), DiskFaults(sync_us_min=500, sync_us_max=30_000, read_us=5_000))),
-        gathering_us_max=rng.choice((0, 300, 3_000)),
-        clocks_differ=clocks_differ,
-    )
+CLOCKS_PER_MILLE: Final = (900, 1000, 1000, 1100)
 
 
 class Faults:
@@ -105,7 +29,7 @@ class Faults:
         self._partitions = 0
         if profile.clocks_differ:
             for node in cluster.nodes.values():
-                node.clock = Clock(offset_us=rng.randrange(10**9), per_mille=rng.choice(_CLOCKS_PER_MILLE))
+                node.clock = Clock(offset_us=rng.randrange(10**9), per_mille=rng.choice(CLOCKS_PER_MILLE))
 
     def start(self) -> None:
         """The first fault will come."""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from raftkv.kv.commands import ABSENT, ANY, PRESENT, Expect, Put
 from raftkv.kv.queries import Get
-from raftkv.sim.history import Absent, Deleted, Done, Operation, Refused, Result, Seen, shown
+from raftkv.sim.checks.history import Absent, Deleted, Done, Operation, Refused, Result, Seen, shown
 
 
 class State(NamedTuple):

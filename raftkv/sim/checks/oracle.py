@@ -28,8 +28,8 @@ from raftkv.kv.answers import (
 from raftkv.kv.commands import Delete, Write, decode
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Found, Get, Page, Range
-from raftkv.sim.invariants import Violated
-from raftkv.sim.specification import Records, Specification, page
+from raftkv.sim.checks.invariants import Violated
+from raftkv.sim.checks.specification import Records, Specification, page
 from raftkv.state_machine import LogEntry
 
 _EXECUTED: Final = (PutDone, DeleteDone, DeleteRangeDone, TxnDone, ConditionFailed)

@@ -25,12 +25,13 @@ from raftkv.kv.commands import Numbered, OpenSession, Put, encode
 from raftkv.kv.queries import Get
 from raftkv.outcomes import Answered, Applied, Consistency, Refused, Superseded
 from raftkv.replica import ReplicaSettings, Work
-from raftkv.sim.cluster import CLUSTER_ID, incarnation_of
-from raftkv.sim.history import Absent, Done, Operation, Result, Seen
-from raftkv.sim.invariants import Invariants, Violated
-from raftkv.sim.linearizability import Linearizable, check
-from raftkv.sim.node import VirtualNode
-from raftkv.sim.oracle import Oracle, WatchedMachine
+from raftkv.sim.checks.history import Absent, Done, Operation, Result, Seen
+from raftkv.sim.checks.invariants import Invariants, Violated
+from raftkv.sim.checks.linearizability import Linearizable, check
+from raftkv.sim.checks.oracle import Oracle, WatchedMachine
+from raftkv.sim.runs.failed import RunFailed
+from raftkv.sim.world.cluster import CLUSTER_ID, incarnation_of
+from raftkv.sim.world.node import VirtualNode
 from raftkv.transport import codec
 
 KEY: Final = b"k"
@@ -515,8 +516,12 @@ _CHOICES: Final[tuple[tuple[Callable[[ShortRun], None], int], ...]] = (
 """What can be chosen, and how likely it is before the run has drawn what it likes."""
 
 
-def short_run(seed: int) -> ShortRun:
-    """The run of that seed, done; raises what it found."""
-    run = ShortRun(Random(seed))
-    run.run()
-    return run
+def short_run(seed: int) -> int:
+    """The short run of that seed; its turns. Raises RunFailed."""
+    made = ShortRun(Random(seed))
+    try:
+        made.run()
+    except Exception as error:
+        command = "python -m raftkv.sim.runs --short"
+        raise RunFailed(seed, command=command, cause=error, told=made.told, steps=made.turns) from error
+    return made.turns

@@ -25,8 +25,8 @@ from typing import Final, NamedTuple
 
 from raftkv.kv.commands import Put
 from raftkv.kv.queries import Get
-from raftkv.sim.history import Operation, Seen
-from raftkv.sim.register import (
+from raftkv.sim.checks.history import Operation, Seen
+from raftkv.sim.checks.register import (
     INITIAL,
     State,
     after,

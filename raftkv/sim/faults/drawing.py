@@ -1,0 +1,45 @@
+"""A profile from a seed: runs differ in kind, some are calm, some aim everything at one node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Final
+
+from raftkv.core.settings import RaftSettings
+from raftkv.sim.faults.kinds import KINDS
+from raftkv.sim.faults.profile import CALM, LATE, LOSSY, SLOW, Profile, names_of
+from raftkv.sim.world.cluster import DiskFaults
+
+_DRIFT_PER_MILLE: Final = 223
+"""No more than the fastest of these clocks gains on the slowest: leases have nothing to spare."""
+
+
+def draw_profile(rng: Random) -> Profile:
+    """A kind of run."""
+    voters = rng.choice((1, 3, 3, 3, 3, 3, 5, 5))
+    kinds = rng.sample(sorted(KINDS), rng.randrange(1, 5))
+    raft = RaftSettings(election_timeout_ms=300, heartbeat_ms=rng.choice((50, 100, 150)))
+    if rng.randrange(2):
+        raft = replace(
+            raft,
+            append_bytes_max=rng.choice((1, 200, 2_000)),
+            inflight_appends_max=rng.choice((1, 2, 4)),
+            inflight_rounds_max=rng.choice((1, 2)),
+            log_memory_bytes=rng.choice((1, 500, 5_000)),
+            apply_entries_max=rng.choice((1, 5, 100)),
+        )
+    clocks_differ = rng.randrange(2) == 0
+    if rng.randrange(3) == 0:
+        raft = replace(raft, lease_reads=True, clock_drift_max_per_mille=_DRIFT_PER_MILLE if clocks_differ else 1)
+    return Profile(
+        voters=voters,
+        weather=rng.choice((CALM, CALM, LOSSY, LATE, SLOW)),
+        kinds=() if rng.randrange(12) == 0 else tuple(kinds),
+        pause_us_max=rng.choice((200_000, 800_000, 2_000_000)),
+        aim=rng.choice(names_of(voters)) if rng.randrange(4) == 0 else None,
+        raft=raft,
+        disk=rng.choice((DiskFaults(), DiskFaults(sync_us_min=500, sync_us_max=30_000, read_us=5_000))),
+        gathering_us_max=rng.choice((0, 300, 3_000)),
+        clocks_differ=clocks_differ,
+    )

@@ -1,0 +1,52 @@
+"""One run's kind of bad luck: what breaks, how often, at whom; and what the cluster is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from raftkv.core.settings import RaftSettings
+from raftkv.replica import ReplicaSettings
+from raftkv.sim.world.cluster import DiskFaults, Plan
+from raftkv.sim.world.network import NetworkFaults
+
+CALM: Final = NetworkFaults()
+LOSSY: Final = NetworkFaults(loss_per_mille=80, doubling_per_mille=30, failure_told_per_mille=500)
+LATE: Final = NetworkFaults(
+    delay_us_max=5_000, late_per_mille=50, late_us_max=900_000, doubling_per_mille=60, loss_per_mille=10
+)
+SLOW: Final = NetworkFaults(delay_us_min=5_000, delay_us_max=60_000, loss_per_mille=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One run's kind of bad luck."""
+
+    voters: int
+    weather: NetworkFaults
+    kinds: tuple[str, ...]
+    """Names in ``KINDS``; what happens is drawn from them, each as likely as it is often there."""
+    pause_us_max: int
+    """At most this long passes between one fault and the next."""
+    aim: str | None
+    """The node that everything happens to; None: anybody."""
+    raft: RaftSettings
+    disk: DiskFaults
+    gathering_us_max: int
+    clocks_differ: bool
+
+    def plan(self) -> Plan:
+        """What the cluster is made of."""
+        return Plan(
+            voters=names_of(self.voters),
+            raft=self.raft,
+            replica=ReplicaSettings(request_timeout_ms=2_000),
+            network=self.weather,
+            disk=self.disk,
+            gathering_us_max=self.gathering_us_max,
+        )
+
+
+def names_of(count: int) -> tuple[str, ...]:
+    """The first so many names."""
+    return tuple("abcdefg"[:count])
