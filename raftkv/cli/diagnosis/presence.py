@@ -52,7 +52,8 @@ def too_few_work(case: Case) -> Iterator[Finding]:
     what = "Nothing is committed" if case.led_by is not None else "No leader"
     needed = f"{case.majority} of {plural(len(case.voters), 'voter')} are needed"
     headline = f"{what}: {listed(causes)}, and {needed}."
-    seen: tuple[str, ...] = (f"{listed(working) if working else 'none'} of {listed(case.voters)} can vote and store",)
+    who = f"only {listed(working)}" if working else "nobody"
+    seen: tuple[str, ...] = (f"of {listed(case.voters)} {who} can vote and store",)
     seen += tuple(line for asked in gone for line in _last_words(case, asked))
     do = _remedies(gone)
     if hanging:
