@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from raftkv.core.messages import (
 )
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, NodeId, Role, Round, Term
-from raftkv.outcomes import Consistency
+from raftkv.outcomes import Consistency, Refused, Why
 from raftkv.replica import Replica, ReplicaSettings, Work
 from raftkv.state_machine import LogEntry
 from tests.core.lone import NO_TERM, NONE, Lone
@@ -206,3 +207,18 @@ class LoneReplica:
 
     def requests(self, kind: type[Any]) -> list[Any]:
         return [one for work in self.works for one in work.requests if isinstance(one.message, kind)]
+
+
+def leading(**how) -> LoneReplica:
+    lone = LoneReplica(**how)
+    lone.lead()
+    return lone
+
+
+def stamped(stamp_ms: int, command: bytes) -> bytes:
+    return struct.pack("<Q", stamp_ms) + command
+
+
+def why(outcome) -> Why:
+    assert isinstance(outcome, Refused), outcome
+    return outcome.why

@@ -9,15 +9,10 @@ from raftkv.core.types import Index, Role, Round, Term
 from raftkv.outcomes import Answered, Consistency, Refused, TransferRefused, TransferWhy, Unknown, Why
 from raftkv.replica import HASH_INTERVAL
 from tests.core.lone import NO_TERM, NONE
-from tests.lone_replica import LoneReplica
+from tests.lone_replica import LoneReplica, why
 
 FOLLOWER, STALE = Consistency.FOLLOWER, Consistency.STALE
 RIGHT = b"r" * 16
-
-
-def why(outcome: object) -> Why:
-    assert isinstance(outcome, Refused), outcome
-    return outcome.why
 
 
 def filled_leader() -> LoneReplica:
