@@ -17,7 +17,6 @@ from raftkv.errors import ConfigError, Misdirected
 from raftkv.outcomes import (
     Answered,
     Applied,
-    Consistency,
     Superseded,
     Transferred,
     TransferRefused,
@@ -28,9 +27,6 @@ from raftkv.outcomes import (
 from raftkv.replica import HASH_INTERVAL, ReplicaSettings
 from tests.core.lone import E_US, NO_TERM, NONE
 from tests.lone_replica import LoneReplica, leading, stamped, why
-
-FOLLOWER, STALE, LEASE = Consistency.FOLLOWER, Consistency.STALE, Consistency.LEASE
-
 
 # ------------------------------------------------------------------------------------------ writes
 
