@@ -23,7 +23,7 @@ FIRST_BATCH: Final = {"short": 100, "whole": 5}
 """Runs of the first process; each further one makes twice as many."""
 _RUN_FAILED: Final = re.compile(r"^seed (\d+): (\w+): (.*)$", re.MULTILINE)
 _STEPS: Final = re.compile(r"^after (\d+) steps", re.MULTILINE)
-_TEST_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_TEST_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 _WHAT_CHARACTERS_MAX: Final = 100
 
 

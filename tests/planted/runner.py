@@ -37,7 +37,7 @@ SHARES: Final = {"short": 1 / 6, "whole": 1 / 4}
 CONTROL_RUNS: Final = {"short": 300, "whole": 5}
 CONTROL_S: Final = 300.0
 TESTS_S_MIN: Final = 30.0
-_CONSOLE: Final = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+_CONSOLE: Final = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 
 class Unsound(click.ClickException):
