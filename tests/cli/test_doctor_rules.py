@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -451,6 +453,37 @@ def test_of_two_faults_that_which_explains_more_comes_first(evidence: Evidence, 
     diagnosis = diagnose(evidence)
     assert [finding.name for finding in diagnosis.findings][:1] == [name]
     assert diagnosis.exit_code == 4
+
+
+NINE = healthy(9)
+BY_WEIGHT: dict[str, Callable[[Evidence], Evidence]] = {
+    "state_is_wrong": lambda all_: wrong(all_, "n2"),
+    "twins": lambda all_: (*all_, twin(all_[0], "http://copy.test:7401", uptime_ms=5_000)),
+    "data_gone": lambda all_: emptied(all_, "n3"),
+    "secrets_differ": lambda all_: refused(all_, "n1", "n4", "forbidden", "…"),
+    "node_failed": lambda all_: change(all_, "n5", dead_because="the thread that writes the log has ended"),
+    "node_refused": lambda all_: gone(all_, "n9"),
+    "disk_hangs": lambda all_: disk(all_, "n6", oldest_wait_ms=9_000),
+    "disk_full": lambda all_: disk(all_, "n7", room_is_short=True),
+    "link_cut": lambda all_: cut(all_, "n1-n8"),
+    "link_flaps": lambda all_: outages(all_, "n2-n3", count=4),
+    "disk_slow": lambda all_: disk(all_, "n4", sync_p50_us=90_000),
+    "loop_stalls": lambda all_: stalls(all_, "n5", 900, 900, 900),
+    "lag": lambda all_: change(all_, "n6", staleness_ms=9_000),
+    "leadership_changes": lambda all_: change(all_, "n7", leadership=ONE_A_SECOND),
+    "out_of_reach": lambda all_: far(all_, "n8"),
+    "settings_differ": lambda all_: change(all_, "n3", settings=Settings(600, 100, None)),
+    "not_ready": lambda all_: change(all_, "n4", unready=(Reason("catching_up", "not there yet"),)),
+    "wrong_endpoint": lambda all_: (*all_, Asked("http://n0.test:1", Reach.REFUSED, None, None, "refused")),
+    "clocks_differ": lambda all_: at_clock(all_, "n5", 9_000),
+}
+"""One fault each, on nodes that the next does not touch: that which explains most comes first."""
+
+
+@pytest.mark.parametrize(("first", "second"), pairwise(BY_WEIGHT))
+def test_of_two_neighbours_in_weight_the_heavier_comes_first(first: str, second: str) -> None:
+    evidence = BY_WEIGHT[first](BY_WEIGHT[second](NINE))
+    assert [finding.name for finding in diagnose(evidence).findings if finding.is_wrong] == [first, second]
 
 
 def test_every_command_of_ours_that_is_advised_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
