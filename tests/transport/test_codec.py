@@ -71,6 +71,15 @@ def test_number_of_another_type_or_range_is_refused(place, value):
         codec.decode(packed_with(place, value))
 
 
+@pytest.mark.parametrize("value", [None, 0, 1, -1, 1.0, "true", b"\1", []])
+@pytest.mark.parametrize("message", [REQUESTS[1], REPLIES[1], REPLIES[5]], ids=lambda message: type(message).__name__)
+def test_what_is_no_truth_value_is_refused(message, value):
+    """faults 64: whatever is true to Python would make a vote, or a transfer, of a number."""
+    place = -1 + len(msgpack.unpackb(codec.encode(envelope(message))))
+    with pytest.raises(MessageError):
+        codec.decode(packed_with(place, value, message))
+
+
 @pytest.mark.parametrize(
     ("place", "value"),
     [(0, 0), (0, 2), (0, True), (0, "1"), (0, None), (1, 0), (1, 13), (1, -1), (1, True), (1, "7"), (1, None), (1, [])]
