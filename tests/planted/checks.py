@@ -21,6 +21,7 @@ MEMORY_BYTES_MAX: Final = 3 * 1024**3
 """A bug may gather without end."""
 FIRST_BATCH: Final = {"short": 100, "whole": 5}
 """Runs of the first process; each further one makes twice as many."""
+TIMES_AS_LONG: Final = 10
 _RUN_FAILED: Final = re.compile(r"^seed (\d+): (\w+): (.*)$", re.MULTILINE)
 _STEPS: Final = re.compile(r"^after (\d+) steps", re.MULTILINE)
 _TEST_FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
@@ -51,16 +52,21 @@ class _Ended:
     text: str
 
 
-def simulated(directory: Path, kind: str, *, first_seed: int, within_s: float) -> Caught | None:
-    """Runs of that kind from ``first_seed`` on, until one fails or the time is over."""
-    seed, count, deadline_s = first_seed, FIRST_BATCH[kind], time.monotonic() + within_s
+def simulated(directory: Path, kind: str, *, first_seed: int, within_s: float, usual_s: float) -> Caught | None:
+    """Runs of that kind from ``first_seed`` on, until one fails or the time is over.
+
+    ``usual_s`` is what the first batch takes where there is no bug: one that takes many times as long does not end.
+    """
+    seed, count, began_s = first_seed, FIRST_BATCH[kind], time.monotonic()
+    deadline_s = began_s + within_s
     while (left_s := deadline_s - time.monotonic()) > 0:
+        if seed == first_seed:
+            left_s = max(left_s, TIMES_AS_LONG * usual_s)
         ended = run_seeds(directory, kind, seed, seed + count, within_s=left_s)
         failed = _RUN_FAILED.search(ended.text)
         if failed is not None:
             return _run_that_failed(ended.text, failed, kind, first_seed)
         if ended.status is None:
-            # A batch that is not over says something only if it is the first, which takes about a second.
             return Caught(f"simulator, {kind} runs", "does not end", runs=1, seed=seed) if seed == first_seed else None
         if ended.status != 0:
             return Caught(f"simulator, {kind} runs", _last_line(ended.text), runs=1, seed=seed)
