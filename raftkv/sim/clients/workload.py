@@ -107,6 +107,10 @@ class Workload:
         self._unknown: list[_Task] = []
         self.answers = 0
         """Requests that came to a known end."""
+        self.tally: dict[str, int] = {}
+        """How often attempts and requests came to what, by name."""
+        self._open: dict[int, _Task] = {}
+        """Requests without an end, by number."""
         self.stopped = False
         self.in_flight = 0
         self._tasks = 0
@@ -142,6 +146,20 @@ class Workload:
         """Between a client and a node, one way."""
         return self.rng.randrange(100, self.plan.delay_us_max)
 
+    def count(self, what: str) -> None:
+        """It has happened once more."""
+        self.tally[what] = self.tally.get(what, 0) + 1
+
+    def begun(self, task: _Task) -> None:
+        """A client wants an answer to this."""
+        self.in_flight += 1
+        self._open[task.number] = task
+
+    def ended(self, task: _Task) -> None:
+        """It has one, or its client gave up."""
+        self.in_flight -= 1
+        del self._open[task.number]
+
     def record(self, task: _Task, index: int, answer: Answer | Found | Page) -> None:
         """What came of it at this log index, as the checker wants it."""
         self.answers += 1
@@ -149,6 +167,7 @@ class Workload:
 
     def record_unknown(self, task: _Task) -> None:
         """Its client gave up."""
+        self.count("outcome unknown")
         self._unknown.append(task)
 
     def complete_history(self) -> list[Operation]:
@@ -156,10 +175,10 @@ class Workload:
 
         They count as answered now. That is one of the completions that linearizability allows, and the one
         that the cluster chose; a search that had to guess them all would not end. Of a write that can be told
-        from all others, and that the log does not have, nothing came.
+        from all others, and that the log does not have, nothing came. What is in flight is such a write too.
         """
         completed = list(self.history)
-        for task in self._unknown:
+        for task in (*self._unknown, *(task for task in self._open.values() if not task.is_read)):
             end = self.oracle.end_of(task.command)
             if end is not None:
                 completed += self._operations(task, *end)
@@ -232,7 +251,7 @@ class _Client:
             task = self._task(self.requests.read(), consistency, None)
         else:
             task = self._task(self.requests.write(), Consistency.LINEARIZABLE, self._next_number())
-        self.world.in_flight += 1
+        self.world.begun(task)
         self._attempt(task)
 
     def _task(self, request: Get | Range | Write, consistency: Consistency, numbered: Numbered | None) -> _Task:
@@ -352,6 +371,7 @@ class _Client:
         if task.is_settled or task.attempt != attempt:
             return
         self._hear_of_leader(outcome)
+        self.world.count(type(outcome).__name__)
         match outcome:
             case Applied(index, answer):
                 self.seen_index = max(self.seen_index, index)
@@ -375,12 +395,14 @@ class _Client:
         if task.is_settled or task.attempt != attempt:
             return
         self.believed_leader = None
+        self.world.count("no answer")
         self._uncertain(task)
 
     def _retry_unless_over(self, task: _Task, attempt: int, *, believed_leader: NodeId | None) -> None:
         """The connection was refused: nothing came of this attempt."""
         if not task.is_settled and task.attempt == attempt:
             self.believed_leader = believed_leader
+            self.world.count("connection refused")
             self._try_again(task)
 
     def _uncertain(self, task: _Task) -> None:
@@ -409,7 +431,7 @@ class _Client:
         task.is_settled = True
         if task.numbered is not None and task.numbered.session == self.session:
             self.unsettled.pop(task.numbered.sequence, None)
-        self.world.in_flight -= 1
+        self.world.ended(task)
         self._think()
 
     def _hear_answer(self, task: _Task, index: int, answer: Answer) -> None:
@@ -444,6 +466,7 @@ class _Client:
     def _session_expired(self, task: _Task) -> None:
         """This attempt did nothing; what an earlier one did, nobody can say any more."""
         assert task.numbered is not None
+        self.world.count("session expired with a write in doubt" if task.may_have_happened else "session expired")
         if task.numbered.session == self.session:
             self._open_session()
         self._give_up(task)

@@ -56,7 +56,10 @@ class Faults:
         if self.stopped:
             return
         self.count += 1
-        KINDS[self.rng.choice(self.profile.kinds)](self)
+        kind = self.rng.choice(self.profile.kinds)
+        KINDS[kind](self)
+        for watcher in self.cluster.watchers:
+            watcher.broke(kind)
         self._later()
 
     def _for_a_while(self, undo: Callable[[], None], *, at_most_us: int = 2_500_000) -> None:

@@ -61,6 +61,12 @@ class Watcher:
     def started(self, node: VirtualNode) -> None:
         """This node's process runs again."""
 
+    def heard(self, node: VirtualNode, envelope: Envelope) -> None:
+        """This message has just arrived at the node's process, which may be paused."""
+
+    def broke(self, kind: str) -> None:
+        """A fault of that name has just been made."""
+
 
 @dataclass(slots=True)
 class Plan:
@@ -360,6 +366,7 @@ class VirtualCluster:
         self._exchange_count += 1
         exchange = VirtualExchange(self._exchange_count, request, asker_life, self.now_us)
         self._open_exchanges[node.id][exchange.number] = exchange
+        self._tell_heard(node, request)
         self._happens(node, lambda: node.running.receive(request, exchange))
 
     def _send_reply(self, exchange: VirtualExchange, reply: Envelope) -> None:
@@ -372,7 +379,12 @@ class VirtualCluster:
         assert isinstance(reply.message, REPLY_TYPES)
         node = self.nodes.get(reply.receiver)
         if node is not None and node.is_up and node.life == asker_life:
+            self._tell_heard(node, reply)
             self._happens(node, lambda: node.running.receive(reply))
+
+    def _tell_heard(self, node: VirtualNode, envelope: Envelope) -> None:
+        for watcher in self.watchers:
+            watcher.heard(node, envelope)
 
     def _tell_failure(self, request: Envelope, asker_life: int) -> None:
         """As a broken connection would, some time later, to whoever is still there to hear it."""
