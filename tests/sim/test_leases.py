@@ -23,7 +23,7 @@ from raftkv.sim.faults import kinds as faults
 from raftkv.sim.faults.drawing import draw_profile
 from raftkv.sim.faults.kinds import Faults
 from raftkv.sim.faults.profile import CALM, SLOW
-from raftkv.sim.runs.whole import Run
+from raftkv.sim.runs.whole import Run, RunOptions
 from raftkv.sim.world.network import NetworkFaults
 from raftkv.sim.world.node import Clock
 
@@ -55,7 +55,7 @@ def lease_run(
         raft=SETTINGS,
         clocks_differ=False,
     )
-    run = Run(seed, profile)
+    run = Run(seed, RunOptions(profile=profile))
     for node, per_mille in zip(run.cluster.nodes.values(), clocks, strict=True):
         node.clock = Clock(per_mille=per_mille)
     run.workload = Workload(run.cluster, run.oracle, clients, Random(seed))

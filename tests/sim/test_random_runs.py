@@ -66,7 +66,7 @@ def test_a_failure_says_how_to_run_it_again(monkeypatch):
         raise Violated("a property", "did not hold")
 
     monkeypatch.setattr(Run, "whole", fails)
-    with pytest.raises(RunFailed, match=r"seed 7: Violated: a property.*\n.*python -m raftkv.sim.runs 7"):
+    with pytest.raises(RunFailed, match=r"seed 7: Violated: a property.*\n.*raftkv simulate --seed 7"):
         run(7)
 
 
@@ -85,4 +85,4 @@ def test_the_command_counts_what_failed(monkeypatch, capsys):
 
     monkeypatch.setattr(ShortRun, "run", fails)
     assert runs.main(["--short", "5", "8"]) == 3
-    assert "python -m raftkv.sim.runs --short 6" in capsys.readouterr().out
+    assert "raftkv simulate --short --seed 6" in capsys.readouterr().out

@@ -36,6 +36,7 @@ from raftkv.outcomes import Answered, Applied, Consistency, Refused, Superseded
 from raftkv.sim.checks import history, parts
 from raftkv.sim.checks.history import Operation
 from raftkv.sim.checks.invariants import Violated
+from raftkv.sim.checks.linearizability import Linearizable, check
 from raftkv.sim.checks.oracle import Oracle
 from raftkv.sim.checks.parts import Part
 from raftkv.sim.clients.requests import Memory, Requests
@@ -136,6 +137,21 @@ class Workload:
         """One that was never put before."""
         self._values += 1
         return b"v%d" % self._values
+
+    def any_command(self) -> bytes:
+        """A write on a key that is nobody else's."""
+        return encode(Put(b"calm", self.new_value()))
+
+    @property
+    def operations(self) -> int:
+        """What the checker of histories has to order."""
+        return len(self.history)
+
+    def prove(self) -> None:
+        """What clients were told is linearizable; raises Violated."""
+        verdict = check(self.complete_history())
+        if not isinstance(verdict, Linearizable):
+            raise Violated("linearizability", str(getattr(verdict, "explanation", verdict)))
 
     def new_session(self) -> bytes:
         """An id that nobody has."""

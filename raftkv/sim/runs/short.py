@@ -522,6 +522,6 @@ def short_run(seed: int) -> int:
     try:
         made.run()
     except Exception as error:
-        command = "python -m raftkv.sim.runs --short"
+        command = "raftkv simulate --short --seed"
         raise RunFailed(seed, command=command, cause=error, told=made.told, steps=made.turns) from error
     return made.turns

@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from raftkv.kv.commands import Put, encode
 from raftkv.outcomes import Applied
 from raftkv.replica import Work
 from raftkv.sim.checks.invariants import Invariants, Violated
-from raftkv.sim.checks.linearizability import Linearizable, check
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
 from raftkv.sim.clients.workload import Workload, WorkloadPlan
 from raftkv.sim.faults.drawing import draw_profile
 from raftkv.sim.faults.kinds import Faults
 from raftkv.sim.faults.profile import Profile
 from raftkv.sim.runs.failed import RunFailed
-from raftkv.sim.world.cluster import VirtualCluster, Watcher
+from raftkv.sim.world.cluster import CutOff, VirtualCluster, Watcher
 from raftkv.sim.world.node import VirtualNode
 
 STORM_US: Final = 6_000_000
@@ -31,7 +29,23 @@ STORM_US: Final = 6_000_000
 CALM_ELECTION_TIMEOUTS_MAX: Final = 20
 """Upper election timeouts within which a cluster that works again has elected, written and converged."""
 UNANSWERED_US_MAX: Final = 1_000_000
+STEPS_MAX: Final = 1_000_000
+"""Many times what a run takes: one that goes on is going round in a circle."""
 _TOLD_MAX: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What is not drawn from the seed."""
+
+    profile: Profile | None = None
+    """This kind of run; None: the seed's own."""
+    steps_max: int | None = None
+    """The run is cut off after so many steps, and what clients were told by then is judged."""
+    told_max: int = _TOLD_MAX
+    """So many of the newest notes are told with a failure."""
+    command: str = "raftkv simulate"
+    """What runs it again, but for the seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +97,38 @@ class _Teller(Watcher):
 class Run:
     """A run that is being made."""
 
-    def __init__(self, seed: int, profile: Profile | None = None, *, keep: int = _TOLD_MAX) -> None:
+    def __init__(self, seed: int, options: RunOptions | None = None) -> None:
         rng = Random(seed)
         self.seed = seed
-        self.profile = profile or draw_profile(rng)
+        self.options = options or RunOptions()
+        self.profile = self.options.profile or draw_profile(rng)
         self.oracle = Oracle()
         self.cluster = VirtualCluster(
             self.profile.plan(), Random(rng.randrange(2**32)), lambda: WatchedMachine(self.oracle)
         )
-        self.teller = _Teller(self.cluster, keep=keep)
+        self.cluster.steps_max = min(STEPS_MAX, self.options.steps_max or STEPS_MAX)
+        self.teller = _Teller(self.cluster, keep=self.options.told_max)
         self.cluster.watchers += [self.teller, Invariants(self.cluster)]
         self.faults = Faults(self.cluster, self.profile, Random(rng.randrange(2**32)))
         self.workload = Workload(self.cluster, self.oracle, _draw_workload(rng), Random(rng.randrange(2**32)))
 
     def whole(self) -> Outcome:
         """Storm, calm, and the proof of what clients were told."""
+        try:
+            self._live()
+        except CutOff:
+            if self.options.steps_max is None:
+                raise Violated("a run comes to its end", f"it goes on after {STEPS_MAX} steps") from None
+        self.workload.prove()
+        return self._outcome()
+
+    def _live(self) -> None:
         self.cluster.start_all()
         self.workload.start()
         self.faults.start()
         self.cluster.run_for(STORM_US)
         self._calm()
         self._every_request_was_answered()
-        verdict = check(self.workload.complete_history())
-        if not isinstance(verdict, Linearizable):
-            raise Violated("linearizability", str(getattr(verdict, "explanation", verdict)))
-        return self._outcome()
 
     def _calm(self) -> None:
         """Everything works: a leader is elected, takes a write, and all nodes come to the same state."""
@@ -135,7 +156,7 @@ class Run:
             if written:
                 return
             if leader is not None:
-                leader.running.submit(encode(Put(b"calm", self.workload.new_value())), done)
+                leader.running.submit(self.workload.any_command(), done)
                 self.cluster.poke(leader.id)
             self.cluster.after(100_000, ask)
 
@@ -164,7 +185,7 @@ class Run:
             steps=self.cluster.steps,
             virtual_us=self.cluster.now_us,
             faults=self.faults.count,
-            operations=len(self.workload.history),
+            operations=self.workload.operations,
             answers=self.workload.answers,
             executions=self.oracle.executions,
             terms=max(node.raft.term for node in self.cluster.nodes.values()),
@@ -190,11 +211,15 @@ def _shown(node: VirtualNode) -> str:
     return f"{node.id}: {raft.role.value} in term {raft.term}, applied {raft.applied_index} of {raft.last_index}"
 
 
-def run(seed: int) -> Outcome:
+def run(seed: int, options: RunOptions | None = None) -> Outcome:
     """The run of that seed; raises RunFailed."""
-    made = Run(seed)
+    return finish(Run(seed, options))
+
+
+def finish(made: Run) -> Outcome:
+    """The run from its beginning to its end; raises RunFailed."""
     try:
         return made.whole()
     except Exception as error:
-        command, steps = "python -m raftkv.sim.runs", made.cluster.steps
-        raise RunFailed(seed, command=command, cause=error, told=made.teller.told, steps=steps) from error
+        command, steps = f"{made.options.command} --seed", made.cluster.steps
+        raise RunFailed(made.seed, command=command, cause=error, told=made.teller.told, steps=steps) from error

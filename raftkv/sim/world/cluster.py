@@ -82,6 +82,10 @@ class Plan:
     has a turn of its own, at once."""
 
 
+class CutOff(Exception):
+    """The world was to end at this step."""
+
+
 class VirtualCluster:
     """Nodes, network and disks under one clock."""
 
@@ -90,6 +94,8 @@ class VirtualCluster:
         self.rng = rng
         self.now_us = 0
         self.steps = 0
+        self.steps_max: int | None = None
+        """After so many, ``step`` raises CutOff."""
         self.network = Network(rng, plan.network)
         self.watchers: list[Watcher] = []
         self.interceptor: Callable[[Envelope, Callable[[], None]], bool] | None = None
@@ -142,6 +148,8 @@ class VirtualCluster:
 
     def step(self) -> None:
         """The next event happens."""
+        if self.steps == self.steps_max:
+            raise CutOff
         self.now_us, _, act = heappop(self._events)
         self.steps += 1
         act()
