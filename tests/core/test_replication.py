@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raftkv.core.effects import LogRead
@@ -12,9 +14,9 @@ from raftkv.core.messages import (
 )
 from raftkv.core.progress import Phase
 from raftkv.core.settings import RaftSettings
-from raftkv.core.types import Index, Round, Term
+from raftkv.core.types import Configuration, Index, Round, Term, membership_of
 from raftkv.errors import NotLeader
-from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, voters
+from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, incarnation_of, voters
 
 
 def append(term: int, prev: int, prev_term: int, terms: tuple[int, ...] = (), *, commit: int = 0) -> AppendEntries:
@@ -377,3 +379,19 @@ def test_a_proposal_needs_a_leader():
         lone.raft.propose([b"x"])
     with pytest.raises(NotLeader):
         lone.raft.transfer_leadership(None)
+
+
+def test_a_leader_that_was_replaced_under_its_own_name_does_not_count_itself():
+    """faults 31: the log of the incarnation that the configuration lists is another one."""
+    lone = Lone()
+    lone.lead()
+    lone.acknowledge("b", "c")
+    after = voters("a", "b", "c").current.voters
+    anew = Configuration(membership_of((replace(after[0], incarnation=incarnation_of("a anew")), *after[1:])))
+    before = lone.raft.commit_index
+    lone.raft.state.append([configuration_entry(lone.raft.last_index + 1, lone.raft.term, anew)])
+    lone.turn()
+    lone.acknowledge("b")
+    assert lone.raft.commit_index == before
+    lone.acknowledge("c")
+    assert lone.raft.commit_index == before + 1
