@@ -154,6 +154,24 @@ def test_another_clusters_node_is_not_believed() -> None:
     assert mine.problem == "n1's data is gone; run raftkv member replace n1"
 
 
+def test_that_another_cluster_is_formed_forms_nothing() -> None:
+    """faults 31, 32: who has heard all, and then somebody at a member's address, waits for the member itself."""
+    here, there = [fresh("n1"), fresh("n2"), fresh("n3")], [fresh(name, life=2) for name in ("n1", "n2", "n3")]
+    for nodes in (here, there):
+        for other in nodes[1:]:
+            nodes[0].hear(other.introduction())
+        nodes[1].hear(nodes[0].introduction())
+        nodes[2].hear(nodes[0].introduction())
+    there[0].hear(there[1].introduction())
+    there[0].hear(there[2].introduction())
+    assert there[0].formed
+    there[1].hear(there[0].introduction())
+    assert (here[0].cluster_id is not None, here[0].formed) == (True, False)
+    here[0].hear(there[1].introduction())
+    assert not here[0].formed
+    assert "n2" in here[0].waits_for
+
+
 def test_a_message_of_the_cluster_proves_that_it_is_formed() -> None:
     one, two, three = fresh("n1"), fresh("n2"), fresh("n3")
     exchange(one, two)

@@ -437,7 +437,7 @@ def test_hash_of_a_majority(sets, hashes, agreed):
     assert rules.hash_of_a_majority(sets, hashes) == agreed
 
 
-@cases("own, agreed, verdict", (b"x", b"x", False), (b"x", b"y", True))
+@cases("own, agreed, verdict", (b"x", b"x", False), (b"x", b"y", True), (b"y", b"x", True))
 def test_state_is_wrong(own, agreed, verdict):
     """Paper Figure 3, faults 61"""
     assert rules.state_is_wrong(own=own, agreed=agreed) is verdict
