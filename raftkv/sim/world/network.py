@@ -49,6 +49,11 @@ class Network:
         """Everybody reaches everybody."""
         self._cut.clear()
 
+    @property
+    def cuts(self) -> tuple[tuple[NodeId, NodeId], ...]:
+        """Every (sender, receiver) between whom nothing passes."""
+        return tuple(self._cut)
+
     def arrivals_us(self, envelope: Envelope, *, now_us: int) -> list[int]:
         """When each copy of the message arrives; none: it is lost. In order, but for late ones and doubles."""
         direction = (envelope.sender, envelope.receiver)
