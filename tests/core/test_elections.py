@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raftkv.core.messages import (
@@ -17,9 +19,9 @@ from raftkv.core.messages import (
     TimeoutNowReply,
 )
 from raftkv.core.settings import RaftSettings
-from raftkv.core.types import Index, NodeId, Round, Term
+from raftkv.core.types import Configuration, Index, NodeId, Round, Term, membership_of
 from raftkv.errors import ConfigError
-from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, entries
+from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, incarnation_of, voters
 
 
 def append(term: int, prev: int, prev_term: int, terms: tuple[int, ...] = (), *, commit: int = 0) -> AppendEntries:
@@ -297,6 +299,18 @@ def test_who_has_no_vote_never_stands():
         lone.elapse(2 * E_US)
     lone.says("b", TimeoutNow(NO_TERM))
     assert lone.reply == TimeoutNowReply(NO_TERM, accepted=False)
+    assert lone.sent(object) == []
+    assert (lone.role, lone.raft.term) == ("learner", 0)
+
+
+def test_who_was_replaced_under_its_own_name_never_stands():
+    """faults 31: the configuration lists another incarnation of this id."""
+    lone = Lone()
+    me, *others = voters("a", "b", "c").current.voters
+    anew = Configuration(membership_of((replace(me, incarnation=incarnation_of("a anew")), *others)))
+    lone.raft.state.append([configuration_entry(1, 0, anew)])
+    for _ in range(5):
+        lone.elapse(2 * E_US)
     assert lone.sent(object) == []
     assert (lone.role, lone.raft.term) == ("learner", 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
@@ -152,6 +153,18 @@ def test_another_clusters_node_is_not_believed() -> None:
     assert mine.cluster_id is None
     assert not mine.formed
     assert mine.problem == "n1's data is gone; run raftkv member replace n1"
+
+
+def test_another_incarnation_does_not_agree_whatever_id_it_has_stored() -> None:
+    """faults 31: it has the name of a member and the id of our cluster, and is not the one that we formed with."""
+    one, two, three = fresh("n1"), fresh("n2"), fresh("n3")
+    exchange(one, two)
+    exchange(one, three)
+    exchange(one, two)
+    one.hear(replace(three.introduction(), incarnation=incarnation("n3", 2), cluster_id=one.cluster_id))
+    assert (one.formed, one.waits_for) == (False, ["n3"])
+    exchange(one, three)
+    assert one.formed
 
 
 def test_that_another_cluster_is_formed_forms_nothing() -> None:
