@@ -30,6 +30,14 @@ _QUIET: Final = frozenset({"voted", "refused_vote", "follows", "append_refused",
 _GOOD: Final = frozenset({"became_leader"})
 _BAD: Final = frozenset({"stepped_down", "truncated", "disk_stalled", "state_is_wrong", "replicas_disagree"})
 
+_SHOWS: Final = frozenset(
+    {
+        *("isolate", "split", "cut_one_way", "ring", "bridge", "heal", "change_weather"),
+        *("crash_one", "crash_all", "pause", "stall", "hang_disk", "transfer"),
+    }
+)
+"""Kinds of faults that can be seen, where they changed anything; others are told by their names."""
+
 
 class Line(NamedTuple):
     """Something that happened."""
@@ -79,9 +87,8 @@ class Story(Watcher):
         self._tell(node.id, f"starts again and finds {found}")
 
     def broke(self, kind: str) -> None:
-        """The fault by its name, unless what it did was told just now."""
-        told = self._told_in_step == self._cluster.steps
-        if not self._look(of=_words(kind)) and not told:
+        """What it did to the world; its name, where that does not show."""
+        if not self._look() and kind not in _SHOWS and self._told_in_step != self._cluster.steps:
             self._tell(WORLD, _words(kind), "fault")
 
     def tell_clients(self) -> None:
@@ -93,7 +100,7 @@ class Story(Watcher):
         if text:
             self._tell(CLIENTS, text)
 
-    def _look(self, of: str = "") -> bool:
+    def _look(self) -> bool:
         """Tells what differs in the world from what was seen last; whether anything did."""
         if self._run.faults.stopped and not self._is_calm:
             self._is_calm = True
@@ -101,8 +108,8 @@ class Story(Watcher):
         seen, self._seen = self._seen, _look_at(self._cluster)
         if seen == self._seen:
             return False
-        for line in _differences(seen, self._seen, self._cluster):
-            self._tell(WORLD, f"{of}: {line}" if of else line, "fault" if of else "")
+        for text, is_worse in _differences(seen, self._seen, self._cluster):
+            self._tell(WORLD, text, "fault" if is_worse else "")
         return True
 
     def _tell(self, who: str, text: str, tone: str = "") -> None:
@@ -167,23 +174,20 @@ def _look_at(cluster: VirtualCluster) -> _World:
     )
 
 
-def _differences(before: _World, now: _World, cluster: VirtualCluster) -> Iterable[str]:
+def _differences(before: _World, now: _World, cluster: VirtualCluster) -> Iterable[tuple[str, bool]]:
+    """What is new, and whether it is a change for the worse."""
     if before.cuts != now.cuts:
-        yield _links_text(list(cluster.nodes), now.cuts)
+        yield _links_text(list(cluster.nodes), now.cuts), bool(now.cuts)
     if before.weather != now.weather:
-        yield f"the network {weather_text(now.weather)}"
-    for name in now.paused:
-        if name not in before.paused:
-            yield f"{name} stands still"
-    for name in before.paused:
-        if name not in now.paused and cluster.nodes[name].is_up:
-            yield f"{name} goes on"
-    for name in now.hanging:
-        if name not in before.hanging:
-            yield f"{name}'s disk hangs"
-    for name in before.hanging:
-        if name not in now.hanging and cluster.nodes[name].is_up:
-            yield f"{name}'s disk works again"
+        yield f"a message {weather_text(now.weather)}", True
+    yield from ((f"{name} stands still", True) for name in now.paused if name not in before.paused)
+    yield from ((f"{name} goes on", False) for name in _back(before.paused, now.paused, cluster))
+    yield from ((f"{name}'s disk hangs", True) for name in now.hanging if name not in before.hanging)
+    yield from ((f"{name}'s disk works again", False) for name in _back(before.hanging, now.hanging, cluster))
+
+
+def _back(before: tuple[NodeId, ...], now: tuple[NodeId, ...], cluster: VirtualCluster) -> list[NodeId]:
+    return [name for name in before if name not in now and cluster.nodes[name].is_up]
 
 
 def _links_text(names: list[NodeId], cuts: tuple[tuple[NodeId, NodeId], ...]) -> str:
