@@ -79,6 +79,7 @@ PURE: Final = (
     *("state_machine", "values"),
     *("transport.codec", "api", "cli.diagnosis"),
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
+    "client.course",
 )
 NOT_PURE: Final = ("api.aiohttp_connection", "api.aiohttp_front", "api.aiohttp_stream")
 """The front that hands requests to the pure semantics; the rest of ``api`` is those semantics."""

@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from math import inf
 from random import Random
-from typing import Final
 
+from raftkv.client.course import Search
 from raftkv.client.routing import Routing, View
 from raftkv.values import Address
-
-PAUSE_S: Final = 0.05
-"""Between two questions to the same node, at first; a quarter more each time, each time a little less at random."""
-PAUSE_S_MAX: Final = 1.0
 
 
 class Finder:
@@ -32,8 +27,8 @@ class Finder:
         ask: Callable[[Address], Awaitable[View | None]],
     ) -> None:
         """``ask`` tells what a node says of its cluster, within a bounded time; None: it does not answer."""
-        self._loop, self._routing, self._rng, self._ask = loop, routing, rng, ask
-        self._wanted_until_s = self._asked_at_s = -inf
+        self._loop, self._routing, self._ask = loop, routing, ask
+        self._search = Search(rng)
         self._task: asyncio.Task[None] | None = None
         self._asking: dict[Address, asyncio.Task[None]] = {}
         self._waiting: set[asyncio.Future[None]] = set()
@@ -43,7 +38,7 @@ class Finder:
         """Everybody is asked, over and over, at least once and for at least so long; never without a pause between."""
         if self._is_closed:
             return
-        self._wanted_until_s = max(self._wanted_until_s, self._loop.time() + for_s)
+        self._search.want(int(for_s * 1_000_000), self._now_us())
         if self._task is None:
             self._task = self._loop.create_task(self._find())
             self._task.add_done_callback(self._ended)
@@ -76,21 +71,16 @@ class Finder:
         self.tell()
 
     async def _find(self) -> None:
-        pause_s = PAUSE_S
-        early_s = self._asked_at_s + PAUSE_S - self._loop.time()
-        if early_s > 0:
-            await asyncio.sleep(early_s)
-        while True:
-            self._asked_at_s = self._loop.time()
+        pause_us: int | None = self._search.begin(self._now_us())
+        while pause_us is not None:
+            if pause_us:
+                await asyncio.sleep(pause_us / 1_000_000)
             for address in self._routing.everybody():
                 if address not in self._asking:
                     task = self._loop.create_task(self._ask_one(address))
                     self._asking[address] = task
                     task.add_done_callback(self._ended)
-            if self._loop.time() >= self._wanted_until_s:
-                return
-            await asyncio.sleep(pause_s * (0.75 + 0.25 * self._rng.random()))
-            pause_s = min(pause_s * 1.25, PAUSE_S_MAX)
+            pause_us = self._search.next(self._now_us())
 
     async def _ask_one(self, address: Address) -> None:
         try:
@@ -99,9 +89,12 @@ class Finder:
             del self._asking[address]
         if view is None:
             return
-        self._routing.hear(view, int(self._loop.time() * 1_000_000))
+        self._routing.hear(view, self._now_us())
         if self._routing.leader is not None:
             self.tell()
+
+    def _now_us(self) -> int:
+        return int(self._loop.time() * 1_000_000)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Anything but an end or a cancellation is a bug of our own, and the loop's owner hears of it at once."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from raftkv.client import ConditionFailed, OutcomeUnknown, Rejected, Unreachable, asker
+from raftkv.client import ConditionFailed, OutcomeUnknown, Rejected, Unreachable, course
 from raftkv.client.session import Session
 from raftkv.problems import Code
 from raftkv.values import Address
@@ -183,7 +183,7 @@ async def test_a_session_is_kept_alive_while_nothing_is_written():
             assert set(signs()) == {f"/v1/sessions/{1:032x}/keepalive"}
             cluster.expired.add(f"{1:032x}")
             assert c._asker is not None
-            session = c._asker.session
+            session = c._asker.courses.session
             assert session is not None
             await until(lambda: session.is_over)
             await c.put("k", "v")
@@ -211,7 +211,7 @@ async def test_a_session_that_is_refused_refuses_the_write():
 
 async def test_numbers_in_flight_are_bounded_and_acknowledged_in_order(monkeypatch: pytest.MonkeyPatch):
     """faults 48."""
-    monkeypatch.setattr(asker, "Session", partial(Session, numbers_max=8))
+    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=8))
     async with faked() as cluster:
         node = cluster.nodes[0]
         async with client(cluster.urls) as c:
@@ -237,7 +237,7 @@ async def test_numbers_in_flight_are_bounded_and_acknowledged_in_order(monkeypat
 
 
 async def test_a_write_that_waits_for_a_number_in_vain_changed_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(asker, "Session", partial(Session, numbers_max=1))
+    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=1))
     async with faked() as cluster:
         async with client(cluster.urls) as c:
             cluster.nodes[0].instead["PUT"].append(stuck := Gate())

@@ -11,9 +11,9 @@ from math import inf
 
 import pytest
 
-from raftkv.client import OutcomeUnknown, Unreachable, asker
+from raftkv.client import OutcomeUnknown, Unreachable, course
 from raftkv.client.attempts import NotSent
-from raftkv.client.finder import PAUSE_S
+from raftkv.client.course import PAUSE_US
 from raftkv.client.pool import Pool
 from raftkv.client.session import Numbered, Session
 from raftkv.http.exchange import HttpAnswer
@@ -38,7 +38,7 @@ from tests.client.fake import (
 
 async def test_a_number_given_up_lets_in_who_waits_for_one(monkeypatch: pytest.MonkeyPatch):
     """Else the lowest number's own write waits behind them, and nobody is left to let anybody in."""
-    monkeypatch.setattr(asker, "Session", partial(Session, numbers_max=2))
+    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=2))
     async with faked() as cluster:
         async with client(cluster.urls) as c:
             cluster.nodes[0].instead["PUT"].append(gate := Gate(then=refuse(Code.TOO_MANY_UNACKNOWLEDGED)))
@@ -53,7 +53,7 @@ async def test_a_number_given_up_lets_in_who_waits_for_one(monkeypatch: pytest.M
 
 
 async def test_the_end_of_a_session_is_told_to_who_waits_for_a_number_of_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(asker, "Session", partial(Session, numbers_max=1))
+    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=1))
     async with faked() as cluster:
         async with client(cluster.urls) as c:
             cluster.nodes[0].instead["PUT"].append(gate := Gate())
@@ -391,7 +391,7 @@ async def test_addresses_that_nobody_has_any_more_leave_nothing_behind():
         await c.get("k", consistency="stale")
         assert len(asker._pools) <= 5
         assert len(asker._finding_pools) <= 5
-        assert len(asker._mute) <= 8
+        assert len(asker.courses.mute) <= 8
         assert set(asker.routing._shunned) <= set(asker.routing.everybody())
 
 
@@ -416,7 +416,7 @@ async def test_many_calls_ask_no_more_often_who_the_members_are_than_one(consist
             told = await asyncio.gather(*reads, return_exceptions=True)
             took_s = asyncio.get_running_loop().time() - began_s
             assert {type(one) for one in told} == {Unreachable}
-        assert views <= 3 * (3 + took_s / (0.75 * PAUSE_S))
+        assert views <= 3 * (3 + took_s / (0.75 * PAUSE_US / 1_000_000))
 
 
 async def test_an_answer_that_came_while_the_program_was_busy_is_taken():

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from raftkv.client.asker import view_of
+from raftkv.client.course import view_of
 from raftkv.client.results import ClusterStatus, Member
 from raftkv.client.routing import SHUNNED_US, SHUNNED_US_MAX, Routing, View
 from raftkv.values import Address
