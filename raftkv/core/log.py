@@ -60,6 +60,11 @@ class RaftLog:
         """The oldest entry whose frame is held; one past the end when none is."""
         return Index(self._memory_first)
 
+    @property
+    def term_runs(self) -> list[tuple[Index, Term]]:
+        """Where each term's entries begin."""
+        return list(zip(self._run_firsts, self._run_terms, strict=True))
+
     def term_at(self, index: int) -> Term | None:
         """The entry's term; None where this log does not say (before base, past the end)."""
         if index == self.base_index:

@@ -86,6 +86,11 @@ class Outbox:
                 self.replies.append((held.exchange, held.envelope))
         self._held = still_held
 
+    @property
+    def held(self) -> list[Envelope]:
+        """What waits for the disk, in order."""
+        return [held.envelope for held in self._held]
+
     def take(self) -> tuple[list[Envelope], list[tuple[Exchange, Envelope]]]:
         """What may leave now."""
         requests, replies = self.requests, self.replies

@@ -452,6 +452,7 @@ class _Client:
 
     def _hear_answer(self, task: _Task, index: int, answer: Answer) -> None:
         if isinstance(answer, Repeated):
+            self.world.count("Repeated")
             index, answer = answer.index, answer.answer
         if isinstance(answer, SessionExpired):
             return self._session_expired(task)
