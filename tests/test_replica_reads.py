@@ -149,6 +149,20 @@ def test_a_bound_of_staleness_is_met_or_refused_at_once(bound_ms, answered):
     assert lone.outcome("q") == (met if answered else refused)
 
 
+def test_who_decides_alone_is_never_stale():
+    lone = leading(others="a")
+    lone.turn(20_000)
+    lone.read("q", STALE, max_staleness_ms=0)
+    assert lone.outcome("q") == Answered(1, "q after 0", STALE, 0)
+
+
+def test_a_leader_of_several_is_as_old_as_its_newest_round():
+    lone = leading()
+    lone.turn(20_000)
+    lone.read("q", STALE, max_staleness_ms=0)
+    assert isinstance(lone.outcome("q"), TooStale)
+
+
 def test_where_nothing_is_known_of_the_age_no_bound_is_met():
     lone = LoneReplica()
     lone.read("q", STALE, max_staleness_ms=1000)

@@ -246,11 +246,20 @@ class State:
     @property
     def staleness_us(self) -> int | None:
         """How old, at most, what is applied here can be; None: nothing is known of it (design: reading)."""
+        if self._decides_alone and self.applied_index == self.commit_index:
+            return 0
         fresh_us = None
         for commit, as_of_us in self.freshness:
             if commit <= self.applied_index:
                 fresh_us = as_of_us
         return None if fresh_us is None else max(0, self.now_us - fresh_us)
+
+    @property
+    def _decides_alone(self) -> bool:
+        """Whether this leader is the only voter: whatever was acknowledged in its term, it has committed itself."""
+        if self.office is None or not self.is_voter or self.other_voters():
+            return False
+        return self.log.term_at(self.commit_index) == self.current_term
 
     # -- messages
 
