@@ -153,7 +153,9 @@ def test_whatever_ends_the_foreground_command_stops_the_nodes(
     raftkv: Command, base_port: int, tmp_path: Path, number: signal.Signals
 ) -> None:
     command = [sys.executable, "-m", "raftkv", "cluster", "up", "--base-port", str(base_port)]
+    ours = signal.signal(number, signal.SIG_DFL)  # under nohup, a child would inherit that it is ignored
     up = piped(command, tmp_path)
+    signal.signal(number, ours)
     eventually(lambda: (tmp_path / "raftkv-data" / "n3.log").exists())
     up.send_signal(number)
     up.communicate(timeout=60)
