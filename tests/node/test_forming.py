@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from raftkv.config import load
-from raftkv.core.messages import Introduction
-from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId, cluster_id_of
+from raftkv.core.messages import Envelope, Introduction, TimeoutNow
+from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId, Term, cluster_id_of
 from raftkv.errors import DiskFailed
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node.running import Owner, RunningNode
@@ -25,9 +25,13 @@ class HeardExchange:
 
     def __init__(self) -> None:
         self.introductions: list[Introduction] = []
+        self.refusals: list[tuple[int, str, str]] = []
 
     def introduce(self, introduction: Introduction) -> None:
         self.introductions.append(introduction)
+
+    def refuse(self, *, status: int, code: str, detail: str) -> None:
+        self.refusals.append((status, code, detail))
 
 
 @pytest.fixture
@@ -89,3 +93,16 @@ async def test_an_identity_that_cannot_be_stored_ends_the_node_unsaid(node, fail
     assert [type(failure) for failure in failures] == [DiskFailed]
     assert _introduce(node, "n2").cluster_id is None
     assert len(syncs) == 1, "a failed sync is not tried again"
+
+
+@pytest.mark.parametrize(("is_ours", "code"), [(False, "wrong_cluster"), (True, "no_leader")])
+async def test_only_a_message_of_its_own_cluster_tells_a_node_that_it_is_formed(node, is_ours, code):
+    """faults 32: before a node takes part, any message of Raft could otherwise end its waiting for the members."""
+    for id in ("n2", "n3"):
+        mine = _introduce(node, id).incarnation
+    cluster_id = _cluster_with(mine) if is_ours else ClusterId(b"another cluster.")
+    two = NodeId("n2")
+    exchange = HeardExchange()
+    node.on_message(Envelope(cluster_id, two, _incarnation_of(two), ME, mine, TimeoutNow(Term(1))), exchange)
+    assert [refused for _, refused, _ in exchange.refusals] == [code]
+    assert node._forming.is_formed is is_ours
