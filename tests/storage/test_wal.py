@@ -46,6 +46,14 @@ def test_a_mark_is_written_once_and_synced():
     assert (disk.syncs - syncs, disk.operations - operations) == (1, 2)
 
 
+def test_every_start_marks_what_it_found():
+    """faults 53: from then on damage to the last batch is told from a torn write."""
+    disk, wal = _log(3)
+    assert wal.is_unmarked
+    again, _ = open_log(disk)
+    assert not again.is_unmarked
+
+
 def test_a_mark_always_finds_room_in_the_segment():
     disk, wal = _log(0)
     for index in range(1, 100):
