@@ -28,6 +28,7 @@ from raftkv.kv.answers import (
 from raftkv.kv.commands import Delete, Write, decode
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Found, Get, Page, Range
+from raftkv.sim.checks.committed import Committed
 from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.checks.specification import Records, Specification, page
 from raftkv.state_machine import LogEntry
@@ -43,16 +44,11 @@ class _State(NamedTuple):
     revision: int
 
 
-class Oracle:
+class Oracle(Committed):
     """One log's worth of truth, shared by all replicas of a cluster."""
 
     def __init__(self) -> None:
-        self.executions = 0
-        self.acknowledged_index = 0
-        """The highest index of an answer that a node has given, stale reads apart: who asks from now on sees it."""
-        self._answers: dict[int, tuple[bytes, Answer]] = {}
-        """By log index: the command and its answer, as the first replica executed it."""
-        self._newest_index = 0
+        super().__init__()
         self._numbered_at: dict[tuple[bytes, int], int] = {}
         """Where each session's number was executed."""
         self._told_apart_at: dict[bytes, int] = {}
@@ -62,22 +58,8 @@ class Oracle:
         """The indexes at which keys changed, and the states from there on."""
         self._states = [_State({}, 0)]
 
-    def executed(self, entry: LogEntry, answer: Answer) -> None:
-        """A replica has executed this entry."""
-        known = self._answers.get(entry.log_index)
-        if known is None:
-            self._executed_first(entry, answer)
-        elif known[0] != entry.command:
-            raise Violated("State Machine Safety", f"two commands were executed at index {entry.log_index}")
-        elif known[1] != answer or type(known[1]) is not type(answer):
-            raise Violated("equal answers", f"{known[1]} and {answer} at index {entry.log_index}")
-
     def _executed_first(self, entry: LogEntry, answer: Answer) -> None:
         index = entry.log_index
-        if index <= self._newest_index:
-            raise Violated("in order", f"index {index} was executed first after {self._newest_index}")
-        self._newest_index = index
-        self._answers[index] = (entry.command, answer)
         if not isinstance(answer, (*_EXECUTED, TooLarge)):
             return
         command, numbered, request = decode(entry.command)
@@ -129,18 +111,22 @@ class Oracle:
             index = self._told_apart_at.get(request or command)
         return None if index is None else (index, self._answers[index][1])
 
+    def end_of_number(self, session: bytes, number: int) -> tuple[int, bytes, Answer] | None:
+        """Where the number of a session was executed, the command there, and its answer; None: it was not."""
+        index = self._numbered_at.get((session, number))
+        return None if index is None else (index, *self._answers[index])
+
+    def revision_at(self, index: int) -> int:
+        """The store's, once all up to this index was executed."""
+        return self._state_at(index).revision
+
     def write_answered(self, command: bytes, index: int, answer: Answer, *, asked_at: int) -> None:
         """A client was told that its command was committed at ``index``, with this answer.
 
         ``asked_at`` is what ``acknowledged_index`` was when it first asked.
         """
-        self.acknowledged_index = max(self.acknowledged_index, index)
         executed_at = answer.index if isinstance(answer, Repeated) else index
-        if executed_at <= asked_at:
-            raise Violated("real-time order", f"{answer} at {executed_at}, asked after {asked_at} was acknowledged")
-        known = self._answers.get(index)
-        if known is None or known[0] != command or known[1] != answer:
-            raise Violated("acknowledged is executed", f"{answer} at index {index}, where the log has {known}")
+        self.acknowledged(command, index, answer, executed_at=executed_at, asked_at=asked_at)
         if isinstance(answer, Repeated):
             first = self._answers.get(answer.index)
             if first is None or first[1] != answer.answer or decode(first[0]).request != decode(command).request:
@@ -151,10 +137,7 @@ class Oracle:
 
         ``asked_at`` is what ``acknowledged_index`` was when it asked; None: it wanted a stale answer.
         """
-        if asked_at is not None:
-            self.acknowledged_index = max(self.acknowledged_index, index)
-            if index < asked_at:
-                raise Violated("real-time order", f"read at {index}, asked after {asked_at} was acknowledged")
+        self.read_in_order(index, asked_at=asked_at)
         records, revision = self._state_at(index)
         if isinstance(query, Get):
             truth: Found | Page = Found(records.get(query.key), revision)
