@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 from aiohttp import web
@@ -40,6 +41,17 @@ class Tickets(StateMachine):
 
     def restore(self, snapshot: bytes) -> None:
         self._tickets = {bytes.fromhex(customer): ticket for ticket, customer in enumerate(json.loads(snapshot), 1)}
+
+    # What follows is for `raftkv simulate --state-machine examples.tickets:Tickets`.
+
+    def random_command(self, rng: Random) -> bytes:
+        return b"customer %d" % rng.randrange(100)
+
+    def random_query(self, rng: Random) -> Any:
+        return None
+
+    def check(self) -> None:
+        assert sorted(self._tickets.values()) == list(range(1, len(self._tickets) + 1)), "a number is twice there"
 
 
 def face(node: Node, faces: Mapping[str, str]) -> web.Application:

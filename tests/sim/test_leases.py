@@ -58,6 +58,7 @@ def lease_run(
     run = Run(seed, RunOptions(profile=profile))
     for node, per_mille in zip(run.cluster.nodes.values(), clocks, strict=True):
         node.clock = Clock(per_mille=per_mille)
+    assert isinstance(run.oracle, Oracle)
     run.workload = Workload(run.cluster, run.oracle, clients, Random(seed))
     return run
 

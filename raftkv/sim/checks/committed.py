@@ -56,7 +56,7 @@ class Committed:
             raise Violated("acknowledged is executed", f"{answer} at index {index}, where the log has {known}")
 
     def read_in_order(self, index: int, *, asked_at: int | None) -> None:
-        """A client's read was answered from the state at ``index``; ``asked_at`` is None where it wanted a stale one."""
+        """A client's read was answered from the state at ``index``; ``asked_at`` None: it wanted a stale one."""
         if asked_at is None:
             return
         self.acknowledged_index = max(self.acknowledged_index, index)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -15,7 +16,9 @@ from typing import Final
 from raftkv.outcomes import Applied
 from raftkv.replica import Work
 from raftkv.sim.checks.invariants import Invariants, Violated
+from raftkv.sim.checks.machines import MachineOracle, MakeMachine, WatchedReplica
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
+from raftkv.sim.clients.plain import PlainWorkload
 from raftkv.sim.clients.workload import Workload, WorkloadPlan
 from raftkv.sim.faults.drawing import draw_profile
 from raftkv.sim.faults.kinds import Faults
@@ -23,6 +26,7 @@ from raftkv.sim.faults.profile import Profile
 from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.world.cluster import CutOff, VirtualCluster, Watcher
 from raftkv.sim.world.node import VirtualNode
+from raftkv.state_machine import StateMachine
 
 STORM_US: Final = 6_000_000
 """How long faults and clients go on."""
@@ -38,6 +42,8 @@ _TOLD_MAX: Final = 60
 class RunOptions:
     """What is not drawn from the seed."""
 
+    machine: MakeMachine | None = None
+    """Makes the state machine that is replicated; None: the key-value store."""
     profile: Profile | None = None
     """This kind of run; None: the seed's own."""
     steps_max: int | None = None
@@ -102,15 +108,18 @@ class Run:
         self.seed = seed
         self.options = options or RunOptions()
         self.profile = self.options.profile or draw_profile(rng)
-        self.oracle = Oracle()
-        self.cluster = VirtualCluster(
-            self.profile.plan(), Random(rng.randrange(2**32)), lambda: WatchedMachine(self.oracle)
-        )
+        self.oracle, make_machine = _watched(self.options.machine)
+        self.cluster = VirtualCluster(self.profile.plan(), Random(rng.randrange(2**32)), make_machine)
         self.cluster.steps_max = min(STEPS_MAX, self.options.steps_max or STEPS_MAX)
         self.teller = _Teller(self.cluster, keep=self.options.told_max)
         self.cluster.watchers += [self.teller, Invariants(self.cluster)]
         self.faults = Faults(self.cluster, self.profile, Random(rng.randrange(2**32)))
-        self.workload = Workload(self.cluster, self.oracle, _draw_workload(rng), Random(rng.randrange(2**32)))
+        plan, own = _draw_workload(rng), Random(rng.randrange(2**32))
+        self.workload: Workload | PlainWorkload
+        if isinstance(self.oracle, MachineOracle):
+            self.workload = PlainWorkload(self.cluster, self.oracle, plan, own)
+        else:
+            self.workload = Workload(self.cluster, self.oracle, plan, own)
 
     def whole(self) -> Outcome:
         """Storm, calm, and the proof of what clients were told."""
@@ -168,7 +177,7 @@ class Run:
         return all(
             node.raft.applied_index >= at_least
             and node.raft.applied_index == node.raft.last_index == first.raft.applied_index
-            and node.running.machine.state_hash() == first.machine.state_hash()
+            and _state(node.running.machine) == _state(first.machine)
             for node in nodes
         )
 
@@ -189,8 +198,17 @@ class Run:
             answers=self.workload.answers,
             executions=self.oracle.executions,
             terms=max(node.raft.term for node in self.cluster.nodes.values()),
-            trace=self.teller.trace,
+            trace=self.teller.trace ^ self.oracle.digest,
         )
+
+
+def _watched(make: MakeMachine | None) -> tuple[Oracle | MachineOracle, Callable[[], StateMachine]]:
+    """Who knows what is right, and what every node gets: the store that ships, or the user's machine."""
+    if make is None:
+        oracle = Oracle()
+        return oracle, lambda: WatchedMachine(oracle)
+    truth = MachineOracle(make)
+    return truth, lambda: WatchedReplica(truth, make)
 
 
 def _draw_workload(rng: Random) -> WorkloadPlan:
@@ -204,6 +222,11 @@ def _draw_workload(rng: Random) -> WorkloadPlan:
         reads_per_mille=rng.choice((300, 600)),
         session_ttl_ms=rng.choice((60_000, 1_000)),
     )
+
+
+def _state(machine: StateMachine) -> object:
+    own = machine.state_hash()
+    return machine.snapshot() if own is None else own
 
 
 def _shown(node: VirtualNode) -> str:
