@@ -163,6 +163,36 @@ def test_a_read_that_was_handed_to_a_later_round_waits_for_that_one():
     assert ready.read_id == 1
 
 
+def test_a_read_that_came_when_rounds_had_piled_up_waits_for_its_own():
+    """faults 34: the round before was sent before the read came."""
+    lone = serving_leader(settings=RaftSettings(inflight_rounds_max=1, election_timeout_ms=10_000))
+    for _ in range(4):
+        lone.elapse(100_000)
+    lone.raft.request_read(1)
+    sent_before = lone.office.last_round
+    lone.elapse(100_000)
+    assert lone.office.last_round == sent_before + 1
+    assert not lone.says("b", echo(lone, sent_before)).reads_ready
+    (ready,) = lone.says("b", echo(lone, sent_before + 1)).reads_ready
+    assert ready.read_id == 1
+
+
+def test_a_read_waits_for_all_that_was_committed_whatever_is_applied():
+    """faults 35: a leader that applies slowly tells itself and its followers how far they must be to answer."""
+    lone = serving_leader(settings=RaftSettings(apply_entries_max=1))
+    lone.raft.propose([b"x"] * 10)
+    lone.turn()
+    lone.acknowledge("b")
+    committed = lone.raft.commit_index
+    lone.raft.request_read(1)
+    lone.hears("c", ReadIndexRequest(lone.raft.term, 7))
+    lone.turn()
+    lone.forget()
+    (ready,) = lone.says("b", echo(lone, lone.office.last_round)).reads_ready
+    assert lone.raft.applied_index < committed == ready.index == 11
+    assert lone.reply == ReadIndexReply(lone.raft.term, 7, confirmed=True, index=committed)
+
+
 def test_losing_office_fails_every_read_once():
     """faults 35, 14: those not yet sent, those on their way, and those that followers asked for."""
     lone = serving_leader()

@@ -82,6 +82,18 @@ def test_a_crash_at_every_operation_leaves_the_old_or_the_new_one():
                 assert found >= (operation - 1) // 5, "a create, a write, two syncs and a rename for each change"
 
 
+def test_what_a_killed_process_left_is_on_stable_storage_before_anybody_hears_of_it():
+    """faults 31, 54: renamed and not yet synced, it is there for the next process, and gone after a power cut."""
+    disk = SimulatedDirectory(Random(1))
+    disk.crash_at(5, Moment.BEFORE)
+    with pytest.raises(Crash):
+        _open(disk)
+    restarted = disk.restarted()
+    assert _open(restarted, OTHER).identity == STAGES[1]
+    for seed in range(10):
+        assert _open(restarted.survivor(Random(seed)), OTHER).identity == STAGES[1]
+
+
 def _stage(disk: SimulatedDirectory) -> int:
     stage = STAGES.index(read_identity(disk)) if disk.exists(IDENTITY_NAME) else 0
     _open(disk)
