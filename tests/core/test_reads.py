@@ -19,7 +19,7 @@ from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, NodeId, Round, Term
 from raftkv.errors import MessageError
-from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, entries
+from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, voters
 
 NO_HASH = (NONE, b"")
 
@@ -193,6 +193,18 @@ def test_a_read_waits_for_all_that_was_committed_whatever_is_applied():
     assert lone.reply == ReadIndexReply(lone.raft.term, 7, confirmed=True, index=committed)
 
 
+def test_a_majority_that_shrinks_releases_the_reads_that_wait():
+    """faults 37: those who have echoed already are enough now, and nobody else may ever answer."""
+    lone = serving_leader(others="abcde")
+    lone.acknowledge("c")
+    lone.raft.request_read(1)
+    lone.turn()
+    assert not lone.says("b", echo(lone, lone.office.last_round)).reads_ready
+    lone.raft.state.append([configuration_entry(lone.raft.last_index + 1, lone.raft.term, voters("a", "b", "c"))])
+    (ready,) = lone.turn().reads_ready
+    assert ready.read_id == 1
+
+
 def test_losing_office_fails_every_read_once():
     """faults 35, 14: those not yet sent, those on their way, and those that followers asked for."""
     lone = serving_leader()
@@ -316,6 +328,17 @@ def test_a_follower_of_a_new_leader_is_not_fresh_before_the_no_op_is_applied():
     follower.says("a", AppendEntries(Term(2), Index(2), Term(1), Index(3), entries([2], first=3)))
     assert follower.raft.applied_index == 3
     assert follower.raft.state.staleness_us == 0
+
+
+def test_a_leader_is_as_fresh_as_the_sending_of_its_newest_confirmed_round():
+    """When the echo came says nothing: another may lead, and have acknowledged writes, since the round was heard."""
+    lone = serving_leader()
+    lone.elapse(100_000)
+    sent_round = lone.office.last_round
+    lone.elapse(40_000)
+    assert lone.office.last_round == sent_round
+    lone.says("b", echo(lone, sent_round))
+    assert lone.raft.state.staleness_us == 40_000
 
 
 def test_before_a_round_is_confirmed_a_heartbeat_claims_no_freshness():
