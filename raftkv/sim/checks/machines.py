@@ -83,6 +83,8 @@ class MachineOracle(Committed):
         self._snapshots.append(snapshot)
         self.digest = zlib.crc32(snapshot, self.digest)
         if _state(self._restored) != state:
+            if self._restored_at == 0:
+                raise Violated("equal states", f"two machines that executed the same differ at index {index}")
             text = f"what was restored at {self._restored_at} differs at {index}"
             raise Violated("a snapshot holds the whole state", text)
         if self.executions % _RESTORED_EVERY == 0:

@@ -9,7 +9,7 @@ class RunFailed(AssertionError):
     """Something that must hold did not; ``cause`` says what."""
 
     def __init__(self, seed: int, *, command: str, cause: Exception, told: Sequence[str], steps: int) -> None:
-        self.seed, self.cause = seed, cause
+        self.seed, self.cause, self.steps, self.told = seed, cause, steps, tuple(told)
         lines = (
             f"seed {seed}: {type(cause).__name__}: {cause}",
             f"after {steps} steps; run it again: {command} {seed}",

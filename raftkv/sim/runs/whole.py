@@ -7,7 +7,7 @@ to run it again. The same seed gives the same run, whatever PYTHONHASHSEED is.
 from __future__ import annotations
 
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -77,6 +77,8 @@ class _Teller(Watcher):
         self.cluster = cluster
         self.trace = 0
         self.told: deque[str] = deque(maxlen=keep)
+        self.faults: Counter[str] = Counter()
+        """How often each kind was made."""
 
     def stepped(self, node: VirtualNode, work: Work) -> None:
         """Everything that a turn wants done goes into the trace."""
@@ -91,6 +93,10 @@ class _Teller(Watcher):
     def started(self, node: VirtualNode) -> None:
         """Told."""
         self._tell(f"{node.id} starts")
+
+    def broke(self, kind: str) -> None:
+        """Counted."""
+        self.faults[kind] += 1
 
     def _tell(self, text: str) -> None:
         self._add(text)
