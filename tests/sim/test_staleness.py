@@ -27,7 +27,7 @@ from tests.story import ListMachine
 
 STORM_US: Final = 4_000_000
 SEEDS: Final = range(12)
-PLANTED_SEEDS_MAX: Final = 40
+PLANTED_SEEDS_MAX: Final = 120
 KINDS: Final = ("isolate", "split", "cut_one_way", "pause", "stall", "crash_one", "transfer", "hang_disk")
 
 

@@ -11,14 +11,22 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
 
-from raftkv.core.effects import DiskWrite, Exchange, LogBase, LogRead
+from raftkv.core.effects import Exchange, LogBase
 from raftkv.core.messages import REPLY_TYPES, Envelope
+from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity
 from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Member, NodeId, Role, Term, membership_of
+from raftkv.pump import Pump, PumpShell
 from raftkv.replica import ReplicaSettings, Work
+from raftkv.sim.world.births import Births, url_of
+from raftkv.sim.world.disks import DiskFaults as DiskFaults
+from raftkv.sim.world.disks import Disks
 from raftkv.sim.world.network import Network, NetworkFaults
-from raftkv.sim.world.node import VirtualNode
+from raftkv.sim.world.node import Disk, ModelDisk, VirtualNode
+from raftkv.sim.world.process import Process
+from raftkv.sim.world.wal_disk import WalDisk
+from raftkv.sim.world.watching import Watcher as Watcher
 from raftkv.state_machine import StateMachine
 from raftkv.transport import codec
 
@@ -36,38 +44,6 @@ class VirtualExchange:
     answered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DiskFaults:
-    """How slow disks are, in microseconds."""
-
-    sync_us_min: int = 100
-    sync_us_max: int = 400
-    read_us: int = 500
-
-
-@dataclass(slots=True)
-class Watcher:
-    """Looks at the cluster after every step; overridden by checkers and story tellers."""
-
-    def stepped(self, node: VirtualNode, work: Work) -> None:
-        """This node has just had a turn."""
-
-    def synced(self, node: VirtualNode, write: DiskWrite) -> None:
-        """This write is durable on this node's disk now."""
-
-    def crashed(self, node: VirtualNode) -> None:
-        """This node's process is gone."""
-
-    def started(self, node: VirtualNode) -> None:
-        """This node's process runs again."""
-
-    def heard(self, node: VirtualNode, envelope: Envelope) -> None:
-        """This message has just arrived at the node's process, which may be paused."""
-
-    def broke(self, kind: str) -> None:
-        """A fault of that name has just been made."""
-
-
 @dataclass(slots=True)
 class Plan:
     """What a cluster is made of."""
@@ -80,6 +56,9 @@ class Plan:
     gathering_us_max: int = 0
     """What arrives at a node waits up to this long for its next turn, so that several things make one; 0: each
     has a turn of its own, at once."""
+    segment_bytes: int = 0
+    """Of each node's log on a simulated disk, in a directory that is fresh, so that the cluster forms first; 0: there
+    are no files, only a model of a disk, and the cluster is formed."""
 
 
 class CutOff(Exception):
@@ -104,20 +83,34 @@ class VirtualCluster:
         self._event_count = 0
         self._exchange_count = 0
         self._open_exchanges: dict[NodeId, dict[int, VirtualExchange]] = {}
+        self.disks = Disks(self)
+        self.births = Births(self, plan.voters)
+        self.when_it_ends: Callable[[VirtualNode], None] = lambda node: None
+        """Told of a node that ended by itself: its disk failed, or it died in the middle of an operation of it."""
         self.nodes: dict[NodeId, VirtualNode] = {}
-        members = [Member(NodeId(name), incarnation_of(name), f"http://{name}") for name in plan.voters]
+        members = [Member(NodeId(name), incarnation_of(name), url_of(name)) for name in plan.voters]
         base = LogBase(Index(0), Term(0), Configuration(membership_of(members)))
         for member in members:
-            identity = Identity(member.id, member.incarnation, CLUSTER_ID)
             self._open_exchanges[member.id] = {}
             self.nodes[member.id] = VirtualNode(
-                identity,
+                Identity(member.id, member.incarnation, CLUSTER_ID),
                 base,
                 raft_settings=plan.raft,
                 replica_settings=plan.replica,
                 make_machine=make_machine,
                 world_us=lambda: self.now_us,
+                disk=self._disk_of(member.id, base),
             )
+
+    def _disk_of(self, name: NodeId, base: LogBase) -> Disk:
+        if not self.plan.segment_bytes:
+            return ModelDisk(base)
+        return WalDisk(name, Random(self.rng.randrange(2**32)), segment_bytes=self.plan.segment_bytes)
+
+    @property
+    def disk_faults(self) -> DiskFaults:
+        """How slow disks are."""
+        return self.plan.disk
 
     # ------------------------------------------------------------------------------------- the clock
 
@@ -159,21 +152,75 @@ class VirtualCluster:
     def start_all(self) -> None:
         """Every node that is down starts."""
         for node in self.nodes.values():
-            if not node.is_up:
+            if not node.runs:
                 self.start(node.id)
 
     def start(self, name: str) -> None:
         """The node's process begins with what its disk holds."""
         node = self.nodes[NodeId(name)]
-        node.start(self.rng)
+        assert not node.runs, f"{name} runs"
+        draw_us, gathering_us_max = self.rng.randrange, self.plan.gathering_us_max
+        node.process = Process(
+            self,
+            lambda: node.clock,
+            stall_is_over=lambda: self.resume(node.id),
+            gathering_us=(lambda: draw_us(gathering_us_max + 1)) if gathering_us_max else None,
+        )
+        node.complaints, node.waits_for = {}, ""
+        if isinstance(node.disk, WalDisk):
+            node.life += 1
+            self.births.begin(node)
+        else:
+            node.start(self.rng)
+            self._runs(node)
+
+    def take_part(self, node: VirtualNode, raft: Raft) -> None:
+        """The node is a member of Raft from now on."""
+        node.begin(raft)
+        self._runs(node)
+
+    def _runs(self, node: VirtualNode) -> None:
+        assert node.process is not None
+        shell = PumpShell(
+            work=lambda work: self._work(node, work),
+            send=lambda envelope: self._send_request(node, envelope),
+            reply=lambda exchange, reply: self._send_reply(self._closed(node, exchange), reply),
+            refuse=lambda exchange, _: self._refuse(self._closed(node, exchange)),
+            failed=_raise,
+            took=lambda _: self._stepped(node),
+        )
+        node.pump = Pump(node.running, node.process, shell)
         for watcher in self.watchers:
             watcher.started(node)
-        self.turn(node)
+        self._wake(node)
 
-    def crash(self, name: str) -> None:
-        """As by kill -9; whoever waits for its replies hears the connection break."""
+    def crash(self, name: str, *, power_fails: bool = False) -> None:
+        """As by kill -9, or for lack of power; whoever waits for its replies hears the connection break."""
         node = self.nodes[NodeId(name)]
-        node.crash(self.rng)
+        node.crash(self.rng, power_fails=power_fails)
+        self._is_gone(node)
+
+    def halt(self, node: VirtualNode, error: BaseException) -> None:
+        """The node ends itself, with this error, as a real one does; nothing more is written or said."""
+        if not node.runs:
+            return
+        assert isinstance(node.disk, WalDisk)
+        node.end()
+        node.disk.end(self.rng)
+        for watcher in self.watchers:
+            watcher.halted(node, error)
+        self._is_gone(node)
+        self.when_it_ends(node)
+
+    def dies(self, node: VirtualNode) -> None:
+        """The node died in an operation of its disk, with the machine or alone."""
+        assert isinstance(node.disk, WalDisk)
+        node.end()
+        node.disk.end(self.rng, power_fails=self.rng.randrange(2) == 0)
+        self._is_gone(node)
+        self.when_it_ends(node)
+
+    def _is_gone(self, node: VirtualNode) -> None:
         broken = self._open_exchanges[node.id]
         self._open_exchanges[node.id] = {}
         for exchange in broken.values():
@@ -183,24 +230,45 @@ class VirtualCluster:
 
     def pause(self, name: str) -> None:
         """SIGSTOP: nothing happens in it; what arrives waits."""
-        self.nodes[NodeId(name)].paused = True
+        process = self.nodes[NodeId(name)].process
+        if process is not None:
+            process.stop()
+
+    def suspend(self, name: str) -> None:
+        """The machine sleeps; its timers will come later by as long, its clock goes on."""
+        process = self.nodes[NodeId(name)].process
+        if process is not None:
+            process.suspend()
+
+    def block_loop(self, name: str) -> None:
+        """Something keeps the node's event loop from its next turn; its disk thread goes on."""
+        node = self.nodes[NodeId(name)]
+        if node.process is not None and not node.paused:
+            node.disk_goes_on = True
+            node.process.stop()
 
     def stall(self, name: str, duration_us: int) -> None:
         """SIGSTOP in the middle of the node's next turn, between its look at the clock and everything else; SIGCONT."""
-        self.nodes[NodeId(name)].stall_us = duration_us
+        process = self.nodes[NodeId(name)].process
+        if process is not None:
+            process.stall_us = duration_us
 
     def resume(self, name: str) -> None:
-        """SIGCONT. A turn that was stopped goes on with the time that it had read."""
+        """The process goes on. A turn that was stopped goes on with the time that it had read."""
         node = self.nodes[NodeId(name)]
-        if node.paused:
-            node.paused = False
-            stalled_at_us, node.stalled_at_us = node.stalled_at_us, None
-            if stalled_at_us is not None:
-                self._turn_at(node, stalled_at_us)
-            unheard, node.unheard = node.unheard, []
-            for act in unheard:
+        process = node.process
+        if process is None or not process.stands_still:
+            return
+        node.disk_goes_on = False
+        process.go_on()
+        unheard, node.unheard = node.unheard, []
+        for act in unheard:
+            if not process.is_gone:
                 act()
-            self.turn(node)
+        if not process.is_gone:
+            process.release()
+            self.disks.go_on(node)
+            self._wake(node)
 
     def leader(self) -> VirtualNode | None:
         """The leader of the highest term among those who run."""
@@ -209,48 +277,19 @@ class VirtualCluster:
 
     # ------------------------------------------------------------------------------------------- turns
 
-    def turn(self, node: VirtualNode) -> None:
-        """One turn of the node's pump: what has gathered is done, what is wanted is set going."""
-        if not node.is_up or node.paused:
-            return
-        local_us = node.read_clock_us()
-        if node.stall_us:
-            duration_us, node.stall_us, life = node.stall_us, 0, node.life
-            node.paused, node.stalled_at_us = True, local_us
-            self.after(duration_us, lambda: self.resume(node.id) if node.life == life else None)
-            return
-        self._turn_at(node, local_us)
+    def _work(self, node: VirtualNode, work: Work) -> None:
+        node.work = work
+        self.disks.submit(node, work.persist, work.read_log)
 
-    def _turn_at(self, node: VirtualNode, local_us: int) -> None:
-        work = node.running.turn(local_us)
-        for write in work.persist:
-            self._write(node, write)
-        for envelope in work.requests:
-            self._send_request(node, envelope)
-        for exchange, reply in work.replies:
-            self._send_reply(self._closed(node, exchange), reply)
-        for exchange, _ in work.refusals:
-            closed = self._closed(node, exchange)
-            self._tell_failure(closed.request, closed.asker_life)
-        for read in work.read_log:
-            self._read_log(node, read)
-        self._schedule(node, work.deadline_us)
+    def _stepped(self, node: VirtualNode) -> None:
         for watcher in self.watchers:
-            watcher.stepped(node, work)
+            watcher.stepped(node, node.work)
 
     def poke(self, name: str) -> None:
         """Something was enqueued at the node from outside; it gets a turn."""
         self._wake(self.nodes[NodeId(name)])
 
-    def reach(self, name: str, act: Callable[[], None]) -> None:
-        """In the node's process, now or as soon as it is continued; it gets no turn by that."""
-        node = self.nodes[NodeId(name)]
-        if node.paused:
-            node.unheard.append(lambda: self.reach(name, act))
-        else:
-            act()
-
-    def _happens(self, node: VirtualNode, act: Callable[[], None]) -> None:
+    def happens(self, node: VirtualNode, act: Callable[[], None]) -> None:
         """In the node's process: now, or as soon as it is continued."""
         if node.paused:
             node.unheard.append(act)
@@ -260,38 +299,8 @@ class VirtualCluster:
 
     def _wake(self, node: VirtualNode) -> None:
         """Gives the node a turn, soon."""
-        if self.plan.gathering_us_max == 0:
-            self.turn(node)
-        elif not node.turn_is_coming:
-            node.turn_is_coming, life = True, node.life
-
-            def come() -> None:
-                if node.life == life and node.is_up:
-                    node.turn_is_coming = False
-                    self.turn(node)
-
-            self.after(self.rng.randrange(self.plan.gathering_us_max + 1), come)
-
-    def _schedule(self, node: VirtualNode, deadline_us: int | None) -> None:
-        """One event waits for each node's deadline; where that has moved on meanwhile, it waits again."""
-        if deadline_us is None:
-            node.turn_due_us = None
-            return
-        due_us = node.turn_due_us = max(self.now_us, node.clock.world_us(deadline_us))
-        if node.timer_at_us is not None and node.timer_at_us <= due_us:
-            return
-        node.timer_at_us, life = due_us, node.life
-
-        def timer() -> None:
-            if node.life != life or node.timer_at_us != due_us:
-                return
-            node.timer_at_us = None
-            if node.turn_due_us is not None and node.turn_due_us > self.now_us:
-                self._schedule(node, deadline_us=node.clock.local_us(node.turn_due_us))
-            else:
-                self.turn(node)
-
-        self.after(due_us - self.now_us, timer)
+        if node.pump is not None:
+            node.pump.schedule()
 
     def _closed(self, node: VirtualNode, exchange: Exchange) -> VirtualExchange:
         assert isinstance(exchange, VirtualExchange)
@@ -312,50 +321,13 @@ class VirtualCluster:
 
     # -------------------------------------------------------------------------------------------- disk
 
-    def _write(self, node: VirtualNode, write: DiskWrite) -> None:
-        node.disk.unfinished.append(write)
-        if len(node.disk.unfinished) == 1:
-            self._begin_sync(node)
-
-    def _begin_sync(self, node: VirtualNode) -> None:
-        """All that has gathered is one batch; what comes while it is being synced waits for the next."""
-        node.disk.syncs += 1
-        count, number, faults, life = len(node.disk.unfinished), node.disk.syncs, self.plan.disk, node.life
-        duration_us = self.rng.randrange(faults.sync_us_min, faults.sync_us_max + 1)
-        self.after(duration_us, lambda: self._end_sync(node, life, number, count))
-
-    def _end_sync(self, node: VirtualNode, life: int, number: int, count: int) -> None:
-        if node.life != life or not node.is_up or node.disk.hangs or node.disk.syncs != number:
-            return
-        for _ in range(count):
-            write = node.disk.finish_one()
-            for watcher in self.watchers:
-                watcher.synced(node, write)
-        if node.disk.unfinished:
-            self._begin_sync(node)
-        self._happens(node, lambda: node.running.persisted(write.ticket))
-
     def hang_disk(self, name: str) -> None:
         """The disk answers nothing until it is let go."""
         self.nodes[NodeId(name)].disk.hangs = True
 
     def let_disk_go(self, name: str) -> None:
         """The disk works again."""
-        node = self.nodes[NodeId(name)]
-        if node.disk.hangs:
-            node.disk.hangs = False
-            if node.is_up and node.disk.unfinished:
-                self._begin_sync(node)
-
-    def _read_log(self, node: VirtualNode, read: LogRead) -> None:
-        life = node.life
-
-        def done() -> None:
-            if node.life == life and node.is_up:
-                frames = node.disk.read(read)
-                self._happens(node, lambda: node.running.log_was_read(read, frames))
-
-        self.after(self.plan.disk.read_us, done)
+        self.disks.let_go(self.nodes[NodeId(name)])
 
     # ----------------------------------------------------------------------------------------- network
 
@@ -368,7 +340,7 @@ class VirtualCluster:
         """Whether the message arrives, once or more."""
         if self.interceptor is not None and self.interceptor(envelope, deliver):
             return True
-        arrivals_us = self.network.arrivals_us(envelope, now_us=self.now_us)
+        arrivals_us = self.network.arrivals_us(envelope.sender, envelope.receiver, now_us=self.now_us)
         for arrival_us in arrivals_us:
             self.after(arrival_us - self.now_us, deliver)
         return bool(arrivals_us)
@@ -376,14 +348,24 @@ class VirtualCluster:
     def _arrive(self, packed: bytes, asker_life: int) -> None:
         request = codec.decode(packed)
         node = self.nodes.get(request.receiver)
-        if node is None or not node.is_up:
+        if node is None or not node.runs:
             self._tell_failure(request, asker_life)
             return
         self._exchange_count += 1
         exchange = VirtualExchange(self._exchange_count, request, asker_life, self.now_us)
         self._open_exchanges[node.id][exchange.number] = exchange
         self._tell_heard(node, request)
-        self._happens(node, lambda: node.running.receive(request, exchange))
+        self.happens(node, lambda: self._receive(node, exchange))
+
+    def _receive(self, node: VirtualNode, exchange: VirtualExchange) -> None:
+        if node.replica is not None:
+            node.replica.receive(exchange.request, exchange)
+            return
+        self._refuse(self._closed(node, exchange))
+        self.births.hear(node, exchange.request)
+
+    def _refuse(self, exchange: VirtualExchange) -> None:
+        self._tell_failure(exchange.request, exchange.asker_life)
 
     def _send_reply(self, exchange: VirtualExchange, reply: Envelope) -> None:
         packed = codec.encode(reply)
@@ -396,7 +378,7 @@ class VirtualCluster:
         node = self.nodes.get(reply.receiver)
         if node is not None and node.is_up and node.life == asker_life:
             self._tell_heard(node, reply)
-            self._happens(node, lambda: node.running.receive(reply))
+            self.happens(node, lambda: node.running.receive(reply))
 
     def _tell_heard(self, node: VirtualNode, envelope: Envelope) -> None:
         for watcher in self.watchers:
@@ -410,7 +392,7 @@ class VirtualCluster:
 
         def told() -> None:
             if node.is_up and node.life == asker_life:
-                self._happens(node, lambda: node.running.delivery_failed(request))
+                self.happens(node, lambda: node.running.delivery_failed(request))
 
         self.after(_FAILURE_TOLD_AFTER_US, told)
 
@@ -421,3 +403,8 @@ _FAILURE_TOLD_AFTER_US = 2_000
 def incarnation_of(name: str) -> Incarnation:
     """The incarnation of a virtual node's first life."""
     return Incarnation(name.encode()[:16].ljust(16, b"."))
+
+
+def _raise(error: BaseException) -> None:
+    """A turn that raises is a bug, and ends the run that found it."""
+    raise error

@@ -1,4 +1,4 @@
-"""One node of a virtual cluster: the replica that ships, over a disk and a process that can fail.
+"""One node of a virtual cluster: the replica and the pump that ship, over a disk and a process that can fail.
 
 The disk keeps what is durable apart from what is merely handed to it: a crash keeps a prefix of the
 unfinished writes, in their order, since a write is begun only when the one before is synced.
@@ -6,102 +6,61 @@ unfinished writes, in their order, since a write is begun only when the one befo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from random import Random
 
-from raftkv import frames as framing
-from raftkv.core.effects import DiskWrite, LogBase, LogRead
+from raftkv.core.effects import DiskWrite, LogBase
 from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity, Saved
-from raftkv.core.types import Configuration, Index, NodeId, Term
-from raftkv.replica import Replica, ReplicaSettings
+from raftkv.core.types import NodeId
+from raftkv.forming import Forming
+from raftkv.pump import Pump
+from raftkv.replica import Replica, ReplicaSettings, Work
+from raftkv.sim.world.process import Clock as Clock
+from raftkv.sim.world.process import Process
+from raftkv.sim.world.shadow import Shadow
 from raftkv.state_machine import StateMachine
 
 
-class ModelDisk:
-    """A log on a disk that forgets what it has not finished."""
+class Disk(Shadow):
+    """Where a node keeps its log; what may be wrong with it."""
 
     def __init__(self, base: LogBase) -> None:
-        self.base = base
-        self.vote: tuple[Term, NodeId | None] = (Term(0), None)
-        self.frames: list[bytes] = []
-        self.unfinished: deque[DiskWrite] = deque()
+        super().__init__(base)
         self.hangs = False
         """Nothing is finished while this holds."""
+        self.slowness = 1
+        """So many times longer than usual does everything take."""
         self.syncs = 0
         """Begun so far; only the newest can end."""
+        self.under_way = 0
+        """So many of the unfinished writes, the oldest, are being written and synced now, as one batch."""
 
-    def finish_one(self) -> DiskWrite:
-        """The oldest write is durable now."""
-        write = self.unfinished.popleft()
-        if write.vote is not None:
-            self.vote = write.vote
-        if write.base is not None:
-            self.base, self.frames = write.base, []
-        if write.truncate_from is not None:
-            del self.frames[write.truncate_from - self.base.index - 1 :]
-        if write.frames:
-            first = framing.term_and_index(write.frames[0])[1]
-            assert first == self.base.index + len(self.frames) + 1, "a gap on disk"
-            self.frames.extend(write.frames)
-        return write
+    def finish(self) -> list[DiskWrite]:
+        """The batch that is under way is durable now; returned. Raises DiskFailed."""
+        count, self.under_way = self.under_way, 0
+        return [self.finish_one() for _ in range(count)]
 
-    def crash(self, rng: Random) -> None:
+    def crash(self, rng: Random, *, power_fails: bool = False) -> None:
         """Some of the unfinished writes, the oldest ones, happen to be durable."""
         for _ in range(rng.randrange(len(self.unfinished) + 1)):
             self.finish_one()
+        self.forget()
+
+    def forget(self) -> None:
+        """Whoever was to finish them is gone."""
         self.unfinished.clear()
+        self.under_way = 0
         self.hangs = False
 
-    def read(self, read: LogRead) -> list[bytes]:
-        """The frames first … last, cut as the read says."""
-        found: list[bytes] = []
-        size = 0
-        for frame in self.frames[read.first - self.base.index - 1 : read.last - self.base.index]:
-            found.append(frame)
-            size += len(frame)
-            if size >= read.bytes_max:
-                break
-        return found
+
+class ModelDisk(Disk):
+    """A log on a disk that forgets what it has not finished: no files, no bytes."""
 
     def recover(self) -> Saved:
         """What a start finds."""
-        runs: list[tuple[Index, Term]] = []
-        configurations: list[tuple[Index, Configuration]] = []
-        for frame in self.frames:
-            term, index = framing.term_and_index(frame)
-            if not runs or runs[-1][1] != term:
-                runs.append((Index(index), Term(term)))
-            if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
-                configurations.append((Index(index), Configuration.decode(framing.body(frame))))
-        return Saved(
-            base=self.base,
-            term=self.vote[0],
-            voted_for=self.vote[1],
-            term_runs=runs,
-            tail=list(self.frames),
-            configurations=configurations,
-        )
-
-
-@dataclass(slots=True)
-class Clock:
-    """A node's monotonic clock: it began at any number, and runs a little fast or slow."""
-
-    offset_us: int = 0
-    per_mille: int = 1000
-    """Of its own microseconds in a thousand of the world's."""
-
-    def local_us(self, world_us: int) -> int:
-        """What the node's clock shows at that time."""
-        return self.offset_us + world_us * self.per_mille // 1000
-
-    def world_us(self, local_us: int) -> int:
-        """The first moment at which the clock shows that."""
-        return -((self.offset_us - local_us) * 1000 // self.per_mille)
+        return self.saved()
 
 
 class VirtualNode:
@@ -116,27 +75,32 @@ class VirtualNode:
         replica_settings: ReplicaSettings,
         make_machine: Callable[[], StateMachine],
         world_us: Callable[[], int],
+        disk: Disk | None = None,
     ) -> None:
+        """``disk`` None: a model of one."""
         self.me = me
-        self.disk = ModelDisk(base)
+        """Who it is, where no cluster is to be formed first."""
+        self.disk = ModelDisk(base) if disk is None else disk
+        self.process: Process | None = None
+        """None: it is down."""
+        self.forming: Forming | None = None
+        """Its way into the cluster, where one is to be formed first."""
         self.replica: Replica | None = None
+        self.pump: Pump | None = None
+        self.work = Work()
+        """What the turn that it is in wants done."""
         self.life = 0
         """Counts the starts: what was addressed to an earlier life is void."""
         self.clock = Clock()
-        self.paused = False
-        self.stall_us = 0
-        """For so long the process will be stopped in the middle of its next turn, when it has read its clock."""
-        self.stalled_at_us: int | None = None
-        """What its clock showed in the turn in which it is stopped."""
         self.unheard: list[Callable[[], None]] = []
-        """What happened to the process while it was paused, in order."""
-        self.turn_due_us: int | None = None
-        """When the pump wants its next turn at the latest, on the world's clock."""
-        self.timer_at_us: int | None = None
-        """The event that will give it one, or look again."""
-        self.turn_is_coming = False
-        self._raft_settings = raft_settings
-        self._replica_settings = replica_settings
+        """What happened to the process while it stood still, in order."""
+        self.disk_goes_on = False
+        """While the process stands still, its disk thread does not."""
+        self.waits_for = ""
+        """Why it does not take part yet, as it says itself."""
+        self.complaints: dict[NodeId, str] = {}
+        """What is wrong with other members, as it says itself."""
+        self.raft_settings, self._replica_settings = raft_settings, replica_settings
         self._make_machine = make_machine
         self._world_us = world_us
 
@@ -158,8 +122,23 @@ class VirtualNode:
 
     @property
     def is_up(self) -> bool:
-        """Whether the process runs (it may be paused)."""
+        """Whether it takes part: the process runs (it may be paused), and its cluster is formed."""
         return self.replica is not None
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process, be it that it only waits for its cluster to be formed."""
+        return self.process is not None
+
+    @property
+    def paused(self) -> bool:
+        """Whether its process stands still."""
+        return self.process is not None and self.process.stands_still
+
+    @property
+    def stall_us(self) -> int:
+        """For so long the process will be stopped in the middle of its next turn, when it has read its clock."""
+        return 0 if self.process is None else self.process.stall_us
 
     def read_clock_us(self) -> int:
         """What this node's clock shows now."""
@@ -167,16 +146,28 @@ class VirtualNode:
 
     def start(self, rng: Random) -> None:
         """The process begins with what its disk holds."""
-        assert self.replica is None
+        assert isinstance(self.disk, ModelDisk)
         self.life += 1
-        raft = Raft(self.me, self._raft_settings, self.disk.recover(), Random(rng.randrange(2**32)))
+        self.begin(Raft(self.me, self.raft_settings, self.disk.recover(), Random(rng.randrange(2**32))))
+
+    def begin(self, raft: Raft) -> None:
+        """The node takes part."""
+        assert self.replica is None
         self.replica = Replica(raft, self._make_machine(), self._replica_settings, clock=self.read_clock_us)
 
-    def crash(self, rng: Random) -> None:
+    def crash(self, rng: Random, *, power_fails: bool = False) -> None:
         """The process is gone, with all that it had not synced."""
-        self.replica = None
-        self.paused = self.turn_is_coming = False
-        self.stall_us, self.stalled_at_us = 0, None
+        self.end()
+        self.disk.crash(rng, power_fails=power_fails)
+
+    def end(self) -> None:
+        """There is no process any more."""
+        if self.pump is not None:
+            self.pump.stop()
+        if self.forming is not None:
+            self.forming.stop()
+        if self.process is not None:
+            self.process.end()
+        self.replica = self.pump = self.forming = self.process = None
         self.unheard.clear()
-        self.turn_due_us = self.timer_at_us = None
-        self.disk.crash(rng)
+        self.disk_goes_on = False

@@ -1,0 +1,79 @@
+"""What a node's disk holds for sure, kept in memory beside whatever stands behind it.
+
+Told: writes, in their order. Tells: what is durable, as it was promised to the core, and what a start must find. Knows
+nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from raftkv import frames as framing
+from raftkv.core.effects import DiskWrite, LogBase, LogRead
+from raftkv.core.state import Saved
+from raftkv.core.types import Configuration, Index, NodeId, Term
+
+
+class Shadow:
+    """Term, vote and entries that are on a disk, and the writes that it has not finished."""
+
+    def __init__(self, base: LogBase) -> None:
+        self.base = base
+        self.vote: tuple[Term, NodeId | None] = (Term(0), None)
+        self.frames: list[bytes] = []
+        self.unfinished: deque[DiskWrite] = deque()
+
+    def copy(self) -> Shadow:
+        """The same, without what is not finished."""
+        other = Shadow(self.base)
+        other.vote, other.frames = self.vote, list(self.frames)
+        return other
+
+    def apply(self, write: DiskWrite) -> None:
+        """It is durable now."""
+        if write.vote is not None:
+            self.vote = write.vote
+        if write.base is not None:
+            self.base, self.frames = write.base, []
+        if write.truncate_from is not None:
+            del self.frames[write.truncate_from - self.base.index - 1 :]
+        if write.frames:
+            first = framing.term_and_index(write.frames[0])[1]
+            assert first == self.base.index + len(self.frames) + 1, "a gap on disk"
+            self.frames.extend(write.frames)
+
+    def finish_one(self) -> DiskWrite:
+        """The oldest write is durable now."""
+        write = self.unfinished.popleft()
+        self.apply(write)
+        return write
+
+    def read(self, read: LogRead) -> list[bytes]:
+        """The frames first … last, cut as the read says."""
+        found: list[bytes] = []
+        size = 0
+        for frame in self.frames[read.first - self.base.index - 1 : read.last - self.base.index]:
+            found.append(frame)
+            size += len(frame)
+            if size >= read.bytes_max:
+                break
+        return found
+
+    def saved(self) -> Saved:
+        """What a start finds."""
+        runs: list[tuple[Index, Term]] = []
+        configurations: list[tuple[Index, Configuration]] = []
+        for frame in self.frames:
+            term, index = framing.term_and_index(frame)
+            if not runs or runs[-1][1] != term:
+                runs.append((Index(index), Term(term)))
+            if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
+                configurations.append((Index(index), Configuration.decode(framing.body(frame))))
+        return Saved(
+            base=self.base,
+            term=self.vote[0],
+            voted_for=self.vote[1],
+            term_runs=runs,
+            tail=list(self.frames),
+            configurations=configurations,
+        )
