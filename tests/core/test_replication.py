@@ -357,6 +357,21 @@ def test_entries_that_were_overwritten_while_they_were_read_are_not_sent():
     assert lone.effects.read_log == [read], "asked anew"
 
 
+def test_what_was_read_for_a_follower_that_needs_something_else_by_now_is_not_sent():
+    """faults 10: a late success came while the disk was read; what was read does not follow on what matches."""
+    frames = entries([1] * 6)
+    lone = Lone(log=[1] * 6, tail_first=5)
+    lone.lead()
+    lone.says("b", AppendEntriesReply(lone.raft.term, False, Index(6), NONE, NO_TERM, Index(2)))
+    (read,) = lone.effects.read_log
+    lone.acknowledge("b", match=3)
+    lone.forget()
+    lone.raft.log_was_read(read, frames[1:4])
+    lone.turn()
+    assert lone.requests(AppendEntries, "b") == []
+    assert lone.effects.read_log == [LogRead(Index(4), Index(4), 1024 * 1024, B)], "what it needs now"
+
+
 def test_at_a_restart_committed_entries_are_read_from_disk_to_be_applied():
     lone = Lone(log=[1] * 6, tail_first=5)
     lone.says("b", append(1, 6, 1, commit=6))
