@@ -52,6 +52,8 @@ MAY_IMPORT: Final = {
         *(
             "replica",
             "pump",
+            "forming",
+            "beginning",
             "waiting",
             "core",
             "frames",
