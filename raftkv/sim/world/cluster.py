@@ -289,6 +289,14 @@ class VirtualCluster:
         """Something was enqueued at the node from outside; it gets a turn."""
         self._wake(self.nodes[NodeId(name)])
 
+    def reach(self, name: str, act: Callable[[], None]) -> None:
+        """In the node's process, now or as soon as it is continued; it gets no turn by that."""
+        node = self.nodes[NodeId(name)]
+        if node.paused:
+            node.unheard.append(lambda: self.reach(name, act))
+        else:
+            act()
+
     def happens(self, node: VirtualNode, act: Callable[[], None]) -> None:
         """In the node's process: now, or as soon as it is continued."""
         if node.paused:
