@@ -63,7 +63,9 @@ MAY_IMPORT: Final = {
             "kv",
             "transport.codec",
         ),
-        *("api", "client.session", "config"),
+        *("api", "config", "http.heads", "http.exchange", "problems", "values"),
+        *("client.attempts", "client.routing", "client.session", "client.wishes", "client.results", "client.txn"),
+        "client.course",
     ),
     "sim.world.disk": ("storage.directory",),
     "node": (

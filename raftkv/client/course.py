@@ -37,7 +37,7 @@ from raftkv.client.attempts import (
 )
 from raftkv.client.results import ClusterStatus, Member
 from raftkv.client.routing import Routing, View
-from raftkv.client.session import Numbered, Session
+from raftkv.client.session import NUMBERS_MAX, Numbered, Session
 from raftkv.client.wishes import DoesNotLead, Unintelligible, Wish
 from raftkv.errors import OutcomeUnknown, Rejected, RequestError, Unreachable
 from raftkv.http.exchange import HttpAnswer, NoAnswer
@@ -139,8 +139,9 @@ class Courses:
         patience: Patience,
         timeout_us: int,
         session_ttl_ms: int,
+        numbers_max: int | None = None,
     ) -> None:
-        """``timeout_us`` is for the opening of a session."""
+        """``timeout_us`` is for the opening of a session, ``numbers_max`` for its numbers in flight."""
         self.figures = Figures()
         self.routing = Routing(endpoints, rng)
         self.seen_index = 0
@@ -156,6 +157,7 @@ class Courses:
         """What is asked ends."""
         self._shell, self._rng, self._patience = shell, rng, patience
         self._timeout_us, self._session_ttl_ms = timeout_us, session_ttl_ms
+        self._numbers_max = NUMBERS_MAX if numbers_max is None else numbers_max
         self._opening_call: Call | None = None
 
     # ---------------------------------------------------------------------------------------- one call
@@ -278,7 +280,9 @@ class Courses:
             opened = yield from self.settled(call, wish)
         finally:
             self._opening_call = None
-        self.session = Session(opened.id, ttl_us=opened.ttl_ms * 1000, opened_at_us=sent_at_us)
+        self.session = Session(
+            opened.id, ttl_us=opened.ttl_ms * 1000, opened_at_us=sent_at_us, numbers_max=self._numbers_max
+        )
         self.figures.sessions += 1
         self._shell.session_has_begun()
         self.let_in()

@@ -44,7 +44,7 @@ Consistency = Literal["linearizable", "follower", "lease", "stale"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-CONSISTENCIES: Final = ("linearizable", "follower", "lease", "stale")
+CONSISTENCIES: Final[tuple[Consistency, ...]] = ("linearizable", "follower", "lease", "stale")
 _FROM_ANYBODY: Final = ("follower", "stale")
 _MSGPACK: Final = b"application/msgpack"
 _STRUCTURED: Final = b"Content-Type: " + _MSGPACK + b"\r\nAccept: " + _MSGPACK + b"\r\n"

@@ -211,7 +211,7 @@ async def test_a_session_that_is_refused_refuses_the_write():
 
 async def test_numbers_in_flight_are_bounded_and_acknowledged_in_order(monkeypatch: pytest.MonkeyPatch):
     """faults 48."""
-    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=8))
+    monkeypatch.setattr(course, "NUMBERS_MAX", 8)
     async with faked() as cluster:
         node = cluster.nodes[0]
         async with client(cluster.urls) as c:
@@ -237,7 +237,7 @@ async def test_numbers_in_flight_are_bounded_and_acknowledged_in_order(monkeypat
 
 
 async def test_a_write_that_waits_for_a_number_in_vain_changed_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=1))
+    monkeypatch.setattr(course, "NUMBERS_MAX", 1)
     async with faked() as cluster:
         async with client(cluster.urls) as c:
             cluster.nodes[0].instead["PUT"].append(stuck := Gate())

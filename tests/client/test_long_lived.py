@@ -38,7 +38,7 @@ from tests.client.fake import (
 
 async def test_a_number_given_up_lets_in_who_waits_for_one(monkeypatch: pytest.MonkeyPatch):
     """Else the lowest number's own write waits behind them, and nobody is left to let anybody in."""
-    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=2))
+    monkeypatch.setattr(course, "NUMBERS_MAX", 2)
     async with faked() as cluster:
         async with client(cluster.urls) as c:
             cluster.nodes[0].instead["PUT"].append(gate := Gate(then=refuse(Code.TOO_MANY_UNACKNOWLEDGED)))
@@ -53,7 +53,7 @@ async def test_a_number_given_up_lets_in_who_waits_for_one(monkeypatch: pytest.M
 
 
 async def test_the_end_of_a_session_is_told_to_who_waits_for_a_number_of_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(course, "Session", partial(Session, numbers_max=1))
+    monkeypatch.setattr(course, "NUMBERS_MAX", 1)
     async with faked() as cluster:
         async with client(cluster.urls) as c:
             cluster.nodes[0].instead["PUT"].append(gate := Gate())

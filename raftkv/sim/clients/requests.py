@@ -9,11 +9,12 @@ whoever finds one in the log knows whose it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from raftkv.kv.answers import Answer, ConditionFailed, PutDone, ReadKeyResult, ReadRangeResult, TxnDone
 from raftkv.kv.commands import (
     ABSENT,
     ANY,
@@ -32,7 +33,7 @@ from raftkv.kv.commands import (
     Txn,
     Write,
 )
-from raftkv.kv.queries import Get, Range
+from raftkv.kv.queries import Found, Get, Page, Range
 from raftkv.kv.record import Record
 
 FIRST: Final = b"k"
@@ -58,6 +59,33 @@ class Memory:
     def put(self, key: bytes, value: bytes, revision: int) -> None:
         """It was told that its put was done."""
         self.revisions[key], self.values[key] = revision, value
+
+    def was_told(self, request: Get | Range | Write, answer: Answer | Found | Page) -> None:
+        """It asked for this, and was told that."""
+        match request, answer:
+            case Get(key), Found(record, _):
+                self.saw(key, record)
+            case Range(keys_only=False), Page(items, _, _):
+                self._saw_items(items)
+            case Put(key, value), PutDone():
+                self.put(key, value, answer.revision)
+            case Put(key) | Delete(key), ConditionFailed():
+                self.revisions[key] = answer.mod_revision
+            case Txn(), TxnDone():
+                self._saw_branch(request.success if answer.succeeded else request.failure, answer)
+
+    def _saw_branch(self, branch: Sequence[Operation], answer: TxnDone) -> None:
+        for operation, result in zip(branch, answer.results, strict=True):
+            if isinstance(operation, Put):
+                self.put(operation.key, operation.value, answer.revision)
+            elif isinstance(result, ReadKeyResult):
+                self.saw(*result)
+            elif isinstance(result, ReadRangeResult) and not result.keys_only:
+                self._saw_items(result.items)
+
+    def _saw_items(self, items: Iterable[tuple[bytes, Record]]) -> None:
+        for key, record in items:
+            self.saw(key, record)
 
 
 @dataclass(slots=True)

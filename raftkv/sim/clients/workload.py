@@ -1,499 +1,81 @@
-"""Clients in virtual time: they write, read, lose answers, ask again elsewhere, and give up.
+"""All clients of a run, of both kinds: those that ask replicas at once, and those that are the library that ships.
 
-Told: a cluster to ask, when to stop. Tells: the history of what was asked and answered, for the checker, and
-the oracle what each answer claims. A client knows no more than one behind HTTP would: what a node answers, that
-nothing came in time, that a connection was refused.
-
-One request is one operation, however often it is sent. It is sent again only where that is safe: a numbered
-write always, another only if what came of it is known to be nothing.
+Told: a cluster to ask, what clients do, when to stop. Tells: what they were told, and what it proves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final
 
-from raftkv.core.types import NodeId
-from raftkv.kv.answers import (
-    Answer,
-    ConditionFailed,
-    DeleteDone,
-    DeleteRangeDone,
-    PutDone,
-    ReadKeyResult,
-    ReadRangeResult,
-    Repeated,
-    SessionExpired,
-    SessionOpened,
-    TxnDone,
-)
-from raftkv.kv.commands import Delete, DeleteRange, Numbered, OpenSession, Put, Txn, Write, encode
-from raftkv.kv.queries import Found, Get, Page, Range
-from raftkv.kv.record import Record
-from raftkv.outcomes import Answered, Applied, Consistency, Refused, Superseded
-from raftkv.sim.checks import history, parts
-from raftkv.sim.checks.history import Operation
-from raftkv.sim.checks.invariants import Violated
-from raftkv.sim.checks.linearizability import Linearizable, check
 from raftkv.sim.checks.oracle import Oracle
-from raftkv.sim.checks.parts import Part
-from raftkv.sim.clients.requests import Memory, Requests
+from raftkv.sim.clients.book import Book
+from raftkv.sim.clients.connections import Connections, Weather
+from raftkv.sim.clients.library import LibraryClient, Manners
+from raftkv.sim.clients.scripted import ScriptedClient, ScriptedPlan
+from raftkv.sim.clients.shell import Times
 from raftkv.sim.world.cluster import VirtualCluster
-
-_PAUSED_LOOK_US: Final = 5_000
-_ANYBODY_ANSWERS: Final = (Consistency.FOLLOWER, Consistency.STALE)
 
 
 @dataclass(frozen=True, slots=True)
-class WorkloadPlan:
+class WorkloadPlan(ScriptedPlan):
     """What clients do, and how patient they are."""
 
     clients: int = 4
-    """Every other one has a session."""
-    slots: int = 2
-    """Requests that a client has in flight at a time."""
+    """Every other one of those that ask replicas at once has a session."""
+    library_clients: int = 0
+    """So many of them are the library."""
     keys: int = 3
-    think_us_max: int = 60_000
-    attempt_us_max: int = 700_000
-    """How long a client waits for an answer before it asks again."""
-    patience_us: int = 4_000_000
-    """How long it goes on asking; then the outcome stays unknown."""
-    delay_us_max: int = 2_000
-    answers_lost_per_mille: int = 20
-    reads_per_mille: int = 450
-    session_ttl_ms: int = 60_000
-
-
-@dataclass(slots=True, eq=False)
-class _Task:
-    """One request on its way to an answer."""
-
-    number: int
-    """Of all tasks of the run."""
-    client: str
-    request: Get | Range | Write
-    consistency: Consistency
-    numbered: Numbered | None
-    began_us: int
-    invoked_us: int
-    """A read that is asked again is a new one; a write is not."""
-    asked_at: int
-    """The oracle's acknowledged index at that moment."""
-    attempt: int = 0
-    may_have_happened: bool = False
-    """Some attempt was sent whose end is not known."""
-    is_settled: bool = False
+    weather: Weather | None = None
+    """Between the library and the nodes; None: as it mostly is."""
+    numbers_max: int | None = None
+    """Of a library's session, in flight; None: as many as ships."""
 
     @property
-    def is_read(self) -> bool:
-        """Whether it stands in no log."""
-        return isinstance(self.request, Get | Range)
+    def manners(self) -> Manners:
+        """What those do that are the library."""
+        return Manners(
+            Times(
+                silence_us=self.attempt_us_max // 4,
+                answer_us_max=2 * self.attempt_us_max,
+                timeout_us=self.patience_us,
+                numbers_max=self.numbers_max,
+                session_ttl_ms=self.session_ttl_ms,
+            ),
+            think_us_max=self.think_us_max,
+            reads_per_mille=self.reads_per_mille,
+        )
 
-    @property
-    def command(self) -> bytes:
-        """What is submitted; a numbered write says the same at every attempt."""
-        assert not isinstance(self.request, Get | Range)
-        return encode(self.request, self.numbered)
 
-
-class Workload:
+class Workload(Book):
     """All clients of a run."""
 
     def __init__(self, cluster: VirtualCluster, oracle: Oracle, plan: WorkloadPlan, rng: Random) -> None:
-        self.cluster, self.oracle, self.plan, self.rng = cluster, oracle, plan, rng
-        self.keys = [b"k%d" % number for number in range(plan.keys)]
-        self.history: list[Operation] = []
-        self._unknown: list[_Task] = []
-        self.answers = 0
-        """Requests that came to a known end."""
-        self.tally: dict[str, int] = {}
-        """How often attempts and requests came to what, by name."""
-        self._open: dict[int, _Task] = {}
-        """Requests without an end, by number."""
-        self.stopped = False
-        self.in_flight = 0
-        self._tasks = 0
-        self._values = 0
-        self._sessions = 0
-        self._clients = [_Client(self, f"c{number}", number % 2 == 0) for number in range(plan.clients)]
+        super().__init__(cluster, oracle, keys=plan.keys)
+        self.plan = plan
+        self._scripted = [
+            ScriptedClient(self, plan, f"c{number}", Random(rng.randrange(2**32)), wants_session=number % 2 == 0)
+            for number in range(plan.clients - plan.library_clients)
+        ]
+        self.connections = Connections(cluster, self.words, plan.weather or Weather(), Random(rng.randrange(2**32)))
+        self._libraries = [
+            LibraryClient(self, f"l{number}", self.connections, plan.manners, Random(rng.randrange(2**32)))
+            for number in range(plan.library_clients)
+        ]
+        if self._libraries:
+            cluster.watchers.append(self.connections)
 
     def start(self) -> None:
         """Everybody begins."""
-        for client in self._clients:
+        for client in self._scripted:
             client.start()
+        for library in self._libraries:
+            library.start(self.plan.slots)
+        self.connections.begin([library.name for library in self._libraries])
 
     def stop(self) -> None:
         """Nobody begins anything new; what is in flight comes to its end."""
         self.stopped = True
-
-    def new_number(self) -> int:
-        """One that no task had before."""
-        self._tasks += 1
-        return self._tasks
-
-    def new_value(self) -> bytes:
-        """One that was never put before."""
-        self._values += 1
-        return b"v%d" % self._values
-
-    def any_command(self) -> bytes:
-        """A write on a key that is nobody else's."""
-        return encode(Put(b"calm", self.new_value()))
-
-    @property
-    def operations(self) -> int:
-        """What the checker of histories has to order."""
-        return len(self.history)
-
-    def prove(self) -> None:
-        """What clients were told is linearizable; raises Violated."""
-        verdict = check(self.complete_history())
-        if not isinstance(verdict, Linearizable):
-            raise Violated("linearizability", str(getattr(verdict, "explanation", verdict)))
-
-    def new_session(self) -> bytes:
-        """An id that nobody has."""
-        self._sessions += 1
-        return b"session %8d" % self._sessions
-
-    def delay_us(self) -> int:
-        """Between a client and a node, one way."""
-        return self.rng.randrange(100, self.plan.delay_us_max)
-
-    def count(self, what: str) -> None:
-        """It has happened once more."""
-        self.tally[what] = self.tally.get(what, 0) + 1
-
-    def begun(self, task: _Task) -> None:
-        """A client wants an answer to this."""
-        self.in_flight += 1
-        self._open[task.number] = task
-
-    def ended(self, task: _Task) -> None:
-        """It has one, or its client gave up."""
-        self.in_flight -= 1
-        del self._open[task.number]
-
-    def record(self, task: _Task, index: int, answer: Answer | Found | Page) -> None:
-        """What came of it at this log index, as the checker wants it."""
-        self.answers += 1
-        self.history += self._operations(task, index, answer)
-
-    def record_unknown(self, task: _Task) -> None:
-        """Its client gave up."""
-        self.count("outcome unknown")
-        self._unknown.append(task)
-
-    def complete_history(self) -> list[Operation]:
-        """The history with what became of writes whose clients gave up, as far as the log tells.
-
-        They count as answered now. That is one of the completions that linearizability allows, and the one
-        that the cluster chose; a search that had to guess them all would not end. Of a write that can be told
-        from all others, and that the log does not have, nothing came. What is in flight is such a write too.
-        """
-        completed = list(self.history)
-        for task in (*self._unknown, *(task for task in self._open.values() if not task.is_read)):
-            end = self.oracle.end_of(task.command)
-            if end is not None:
-                completed += self._operations(task, *end)
-            elif task.numbered is None and isinstance(task.request, Delete):
-                completed.append(Operation(task.client, task.request, None, task.invoked_us, None))
-        return completed
-
-    def _operations(self, task: _Task, index: int, answer: Answer | Found | Page) -> list[Operation]:
-        """One for each key that the answer speaks of."""
-        part_of = task.number if isinstance(task.request, DeleteRange | Txn) else None
-        return [
-            Operation(task.client, request, result, task.invoked_us, self.cluster.now_us, part_of)
-            for request, result in self._parts(task.request, index, answer)
-        ]
-
-    def _parts(self, request: Get | Range | Write, index: int, answer: Answer | Found | Page) -> Iterable[Part]:
-        match request, answer:
-            case Get(), Found(record, _):
-                return [(request, parts.seen(record))]
-            case Range(), Page():
-                return parts.of_page(request, answer, self.keys)
-            case Put(), PutDone():
-                return [(request, history.Done(answer.revision))]
-            case Delete(), DeleteDone():
-                return [(request, history.Deleted(answer.deleted, answer.revision))]
-            case Put() | Delete(), ConditionFailed():
-                return [(request, history.Refused(answer.mod_revision, answer.revision))]
-            case DeleteRange(), DeleteRangeDone():
-                return parts.of_range_delete(request, answer, self.keys, self.oracle.removed_at(index))
-            case Txn(), TxnDone():
-                return parts.of_txn(request, answer, self.keys, self.oracle.removed_at(index))
-        raise Violated("answers that a client can expect", f"{request}: {answer}")
-
-
-class _Client:
-    """One client: its session, the leader that it believes in, what it has seen."""
-
-    def __init__(self, world: Workload, name: str, wants_session: bool) -> None:
-        self.world, self.name = world, name
-        self.rng = Random(world.rng.randrange(2**32))
-        self.wants_session = wants_session
-        self.session: bytes | None = None
-        self.sequence = 0
-        self.unsettled: dict[int, None] = {}
-        """Numbers whose answers are still wanted, in order."""
-        self.believed_leader: NodeId | None = None
-        self.seen_index = 0
-        self.memory = Memory()
-        self.requests = Requests(self.rng, world.keys, self.memory, world.new_value)
-
-    def start(self) -> None:
-        if self.wants_session:
-            self._open_session()
-        for _ in range(self.world.plan.slots):
-            self._think()
-
-    def _think(self) -> None:
-        self._after(self.rng.randrange(1, self.world.plan.think_us_max), self._begin)
-
-    def _after(self, delay_us: int, act: Callable[[], None]) -> None:
-        self.world.cluster.after(delay_us, act)
-
-    # ------------------------------------------------------------------------------------- what is asked
-
-    def _begin(self) -> None:
-        if self.world.stopped:
-            return
-        if self.rng.randrange(1000) < self.world.plan.reads_per_mille:
-            consistency = self.rng.choice(tuple(Consistency))
-            task = self._task(self.requests.read(), consistency, None)
-        else:
-            task = self._task(self.requests.write(), Consistency.LINEARIZABLE, self._next_number())
-        self.world.begun(task)
-        self._attempt(task)
-
-    def _task(self, request: Get | Range | Write, consistency: Consistency, numbered: Numbered | None) -> _Task:
-        now_us = self.world.cluster.now_us
-        asked_at = self.world.oracle.acknowledged_index
-        number = self.world.new_number()
-        return _Task(
-            number, self.name, request, consistency, numbered, began_us=now_us, invoked_us=now_us, asked_at=asked_at
-        )
-
-    def _next_number(self) -> Numbered | None:
-        """Acknowledges what is settled below the oldest number that is not."""
-        if self.session is None:
-            return None
-        self.sequence += 1
-        acknowledged = min(self.unsettled, default=self.sequence) - 1
-        self.unsettled[self.sequence] = None
-        return Numbered(self.session, self.sequence, acknowledged)
-
-    def _open_session(self) -> None:
-        """Asked until it is answered, with a new id each time: an old request that comes after the session ran
-        out would open it again, and its numbers would be free.
-        """
-        self.session = None
-
-        def ask() -> None:
-            node = self.world.cluster.nodes[self._whom(anybody=False)]
-            if self.session is not None or self.world.stopped:
-                return
-            if node.is_up and not node.paused:
-                id = self.world.new_session()
-                command = encode(OpenSession(id, self.world.plan.session_ttl_ms))
-                node.running.submit(command, lambda outcome: opened(id, outcome))
-                self.world.cluster.poke(node.id)
-            self._after(self.world.plan.attempt_us_max, ask)
-
-        def opened(id: bytes, outcome: Any) -> None:
-            self._hear_of_leader(outcome)
-            if isinstance(outcome, Applied) and isinstance(outcome.answer, SessionOpened) and self.session is None:
-                self.session, self.sequence, self.unsettled = id, 0, {}
-
-        self._after(self.world.delay_us(), ask)
-
-    # ------------------------------------------------------------------------------------ one attempt
-
-    def _whom(self, *, anybody: bool) -> NodeId:
-        if self.believed_leader is not None and not anybody:
-            return self.believed_leader
-        return self.rng.choice(list(self.world.cluster.nodes))
-
-    def _attempt(self, task: _Task) -> None:
-        if self.world.cluster.now_us - task.began_us > self.world.plan.patience_us:
-            return self._give_up(task)
-        task.attempt += 1
-        if task.is_read:
-            task.invoked_us, task.asked_at = self.world.cluster.now_us, self.world.oracle.acknowledged_index
-        attempt, target = task.attempt, self._whom(anybody=task.consistency in _ANYBODY_ANSWERS)
-        self._after(self.world.delay_us(), lambda: self._arrives(task, attempt, target))
-        patience_us = self.rng.randrange(self.world.plan.attempt_us_max // 4, self.world.plan.attempt_us_max)
-        return self._after(patience_us, lambda: self._no_answer(task, attempt))
-
-    def _arrives(self, task: _Task, attempt: int, target: NodeId) -> None:
-        node = self.world.cluster.nodes[target]
-        if not node.is_up:
-            return self._after(
-                self.world.delay_us(), lambda: self._retry_unless_over(task, attempt, believed_leader=None)
-            )
-        if node.paused:
-            return self._after(_PAUSED_LOOK_US, lambda: self._arrives(task, attempt, target))
-        done = self._answering(task, attempt)
-        if task.is_read:
-            min_index = self.seen_index if task.consistency is Consistency.STALE else 0
-            checked = self._checked_read(task, min_index, done)
-            node.running.read(task.request, task.consistency, checked, min_index=min_index)
-        else:
-            node.running.submit(task.command, self._checked_write(task, done))
-        return self.world.cluster.poke(target)
-
-    def _answering(self, task: _Task, attempt: int) -> Callable[[Any], None]:
-        """The way back; some answers are lost on it."""
-
-        def done(outcome: Any) -> None:
-            if self.rng.randrange(1000) >= self.world.plan.answers_lost_per_mille:
-                self._after(self.world.delay_us(), lambda: self._answer(task, attempt, outcome))
-
-        return done
-
-    def _checked_write(self, task: _Task, done: Callable[[Any], None]) -> Callable[[Any], None]:
-        """What a node says is held against the log, also where nobody hears it any more."""
-        command = task.command
-
-        def checked(outcome: Any) -> None:
-            if isinstance(outcome, Applied):
-                self.world.oracle.write_answered(command, outcome.index, outcome.answer, asked_at=task.asked_at)
-            done(outcome)
-
-        return checked
-
-    def _checked_read(self, task: _Task, min_index: int, done: Callable[[Any], None]) -> Callable[[Any], None]:
-        oracle, request = self.world.oracle, task.request
-        assert isinstance(request, Get | Range)
-        asked_at = None if task.consistency is Consistency.STALE else task.asked_at
-
-        def checked(outcome: Any) -> None:
-            if isinstance(outcome, Answered):
-                oracle.read_answered(request, outcome.index, outcome.answer, asked_at=asked_at)
-                if outcome.index < min_index:
-                    raise Violated("stale reads are monotonic", f"{outcome.index} was served, asked for {min_index}")
-            done(outcome)
-
-        return checked
-
-    # ------------------------------------------------------------------------------- what came of it
-
-    def _answer(self, task: _Task, attempt: int, outcome: Any) -> None:
-        """An answer to an attempt that was given up says nothing any more: its connection is closed."""
-        if task.is_settled or task.attempt != attempt:
-            return
-        self._hear_of_leader(outcome)
-        self.world.count(type(outcome).__name__)
-        match outcome:
-            case Applied(index, answer):
-                self.seen_index = max(self.seen_index, index)
-                self._hear_answer(task, index, answer)
-            case Answered(index, found):
-                self.seen_index = max(self.seen_index, index)
-                self._hear_found(task, index, found)
-            case Refused() | Superseded():
-                self._try_again(task)
-            case _ if task.is_read:
-                self._try_again(task)
-            case _:
-                self._uncertain(task)
-
-    def _hear_of_leader(self, outcome: Any) -> None:
-        if isinstance(outcome, Refused):
-            named = outcome.leadership.leader_id
-            self.believed_leader = None if named is None else NodeId(named)
-
-    def _no_answer(self, task: _Task, attempt: int) -> None:
-        if task.is_settled or task.attempt != attempt:
-            return
-        self.believed_leader = None
-        self.world.count("no answer")
-        self._uncertain(task)
-
-    def _retry_unless_over(self, task: _Task, attempt: int, *, believed_leader: NodeId | None) -> None:
-        """The connection was refused: nothing came of this attempt."""
-        if not task.is_settled and task.attempt == attempt:
-            self.believed_leader = believed_leader
-            self.world.count("connection refused")
-            self._try_again(task)
-
-    def _uncertain(self, task: _Task) -> None:
-        task.may_have_happened = True
-        if task.numbered is None and not task.is_read:
-            self._give_up(task)
-        else:
-            self._try_again(task)
-
-    def _try_again(self, task: _Task) -> None:
-        task.attempt += 1
-        attempt = task.attempt
-
-        def again() -> None:
-            if task.attempt == attempt:
-                self._attempt(task)
-
-        self._after(self.rng.randrange(1_000, 80_000), again)
-
-    def _give_up(self, task: _Task) -> None:
-        if task.may_have_happened and not task.is_read:
-            self.world.record_unknown(task)
-        self._settle(task)
-
-    def _settle(self, task: _Task) -> None:
-        task.is_settled = True
-        if task.numbered is not None and task.numbered.session == self.session:
-            self.unsettled.pop(task.numbered.sequence, None)
-        self.world.ended(task)
-        self._think()
-
-    def _hear_answer(self, task: _Task, index: int, answer: Answer) -> None:
-        if isinstance(answer, Repeated):
-            self.world.count("Repeated")
-            index, answer = answer.index, answer.answer
-        if isinstance(answer, SessionExpired):
-            return self._session_expired(task)
-        self.world.record(task, index, answer)
-        match task.request, answer:
-            case Put(key, value), PutDone():
-                self.memory.put(key, value, answer.revision)
-            case Put(key) | Delete(key), ConditionFailed():
-                self.memory.revisions[key] = answer.mod_revision
-            case Txn(), TxnDone():
-                self._remember(task.request, answer)
-        return self._settle(task)
-
-    def _remember(self, txn: Txn, answer: TxnDone) -> None:
-        branch = txn.success if answer.succeeded else txn.failure
-        for operation, result in zip(branch, answer.results, strict=True):
-            if isinstance(operation, Put):
-                self.memory.put(operation.key, operation.value, answer.revision)
-            elif isinstance(result, ReadKeyResult):
-                self.memory.saw(*result)
-            elif isinstance(result, ReadRangeResult) and not result.keys_only:
-                self._remember_items(result.items)
-
-    def _remember_items(self, items: Iterable[tuple[bytes, Record]]) -> None:
-        for key, record in items:
-            self.memory.saw(key, record)
-
-    def _session_expired(self, task: _Task) -> None:
-        """This attempt did nothing; what an earlier one did, nobody can say any more."""
-        assert task.numbered is not None
-        self.world.count("session expired with a write in doubt" if task.may_have_happened else "session expired")
-        if task.numbered.session == self.session:
-            self._open_session()
-        self._give_up(task)
-
-    def _hear_found(self, task: _Task, index: int, found: Found | Page) -> None:
-        match task.request, found:
-            case Get(key), Found(record, _):
-                self.memory.saw(key, record)
-            case Range(keys_only=False), Page(items, _, _):
-                self._remember_items(items)
-        if task.consistency is not Consistency.STALE:
-            self.world.record(task, index, found)
-        self._settle(task)
+        self.connections.heal()
+        for library in self._libraries:
+            library.stop()

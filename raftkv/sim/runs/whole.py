@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -18,6 +18,7 @@ from raftkv.replica import Work
 from raftkv.sim.checks.invariants import Invariants, Violated
 from raftkv.sim.checks.machines import MachineOracle, MakeMachine, WatchedReplica
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
+from raftkv.sim.clients.connections import draw_weather
 from raftkv.sim.clients.plain import PlainWorkload
 from raftkv.sim.clients.workload import Workload, WorkloadPlan
 from raftkv.sim.faults.drawing import draw_profile
@@ -218,7 +219,7 @@ def _watched(make: MakeMachine | None) -> tuple[Oracle | MachineOracle, Callable
 
 
 def _draw_workload(rng: Random) -> WorkloadPlan:
-    return WorkloadPlan(
+    plan = WorkloadPlan(
         clients=rng.choice((2, 4, 6)),
         slots=rng.choice((1, 2, 4)),
         keys=rng.choice((1, 3)),
@@ -227,6 +228,12 @@ def _draw_workload(rng: Random) -> WorkloadPlan:
         answers_lost_per_mille=rng.choice((0, 20, 200)),
         reads_per_mille=rng.choice((300, 600)),
         session_ttl_ms=rng.choice((60_000, 1_000)),
+    )
+    return replace(
+        plan,
+        library_clients=rng.choice((0, plan.clients // 2, plan.clients)),
+        numbers_max=rng.choice((None, 2)),
+        weather=draw_weather(rng),
     )
 
 
