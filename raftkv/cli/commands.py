@@ -44,6 +44,8 @@ _COMMANDS_ELSEWHERE: Final = {
     "members": "member",
     "transaction": "txn",
     "health": "status",
+    "sim": "simulate",
+    "test": "simulate",
 }
 
 

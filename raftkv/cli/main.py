@@ -46,6 +46,9 @@ SECTIONS: Final = {
         "serve": "serve:serve",
         "log": "admin:log",
     },
+    "Proof": {
+        "simulate": "simulate:simulate",
+    },
     "Shell": {
         "completion": "completion:completion",
     },

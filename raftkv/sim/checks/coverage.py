@@ -38,6 +38,11 @@ def _is_rule(name: str, value: object) -> bool:
     return isinstance(value, FunctionType) and not name.startswith("_") and value.__module__ == rules.__name__
 
 
+def result_names() -> list[str]:
+    """Every rule with every kind of result."""
+    return [result for name in rule_names() for result in results_of(name)]
+
+
 _KINDS_OF: Final[Mapping[str, tuple[str, ...]]] = {"bool": ("True", "False"), "None": ("None",)}
 
 

@@ -70,6 +70,7 @@ class MachineOracle(Committed):
             if expected != answer:
                 what = f"{_shown(entry.command)} at index {entry.log_index}"
                 raise Violated("equal answers", f"{what} came to {answer!r}, on {who} to {expected!r}")
+        self.digest = zlib.crc32(_plain(answer).encode(), self.digest)
         self._note_state(entry.log_index)
 
     def _at_most_once(self, command: bytes) -> None:
@@ -219,6 +220,20 @@ def _state(machine: SimulatedMachine) -> object:
     """What equal states have alike."""
     own = _state_hash(machine)
     return _snapshot(machine) if own is None else own
+
+
+def _plain(answer: object) -> str:
+    """What is the same in every process where the answer is: a set has no order, and an object no address."""
+    match answer:
+        case None | bool() | int() | float() | str() | bytes():
+            return repr(answer)
+        case list() | tuple():
+            return f"[{','.join(map(_plain, answer))}]"
+        case dict():
+            return f"{{{','.join(f'{_plain(key)}:{_plain(value)}' for key, value in answer.items())}}}"
+        case set() | frozenset():
+            return f"{{{','.join(sorted(map(_plain, answer)))}}}"
+    return type(answer).__qualname__
 
 
 def _shown(command: bytes) -> str:

@@ -6,18 +6,19 @@ count rules and rare situations too. Looking changes nothing. May never know: ho
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Self
 
 from raftkv.sim.checks.coverage import Situations, rules_are_counted
 from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.runs.short import short_run
+from raftkv.sim.runs.story import Line, Story
 from raftkv.sim.runs.whole import Run, RunOptions, finish
 
-COVERED_EVERY: Final = 8
+COVERED_EVERY: Final = 4
 """One run of so many is looked at closely: that takes half as long again."""
 
 
@@ -81,6 +82,8 @@ class Finding:
     steps: int
     told: tuple[str, ...] = ()
     """The last that happened, in lines."""
+    hash_seed: int | None = None
+    """PYTHONHASHSEED where it failed, if that may matter."""
 
     @classmethod
     def of(cls, failed: RunFailed) -> Self:
@@ -112,6 +115,18 @@ def counted(seed: int, options: RunOptions) -> Tally | Finding:
         situations.clients_were_told(made.workload.tally)
         tally.situations.update(situations.counts)
     return tally
+
+
+def story_end(found: Finding, options: RunOptions, *, lines_max: int) -> list[Line]:
+    """The last lines of that run's story, up to where it failed."""
+    made = Run(found.seed, replace(options, steps_max=found.steps or None))
+    lines: deque[Line] = deque(maxlen=lines_max)
+    story = Story(made, lines.append)
+    made.cluster.watchers.insert(0, story)
+    with suppress(RunFailed):
+        finish(made)
+    story.tell_clients()
+    return list(lines)
 
 
 def counted_short(seed: int) -> Tally | Finding:

@@ -231,7 +231,7 @@ def told_to_clients(tally: Mapping[str, int]) -> str:
         (("outcome unknown",), "given up, outcome unknown"),
     )
     sums = [(sum(tally.get(name, 0) for name in names), text) for names, text in words]
-    return ", ".join(f"{count} {text}" for count, text in sums if count)
+    return ", ".join(f"{count:,} {text}" for count, text in sums if count)
 
 
 def profile_text(run: Run) -> list[str]:
