@@ -10,7 +10,7 @@ import pytest
 from raftkv.core.types import Index
 from raftkv.errors import DataDamaged
 from raftkv.frames import BODY_BYTES_MAX
-from raftkv.sim.world.disk import SimulatedDirectory
+from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.storage import sparse_index
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.segments import segment_name, segment_numbers
@@ -244,3 +244,19 @@ def test_leftovers_of_interrupted_work_are_cleared_at_the_start():
         overwrite(disk, name, offset=0, data=b"half")
     open_log(disk)
     assert disk.names() == ["identity", segment_name(1)]
+
+
+def test_a_log_that_a_killed_process_began_is_on_stable_storage_before_it_is_used():
+    """faults 54: its names were there for the next process, not yet synced, and a power cut would take them away."""
+    whole = SimulatedDirectory(Random(1))
+    open_log(whole)
+    for operation in range(1, whole.operations + 1):
+        disk = SimulatedDirectory(Random(1))
+        disk.crash_at(operation, Moment.BEFORE)
+        with pytest.raises(Crash):
+            open_log(disk)
+        restarted = disk.restarted()
+        wal, _ = open_log(restarted)
+        wal.write([write(entry(1, 1), vote=(1, None))])
+        for seed in range(6):
+            assert open_log(restarted.survivor(Random(seed)))[1].last_index == 1
