@@ -1,0 +1,331 @@
+"""What can be chosen in a short run: one table. Whoever wants another choice writes a function and adds its row.
+
+A choice draws only from the run's generator, which is seeded anew for each: so leaving one out changes nothing about
+what the others draw. A choice for which there is nobody does nothing, or something that helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from raftkv.core.types import Role
+from raftkv.outcomes import Consistency
+from raftkv.sim.runs.short_clients import ShortClients
+from raftkv.sim.runs.short_world import ShortWorld, newest_leader
+from raftkv.sim.world.node import VirtualNode
+
+
+@dataclass(slots=True)
+class Scene:
+    """Everything that a choice can act upon."""
+
+    world: ShortWorld
+    clients: ShortClients
+    rng: Random
+
+    # -- who, and whom
+
+    def someone(self) -> VirtualNode:
+        """Any node, up or down."""
+        return self.rng.choice(list(self.world.nodes.values()))
+
+    def group(self) -> list[VirtualNode]:
+        """Some of them, two at least, or all."""
+        nodes = list(self.world.nodes.values())
+        if self.rng.randrange(3) == 0:
+            return nodes
+        return self.rng.sample(nodes, 2 if len(nodes) == 3 else self.rng.choice((2, 3, 3)))
+
+    def leader(self) -> VirtualNode | None:
+        """One of those who think that they lead; often the newest."""
+        leaders = [node for node in self.world.up() if node.raft.role is Role.LEADER]
+        if not leaders:
+            return None
+        return newest_leader(leaders) if self.rng.randrange(2) else self.rng.choice(leaders)
+
+    def talk_around(self, node: VirtualNode) -> None:
+        """It and some others hear each other for a while."""
+        self.world.talk([node, *(other for other in self.group() if other is not node)])
+
+    def turn_and_perhaps_talk(self, node: VirtualNode) -> None:
+        """It does what it was asked."""
+        self.world.turn(node)
+        if self.rng.randrange(2):
+            self.talk_around(node)
+
+    def forget_leaders(self, nodes: list[VirtualNode]) -> None:
+        """An election timeout passes at these; it is one and the same for all where clocks go on together."""
+        for node in nodes[:1] if self.world.leases else nodes:
+            self.world.pass_time(node, self.world.setting.raft.election_timeout_us)
+
+
+# ------------------------------------------------------------------------------------------ elections
+
+
+def campaign(scene: Scene) -> None:
+    """One node stands, others have forgotten their leader, and those who hear each other talk for a while."""
+    node, group = scene.someone(), scene.group()
+    if not node.is_up:
+        restart(scene)
+    if node.is_up:
+        others = [other for other in group if other is not node]
+        scene.forget_leaders([other for other in others if other.is_up and other.raft.role is not Role.LEADER])
+        scene.world.say(f"{node.id} stands")
+        scene.world.stand(node)
+        scene.world.talk([node, *others])
+
+
+def overthrow(scene: Scene) -> None:
+    """Others elect one of themselves, and the old leader does not hear of it; clients ask either."""
+    world, rng, old = scene.world, scene.rng, scene.leader()
+    if old is None:
+        return campaign(scene)
+    others = [node for node in world.nodes.values() if node is not old]
+    one, *rest = rng.sample(others, len(world.nodes) // 2 + 1)
+    if not all(node.is_up for node in (one, *rest)):
+        return restart(scene)
+    if not world.leases or rng.randrange(2):
+        scene.forget_leaders(rest)
+    world.say(f"{one.id} stands, {old.id} hears nothing")
+    world.stand(one)
+    world.talk([one, *rest], until=lambda: one.raft.role is Role.LEADER)
+    if one.raft.role is Role.LEADER:
+        asked = rng.randrange(3)
+        if asked == 0:
+            scene.clients.put(one)
+        elif asked == 1:
+            scene.clients.read(one, Consistency.LINEARIZABLE)
+        if asked < 2:
+            scene.turn_and_perhaps_talk(one)
+        world.talk([one, *rest], slow=rest[0] if rng.randrange(2) else None)
+    if rng.randrange(2):
+        ask(scene, old)
+    return None
+
+
+def rivals(scene: Scene) -> None:
+    """Two nodes stand at the same time, and everybody would hear both."""
+    nodes = list(scene.world.nodes.values())
+    if not all(node.is_up for node in nodes):
+        return restart(scene)
+    scene.forget_leaders(nodes)
+    one, other, *rest = scene.rng.sample(nodes, len(nodes))
+    scene.world.say(f"{one.id} and {other.id} stand")
+    scene.world.stand(one)
+    scene.world.stand(other)
+    return scene.world.talk([one, other, *rest], budget=40, in_order=False)
+
+
+def stand_alone(scene: Scene) -> None:
+    """A node's election timer runs out; nobody hears of it yet."""
+    node = scene.someone()
+    if node.is_up:
+        scene.world.say(f"{node.id} stands")
+        scene.world.stand(node)
+
+
+def transfer(scene: Scene) -> None:
+    """A leader is to hand over."""
+    leader, target = scene.leader(), scene.someone()
+    if leader is not None:
+        scene.world.say(f"{leader.id} is to hand over to {target.id}")
+        leader.running.transfer_leadership(target.id, lambda _: None)
+        scene.turn_and_perhaps_talk(leader)
+
+
+# ------------------------------------------------------------------------------------------ messages
+
+
+def let_talk(scene: Scene) -> None:
+    """Some nodes hear each other for a while."""
+    scene.world.talk(scene.group())
+
+
+def deliver(scene: Scene) -> None:
+    """Any message, old or new."""
+    flying = scene.world.flying
+    if flying:
+        scene.world.arrive(flying.pop(scene.rng.randrange(len(flying))))
+
+
+def double(scene: Scene) -> None:
+    """A message arrives and may arrive again."""
+    if scene.world.flying:
+        scene.world.arrive(scene.rng.choice(scene.world.flying))
+
+
+def drop(scene: Scene) -> None:
+    """All messages of one direction are lost; the sender may hear that its link is broken."""
+    world, sender, receiver = scene.world, scene.someone().id, scene.someone().id
+    lost = [one for one in world.flying if (one.envelope.sender, one.envelope.receiver) == (sender, receiver)]
+    world.flying = [one for one in world.flying if one not in lost]
+    for message in lost:
+        world.lose(message)
+
+
+def deafen(scene: Scene) -> None:
+    """From now on everything in one direction is lost; the other way it goes on."""
+    sender, receiver = scene.someone().id, scene.someone().id
+    if sender != receiver:
+        scene.world.say(f"{receiver} hears nothing of {sender} any more")
+        scene.world.deaf[sender, receiver] = None
+
+
+def mend(scene: Scene) -> None:
+    """Everybody can hear everybody."""
+    scene.world.deaf.clear()
+
+
+# -------------------------------------------------------------------------------- processes and disks
+
+
+def sync(scene: Scene) -> None:
+    """A disk finishes its oldest write."""
+    scene.world.sync(scene.someone())
+
+
+def crash(scene: Scene) -> None:
+    """Somebody's process ends."""
+    node = scene.someone()
+    if node.is_up:
+        scene.world.crash(node)
+
+
+def crash_leader(scene: Scene) -> None:
+    """A leader's does."""
+    leader = scene.leader()
+    if leader is not None:
+        scene.world.crash(leader)
+
+
+def crash_all(scene: Scene) -> None:
+    """Everybody's, at once, and all begin anew."""
+    for node in scene.world.up():
+        scene.world.crash(node)
+    for node in scene.world.nodes.values():
+        scene.world.start(node)
+
+
+def restart(scene: Scene) -> None:
+    """The first that is down begins anew."""
+    for node in scene.world.nodes.values():
+        if not node.is_up:
+            return scene.world.start(node)
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- time
+
+
+def pass_heartbeat(scene: Scene) -> None:
+    """A heartbeat's time passes at one node."""
+    scene.world.lapse(scene.someone(), scene.world.setting.raft.heartbeat_us)
+
+
+def pass_long(scene: Scene) -> None:
+    """An election timeout passes at one node."""
+    scene.world.lapse(scene.someone(), scene.world.setting.raft.election_timeout_us)
+
+
+def jump(scene: Scene) -> None:
+    """A clock jumps by anything."""
+    scene.world.lapse(scene.someone(), scene.rng.randrange(10 * scene.world.setting.raft.election_timeout_us))
+
+
+# ------------------------------------------------------------------------------------------- clients
+
+
+def put(scene: Scene) -> None:
+    """A write without a number, at somebody who takes it."""
+    _at_leader(scene, scene.clients.put)
+
+
+def put_numbered(scene: Scene) -> None:
+    """A write with a number; the first opens the session."""
+    _at_leader(scene, scene.clients.put_numbered)
+
+
+def repeat(scene: Scene) -> None:
+    """A numbered write comes again."""
+    _at_leader(scene, scene.clients.repeat)
+
+
+def write_anything(scene: Scene) -> None:
+    """With conditions, of ranges, in transactions."""
+    _at_leader(scene, scene.clients.write_anything)
+
+
+def _at_leader(scene: Scene, write: Callable[[VirtualNode], None]) -> None:
+    leader = scene.leader()
+    if leader is not None:
+        write(leader)
+        scene.turn_and_perhaps_talk(leader)
+
+
+def read(scene: Scene) -> None:
+    """At somebody who leads, or at anybody."""
+    ask(scene, scene.leader() or scene.someone())
+
+
+def ask(scene: Scene, node: VirtualNode) -> None:
+    """That node is read from, as from a leader."""
+    by_lease = scene.world.leases and scene.rng.randrange(2)
+    scene.clients.read(node, Consistency.LEASE if by_lease else Consistency.LINEARIZABLE)
+    if node.is_up:
+        scene.turn_and_perhaps_talk(node)
+
+
+def read_at_follower(scene: Scene) -> None:
+    """Anybody is asked, as fresh as any."""
+    node = scene.someone()
+    scene.clients.read(node, Consistency.FOLLOWER)
+    if node.is_up:
+        scene.turn_and_perhaps_talk(node)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A row of the table."""
+
+    act: Callable[[Scene], None]
+    weight: int
+    """How likely it is, before the run has drawn what it likes."""
+    is_needed: bool = False
+    """Without these nothing comes about: half of all runs take them as they are."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.act.__name__.replace("_", " ")
+
+
+CHOICES: Final = (
+    Choice(let_talk, 24, is_needed=True),
+    Choice(campaign, 8, is_needed=True),
+    Choice(overthrow, 8, is_needed=True),
+    Choice(rivals, 5, is_needed=True),
+    Choice(deliver, 20),
+    Choice(stand_alone, 3),
+    Choice(double, 6),
+    Choice(drop, 3),
+    Choice(deafen, 1),
+    Choice(mend, 3),
+    Choice(sync, 6),
+    Choice(crash, 3),
+    Choice(crash_leader, 3),
+    Choice(crash_all, 1),
+    Choice(restart, 8),
+    Choice(pass_heartbeat, 5),
+    Choice(pass_long, 4),
+    Choice(jump, 1),
+    Choice(put, 12),
+    Choice(put_numbered, 6),
+    Choice(repeat, 4),
+    Choice(write_anything, 2),
+    Choice(read, 8),
+    Choice(read_at_follower, 5),
+    Choice(transfer, 2),
+)

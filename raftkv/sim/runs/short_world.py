@@ -1,0 +1,266 @@
+"""Nodes that nothing happens to unless somebody chooses it.
+
+No clock drives this world: every message waits until it is chosen, every disk until it is let, and every node has a
+clock of its own that jumps as it likes, since no safety may rest on time. Only where leases are on all clocks go on
+together, within the bound on their drift. Every turn is checked.
+
+Told: what is to happen. Tells: the nodes' turns to the checkers; what happened, for people. Knows no clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from raftkv.core.effects import LogBase
+from raftkv.core.messages import AppendEntries, Envelope, ReadIndexRequest
+from raftkv.core.settings import RaftSettings
+from raftkv.core.state import Identity
+from raftkv.core.types import Configuration, Index, Member, NodeId, Role, Term, membership_of
+from raftkv.replica import ReplicaSettings, Work
+from raftkv.sim.checks.invariants import Invariants, Violated
+from raftkv.sim.checks.oracle import Oracle, WatchedMachine
+from raftkv.sim.world.cluster import CLUSTER_ID, incarnation_of
+from raftkv.sim.world.node import VirtualNode
+from raftkv.transport import codec
+
+_FLYING_MAX: Final = 40
+"""Beyond, the oldest messages are lost."""
+_REPLICA_SETTINGS: Final = ReplicaSettings(request_timeout_ms=10**9)
+
+
+@dataclass(slots=True, eq=False)
+class Flying:
+    """A message on its way, for as long as nobody chooses it."""
+
+    envelope: Envelope
+    """To know whose it is; what arrives is decoded anew."""
+    packed: bytes
+    asker_life: int
+    exchange: Open | None
+    """The request's, for a reply; None: it is a request."""
+
+
+@dataclass(slots=True, eq=False)
+class Open:
+    """An exchange at the node that was asked."""
+
+    request: Envelope
+    asker_life: int
+    answered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a world is made of."""
+
+    names: tuple[NodeId, ...]
+    raft: RaftSettings
+    per_mille: tuple[int, ...]
+    """How fast each node's clock goes, where they go on together."""
+
+
+@dataclass(slots=True)
+class ShortWorld:
+    """All there is but clients. ``rng`` is seeded anew by whoever chooses, for each choice."""
+
+    setting: Setting
+    rng: Random
+    oracle: Oracle = field(default_factory=Oracle)
+    nodes: dict[NodeId, VirtualNode] = field(default_factory=dict)
+    flying: list[Flying] = field(default_factory=list)
+    deaf: dict[tuple[NodeId, NodeId], None] = field(default_factory=dict)
+    """(sender, receiver) between whom everything is lost, this way only."""
+    told: list[str] = field(default_factory=list)
+    """What was done, and the notes of the nodes: what a person reads."""
+    turns: int = 0
+    now: int = 0
+    """Counts choices and turns: the clients' clock."""
+    talked: int = 0
+    """Steps of talk in the present choice …"""
+    talk_max: int | None = None
+    """… and after how many it is cut off, to see whether it fails with fewer."""
+    invariants: Invariants = field(init=False)
+    _clocks_us: dict[NodeId, int] = field(default_factory=dict)
+    _common_us: int = 0
+    """What has passed for all, where clocks go on together."""
+    _per_mille: dict[NodeId, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = self.setting.names
+        members = [Member(name, incarnation_of(name), f"http://{name}") for name in names]
+        base = LogBase(Index(0), Term(0), Configuration(membership_of(members)))
+        for member, per_mille in zip(members, self.setting.per_mille, strict=True):
+            self.nodes[member.id] = VirtualNode(
+                Identity(member.id, member.incarnation, CLUSTER_ID),
+                base,
+                raft_settings=self.setting.raft,
+                replica_settings=_REPLICA_SETTINGS,
+                make_machine=lambda: WatchedMachine(self.oracle),
+                world_us=lambda id=member.id: self.clock_us(id),  # type: ignore[misc]
+            )
+            self._clocks_us[member.id], self._per_mille[member.id] = 0, per_mille
+        self.invariants = Invariants(self)
+
+    @property
+    def leases(self) -> bool:
+        """Whether leases are on, and clocks keep to their bound."""
+        return self.setting.raft.lease_reads
+
+    def up(self) -> list[VirtualNode]:
+        """Those whose process runs."""
+        return [node for node in self.nodes.values() if node.is_up]
+
+    # ----------------------------------------------------------------------------------------- time
+
+    def clock_us(self, id: NodeId) -> int:
+        """What that node's clock shows."""
+        return self._clocks_us[id] + self._common_us * self._per_mille[id] // 1000
+
+    def pass_time(self, node: VirtualNode, duration_us: int) -> None:
+        """Passes at that node, without its taking notice; where leases are on, at every other one too."""
+        if not self.leases:
+            self._clocks_us[node.id] += duration_us
+        elif duration_us > 0:
+            self._common_us += -(-duration_us * 1000 // self._per_mille[node.id])
+
+    def lapse(self, node: VirtualNode, duration_us: int) -> None:
+        """Passes at that node, which notices."""
+        if node.is_up:
+            self.pass_time(node, duration_us)
+            self.turn(node)
+
+    def stand(self, node: VirtualNode) -> None:
+        """Its election timer runs out."""
+        deadline_us = node.raft.state.election_deadline_us
+        if deadline_us is not None:
+            self.pass_time(node, max(0, deadline_us - self.clock_us(node.id)))
+        self.turn(node)
+
+    # ------------------------------------------------------------------------------ nodes and disks
+
+    def start(self, node: VirtualNode) -> None:
+        """With what its disk holds."""
+        self.say(f"{node.id} starts")
+        node.start(self.rng)
+        self.invariants.started(node)
+        self.turn(node)
+
+    def crash(self, node: VirtualNode) -> None:
+        """With some of what its disk has not finished."""
+        self.say(f"{node.id} crashes")
+        node.crash(self.rng)
+
+    def sync(self, node: VirtualNode) -> None:
+        """Its disk finishes its oldest write."""
+        if node.is_up and node.disk.unfinished:
+            node.running.persisted(node.disk.finish_one().ticket)
+            self.turn(node)
+
+    def turn(self, node: VirtualNode) -> None:
+        """One turn; what it wants read from its log is read at once, and makes another."""
+        self.turns += 1
+        self.now += 1
+        work = node.running.turn(self.clock_us(node.id))
+        node.disk.unfinished.extend(work.persist)
+        for envelope in work.requests:
+            self._fly(Flying(envelope, codec.encode(envelope), node.life, None))
+        for exchange, reply in work.replies:
+            assert isinstance(exchange, Open)
+            if exchange.answered:
+                raise Violated("one reply a request", f"{exchange.request} got a second, {reply}")
+            exchange.answered = True
+            self._fly(Flying(reply, codec.encode(reply), exchange.asker_life, exchange))
+        self._note(work)
+        self.invariants.stepped(node, work)
+        for read in work.read_log:
+            node.running.log_was_read(read, node.disk.read(read))
+        if work.read_log:
+            self.turn(node)
+
+    # ------------------------------------------------------------------------------------- messages
+
+    def arrive(self, message: Flying) -> None:
+        """It reaches whoever it is for, unless that one is down, or the asker is another by now."""
+        node = self.nodes[message.envelope.receiver]
+        if not node.is_up:
+            self.lose(message)
+            return
+        if message.exchange is None:
+            envelope = codec.decode(message.packed)
+            node.running.receive(envelope, Open(envelope, message.asker_life))
+        elif message.asker_life != node.life:
+            return
+        else:
+            node.running.receive(codec.decode(message.packed))
+        self.turn(node)
+
+    def lose(self, message: Flying) -> None:
+        """Sometimes whoever asked hears that it was in vain."""
+        sender = self.nodes[message.envelope.sender]
+        told = isinstance(message.envelope.message, AppendEntries | ReadIndexRequest) and self.rng.randrange(2)
+        if told and sender.is_up and sender.life == message.asker_life:
+            sender.running.delivery_failed(message.envelope)
+            self.turn(sender)
+
+    def talk(
+        self,
+        group: Sequence[VirtualNode],
+        *,
+        until: Callable[[], bool] = lambda: False,
+        budget: int | None = None,
+        in_order: bool | None = None,
+        slow: VirtualNode | None = None,
+    ) -> None:
+        """Messages among the group arrive, mostly in order, and its disks work, so many times."""
+        budget = budget or self.rng.choice((3, 6, 10, 16, 24, 40))
+        in_order = self.rng.randrange(3) > 0 if in_order is None else in_order
+        slow = slow or self.rng.choice((*group, None, None))
+        ids = {node.id: None for node in group}
+        while budget > 0 and not until() and self.talked != self.talk_max:
+            budget -= 1
+            self.talked += 1
+            if not self._sync_some(group, slow) and not self._deliver_among(ids, in_order=in_order):
+                return
+
+    def _sync_some(self, group: Sequence[VirtualNode], slow: VirtualNode | None) -> bool:
+        busy = [node for node in group if node.disk.unfinished and node.is_up and node is not slow]
+        for node in busy:
+            self.sync(node)
+        return bool(busy)
+
+    def _deliver_among(self, ids: dict[NodeId, None], *, in_order: bool) -> bool:
+        places: list[int] = []
+        for place, one in enumerate(self.flying):
+            if one.envelope.sender in ids and one.envelope.receiver in ids:
+                places.append(place)
+                if in_order:
+                    break
+        if places:
+            self.arrive(self.flying.pop(places[0] if in_order else self.rng.choice(places)))
+        return bool(places)
+
+    def _fly(self, message: Flying) -> None:
+        if (message.envelope.sender, message.envelope.receiver) in self.deaf:
+            return
+        self.flying.append(message)
+        if len(self.flying) > _FLYING_MAX:
+            self.flying.pop(0)
+
+    # ----------------------------------------------------------------------------------- for people
+
+    def say(self, text: str) -> None:
+        """A person will want to know that."""
+        self.told.append(f"{self.now}: {text}")
+
+    def _note(self, work: Work) -> None:
+        for note in work.notes:
+            self.told.append(f"{self.now}:     {note.text}")
+
+
+def newest_leader(nodes: Sequence[VirtualNode]) -> VirtualNode | None:
+    """Of those who think that they lead, the one of the highest term."""
+    leaders = [node for node in nodes if node.is_up and node.raft.role is Role.LEADER]
+    return max(leaders, key=lambda node: node.raft.term) if leaders else None
