@@ -262,7 +262,7 @@ def _sum_up(campaign: Campaign, came_to: Campaigned, *, as_json: bool) -> None:
     show_summary(came_to, wanted, say)
     if found is not None:
         say("")
-        story = () if wanted.is_short else story_end(found, wanted.options(), lines_max=_STORY_LINES)
+        story = () if wanted.is_short or not found.steps else story_end(found, wanted.options(), lines_max=_STORY_LINES)
         show_finding(found, wanted, steps, say, story=story)
     if came_to.tally.runs:
         tally_rate = pace(came_to.tally.virtual_us, came_to.tally.steps, came_to.spent_s)

@@ -230,8 +230,8 @@ def _an_old_term_is_refused(moment: Moment) -> bool:
 
 
 def _held_vote_is_void(moment: Moment) -> bool:
-    refused = any(not reply.granted for reply in moment.answers(RequestVoteReply))
-    return moment.before.holds_a_vote and moment.raft.term > moment.before.term and refused
+    """The refusal that takes its place leaves when the newer term is durable."""
+    return moment.before.holds_a_vote and moment.raft.term > moment.before.term
 
 
 def _a_vote_is_repeated(moment: Moment) -> bool:

@@ -206,6 +206,8 @@ def _links_text(names: list[NodeId], cuts: tuple[tuple[NodeId, NodeId], ...]) ->
     side_of = {name: place for place, side in enumerate(sides) for name in side}
     if all(((one, other) in cut) == (side_of[one] != side_of[other]) for one in names for other in names):
         return "cut apart: " + " | ".join(" ".join(side) for side in sides)
+    if all((other, one) in cut for one, other in cuts):
+        return "cut between " + ", ".join(f"{one} {other}" for one, other in cuts if one < other)
     deaf = {name: [other for other in names if (name, other) in cut] for name in names}
     return "; ".join(f"nothing from {name} reaches {', '.join(others)}" for name, others in deaf.items() if others)
 
