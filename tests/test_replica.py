@@ -233,6 +233,16 @@ def test_time_counts_from_the_last_stamp_and_goes_on():
     assert lone.replica.cluster_time_ms() == 7_250
 
 
+def test_the_time_of_others_offices_is_not_counted_again():
+    """faults 49, 68: who comes back to office counts from what it has applied by then, not from its first office."""
+    lone = leading()
+    assert lone.replica.cluster_time_ms() == 0
+    lone.append("b", 2, [stamped(500, b"x")], prev=1, commit=2)
+    lone.turn(50_000_000)
+    lone.lead()
+    assert lone.replica.cluster_time_ms() == 500
+
+
 def test_before_the_no_op_is_applied_time_stands_still():
     """faults 68: what is before it may bear a later stamp."""
     lone = LoneReplica()
