@@ -187,3 +187,16 @@ def test_a_leader_that_fell_silent_is_not_named_whatever_the_time_of_the_last_tu
     assert lone.replica.leadership().leader_id == "b"
     lone.now_us += 1
     assert lone.replica.leadership().leader_id is None
+
+
+def test_an_age_is_never_told_too_low():
+    """faults 36: what is a microsecond old is older than 0 ms."""
+    lone = LoneReplica()
+    lone.follow("b", 1)
+    lone.turn(1)
+    lone.read("any", STALE)
+    lone.read("new", STALE, max_staleness_ms=0)
+    lone.read("nearly", STALE, max_staleness_ms=1)
+    assert lone.outcome("any").staleness_ms == 1
+    assert lone.outcome("new") == TooStale(0, 1, max_staleness_ms=0)
+    assert lone.outcome("nearly").staleness_ms == 1
