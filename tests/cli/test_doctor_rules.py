@@ -480,7 +480,7 @@ BY_WEIGHT: dict[str, Callable[[Evidence], Evidence]] = {
 """One fault each, on nodes that the next does not touch: that which explains most comes first."""
 
 
-@pytest.mark.parametrize(("first", "second"), pairwise(BY_WEIGHT))
+@pytest.mark.parametrize(("first", "second"), list(pairwise(BY_WEIGHT)))
 def test_of_two_neighbours_in_weight_the_heavier_comes_first(first: str, second: str) -> None:
     evidence = BY_WEIGHT[first](BY_WEIGHT[second](NINE))
     assert [finding.name for finding in diagnose(evidence).findings if finding.is_wrong] == [first, second]
