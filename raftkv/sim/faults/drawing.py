@@ -42,4 +42,5 @@ def draw_profile(rng: Random) -> Profile:
         disk=rng.choice((DiskFaults(), DiskFaults(sync_us_min=500, sync_us_max=30_000, read_us=5_000))),
         gathering_us_max=rng.choice((0, 300, 3_000)),
         clocks_differ=clocks_differ,
+        request_timeout_ms=rng.choice((500, 2_000)),
     )

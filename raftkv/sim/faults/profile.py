@@ -34,13 +34,15 @@ class Profile:
     disk: DiskFaults
     gathering_us_max: int
     clocks_differ: bool
+    request_timeout_ms: int = 2_000
+    """After that a node tells who waits that it does not know."""
 
     def plan(self) -> Plan:
         """What the cluster is made of."""
         return Plan(
             voters=names_of(self.voters),
             raft=self.raft,
-            replica=ReplicaSettings(request_timeout_ms=2_000),
+            replica=ReplicaSettings(request_timeout_ms=self.request_timeout_ms),
             network=self.weather,
             disk=self.disk,
             gathering_us_max=self.gathering_us_max,
