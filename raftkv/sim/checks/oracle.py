@@ -12,7 +12,7 @@ return: this is linearizability of all keys together, transactions and ranges in
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from raftkv.kv.answers import (
@@ -115,6 +115,12 @@ class Oracle(Committed):
         """Where the number of a session was executed, the command there, and its answer; None: it was not."""
         index = self._numbered_at.get((session, number))
         return None if index is None else (index, *self._answers[index])
+
+    def executed_commands(self) -> Iterator[tuple[int, bytes]]:
+        """Every write that was executed, with its index."""
+        for index, (command, answer) in self._answers.items():
+            if isinstance(answer, _EXECUTED):
+                yield index, command
 
     def revision_at(self, index: int) -> int:
         """The store's, once all up to this index was executed."""

@@ -12,11 +12,13 @@ A call may end in four ways, and each is a claim:
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from raftkv.http.exchange import HttpAnswer
 from raftkv.kv.answers import Answer, Repeated
 from raftkv.kv.commands import Numbered, Write, decode, encode
 from raftkv.kv.queries import Found, Get, Page, Range
@@ -27,6 +29,8 @@ from raftkv.sim.world.cluster import VirtualCluster
 from raftkv.sim.world.node import VirtualNode
 
 _MICROSECONDS: Final = 1000
+REDIRECTS_MAX: Final = 3
+_NOTHING_WAS_DONE: Final = (307, 400, 403, 405, 408, 409, 410, 413, 415, 422, 429, 503, 507)
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +68,37 @@ class Behalf:
     max_staleness_ms: int | None = None
 
 
+class Redirects:
+    """One call's: at most three in a row, to where the answer said, never to an earlier term (faults 51)."""
+
+    __slots__ = ("_came", "_count", "_term")
+
+    def __init__(self) -> None:
+        self._came: tuple[str, int, int] | None = None
+        """Where the last answer led, in which term, and when it came."""
+        self._count = self._term = 0
+
+    def came(self, answer: HttpAnswer, now_us: int) -> None:
+        """This was heard."""
+        self._came = None
+        if answer.status == 307:
+            told = json.loads(answer.body)
+            self._came = told["leader"]["id"], told["term"], now_us
+
+    def sent(self, to: str, now_us: int) -> None:
+        """A request of the call goes there."""
+        came, self._came = self._came, None
+        if came is None or came[2] != now_us or came[0] != to:
+            self._count = self._term = 0  # Not at once, or elsewhere: by its own choice.
+            return
+        self._count += 1
+        if self._count > REDIRECTS_MAX:
+            raise Violated("redirects come to an end", f"{self._count} in a row, the last to {to}")
+        if came[1] < self._term:
+            raise Violated("redirects lead to no earlier term", f"to {to} in term {came[1]}, after term {self._term}")
+        self._term = came[1]
+
+
 class Words:
     """All that is said in one run."""
 
@@ -71,6 +106,8 @@ class Words:
         self.cluster, self.oracle, self._new_session = cluster, oracle, new_session
         self._ended: list[tuple[Sent, str]] = []
         """Writes that have ended and may not stand in the log twice, or at all: why they may not; empty: once."""
+        self._arrivals: dict[bytes, int] = {}
+        """How many arrivals of a command were not refused, as far as nodes have said."""
         self._acknowledged_us: list[int] = []
         self._acknowledged_index: list[int] = []
         """The highest at each of these times."""
@@ -84,6 +121,15 @@ class Words:
     def new_session_id(self) -> bytes:
         """One that nobody had before."""
         return self._new_session()
+
+    def write_arrives(self, command: bytes) -> None:
+        """A node is asked to have it executed."""
+        self._arrivals[command] = self._arrivals.get(command, 0) + 1
+
+    def write_was_told(self, command: bytes, status: int) -> None:
+        """The node's answer has this status: some speak of an arrival that did nothing and never will."""
+        if status in _NOTHING_WAS_DONE:
+            self._arrivals[command] -= 1
 
     def write_was_answered(self, command: bytes, outcome: WriteOutcome, behalf: Behalf | None) -> None:
         """A node says this of the command."""
@@ -155,6 +201,11 @@ class Words:
             raise Violated("real-time order", f"{answer} at {at}, asked after {sent.asked_at} was acknowledged")
         self._ended.append((sent, ""))
 
+    def heard(self, sent: Sent, answer: HttpAnswer) -> None:
+        """The client that still wants the answer to it was told this."""
+        if answer.status in (409, 422):
+            raise Violated("numbers are kept while they are wanted", f"{answer.body!r} to {sent.request}")
+
     def unknown(self, sent: Sent) -> None:
         """The caller was told that nobody knows."""
         if not sent.doubts:
@@ -180,6 +231,9 @@ class Words:
         """Nothing more will happen: every word still holds."""
         for sent, why in self._ended:
             self._holds(sent, why)
+        for index, command in self.oracle.executed_commands():
+            if self._arrivals.get(command) == 0:
+                raise Violated("a refused arrival does nothing", f"{decode(command).command}, executed at {index}")
 
     def _holds(self, sent: Sent, why_not: str) -> None:
         executed = self._executed(sent)

@@ -53,6 +53,8 @@ class VirtualService:
     def __init__(self, node: VirtualNode, words: Words) -> None:
         self.behalf: Behalf | None = None
         """Of the request that is being taken."""
+        self.answering: bytes | None = None
+        """The command of which is just being told what became of it."""
         self.has_work = False
         """Something was enqueued at the replica: it wants a turn."""
         self._node, self._words = node, words
@@ -65,10 +67,13 @@ class VirtualService:
     def submit(self, command: bytes, done: Callable[[WriteOutcome], None], *, frees_space: bool = False) -> None:
         """Into the next proposal."""
         words, behalf = self._words, self.behalf
+        words.write_arrives(command)
 
         def judged(outcome: WriteOutcome) -> None:
             words.write_was_answered(command, outcome, behalf)
+            self.answering = command
             done(outcome)
+            self.answering = None
 
         self._node.running.submit(command, judged, frees_space=frees_space)
         self.has_work = True
@@ -143,6 +148,7 @@ class Door:
     def __init__(self, node: VirtualNode, words: Words) -> None:
         node.running.client_url_of = url_of
         self.service = VirtualService(node, words)
+        self._words = words
         self._api = Api(self.service, node_id=node.id, settings=_SETTINGS, metrics=lambda: b"")
 
     def begin(self, request: bytes, behalf: Behalf | None) -> bytes | Callable[[Callable[[bytes], None]], None]:
@@ -158,8 +164,15 @@ class Door:
         return lambda respond: self._finish(decision, body, behalf, respond)
 
     def _finish(self, pending: Pending, body: bytes, behalf: Behalf | None, respond: Callable[[bytes], None]) -> None:
-        self.service.behalf = behalf
-        pending.finish(body, lambda response: respond(self._encoded(response)))
+        service = self.service
+
+        def answered(response: Response) -> None:
+            if service.answering is not None:
+                self._words.write_was_told(service.answering, response.status)
+            respond(self._encoded(response))
+
+        service.behalf = behalf
+        pending.finish(body, answered)
 
     def _encoded(self, response: Response) -> bytes:
         return self._api.encode(response, connection=None, date=_DATE)

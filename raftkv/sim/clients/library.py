@@ -14,10 +14,9 @@ from raftkv.client import wishes
 from raftkv.client.attempts import Call
 from raftkv.client.results import LeaderDone
 from raftkv.client.wishes import CONSISTENCIES, Wish
-from raftkv.errors import ConditionFailed, OutcomeUnknown, Rejected, RequestError, Unreachable
+from raftkv.errors import ConditionFailed, OutcomeUnknown, RequestError, Unreachable
 from raftkv.kv.commands import Write
 from raftkv.kv.queries import Get, Range
-from raftkv.problems import Code
 from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.checks.words import Behalf, Sent
 from raftkv.sim.clients import wording
@@ -34,6 +33,8 @@ class Manners:
     """What library clients do."""
 
     times: Times
+    timeouts_us: tuple[int, ...] = (4_000_000, 4_000_000, 2_200_000, 500_000)
+    """Of calls. A node that knows no more says so after about two seconds."""
     think_us_max: int = 60_000
     reads_per_mille: int = 450
     transfers_per_mille: int = 10
@@ -79,6 +80,8 @@ class LibraryClient:
         self.shell = VirtualShell(name, net, manners.times, rng)
         self.memory = Memory()
         self.requests = Requests(rng, world.keys, self.memory, world.new_value)
+        self._seen_index = 0
+        """The highest that an answer reflected, whatever the client makes of it."""
         self._under_way = 0
         self._newest: Going
         """The call that has just ended."""
@@ -120,7 +123,7 @@ class LibraryClient:
         fresh = wording.freshness(consistency, min_index=self.shell.courses.seen_index, max_staleness_ms=bound_ms)
         task = self._task(request, None)
         task.is_stale = consistency == "stale"
-        task.behalf = Behalf(self.name, -1, self.shell.courses.seen_index, bound_ms)
+        task.behalf = Behalf(self.name, -1, self._seen_index, bound_ms)
         self._ask(task, wording.wish_to_read(request, fresh), lambda told, error: self._read_ended(task, told, error))
 
     def _write(self) -> None:
@@ -139,7 +142,7 @@ class LibraryClient:
     def _call(self, wish: Wish[Any], ended: Ended, task: Task | None) -> None:
         self._under_way += 1
         courses = self.shell.courses
-        call = courses.call(wish, self.manners.times.timeout_us // self.rng.choice((1, 1, 1, 8)))
+        call = courses.call(wish, self.rng.choice(self.manners.timeouts_us))
         going: Going | None = None
 
         def over(told: Any, error: RequestError | None) -> None:
@@ -149,6 +152,9 @@ class LibraryClient:
             self._next(task)
 
         going = self.shell.go(courses.asked(call, wish), over, lambda call: self._behalf(call, task))
+        if task is not None and task.sent is not None:
+            sent, words = task.sent, self.world.words
+            going.heard = lambda answer: words.heard(sent, answer)
 
     def _behalf(self, call: Call, task: Task | None) -> Behalf | None:
         """A request of the task goes out now."""
@@ -184,7 +190,9 @@ class LibraryClient:
     def _index(self) -> int:
         """That the answer of the call that has just ended reflects."""
         assert self._newest.answer is not None
-        return wishes.applied_index_of(self._newest.answer)
+        index = wishes.applied_index_of(self._newest.answer)
+        self._seen_index = max(self._seen_index, index)
+        return index
 
     def _read_ended(self, task: Task, told: Any, error: RequestError | None) -> None:
         if error is not None:
@@ -213,12 +221,10 @@ class LibraryClient:
             case OutcomeUnknown():
                 words.unknown(sent)
                 self.world.record_unknown(task)
-            case Rejected() | Unreachable():
-                if isinstance(error, Rejected) and error.code not in _MAY_BE_REJECTED:
-                    raise Violated("answers that a client can expect", f"{task.request}: {error!r}")
+            case Unreachable():
                 words.denied(sent, repr(error))
             case _:
-                raise AssertionError(f"{error!r} is none of the four")
+                raise Violated("answers that a client can expect", f"{task.request}: {error!r}")
 
     def _transfer(self) -> None:
         """Anybody is to lead, or the best placed."""
@@ -235,6 +241,3 @@ class LibraryClient:
         for node in self.world.cluster.nodes.values():
             if node.is_up and node.raft.term == told.term and node.raft.leader_id not in (None, told.id):
                 raise Violated("leadership goes where it is sent", f"{told}, but {node.raft.leader_id} leads")
-
-
-_MAY_BE_REJECTED: Final = (Code.SEQUENCE_TOO_OLD.text,)

@@ -9,7 +9,7 @@ Its process can stand still, as a program does that is stopped or busy: nothing 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from raftkv.client.course import (
 from raftkv.client.wishes import Wish
 from raftkv.errors import Rejected, RequestError
 from raftkv.http.exchange import HttpAnswer, NoAnswer, encode_request
-from raftkv.sim.checks.words import Behalf
+from raftkv.sim.checks.words import Behalf, Redirects
 from raftkv.sim.clients.connections import Connection, Connections
 from raftkv.sim.clients.door import address_of
 from raftkv.values import Address
@@ -67,6 +67,9 @@ class Going:
     """The newest that came."""
     doubts: int = 0
     """Attempts that may have changed something, and of whose end nothing was told."""
+    heard: Callable[[HttpAnswer], None] = lambda answer: None
+    """Told of every answer that comes."""
+    redirects: Redirects = field(default_factory=Redirects)
     is_over: bool = False
 
     def close(self) -> None:
@@ -340,6 +343,7 @@ class _Attempt:
     def begin(self) -> None:
         """On a connection that there is, or on a new one."""
         client, deadline_us = self._client, self._call.deadline_us
+        self._going.redirects.sent(self._at.host, client.now_us())
         connection = client.take_idle(self._at)
         if connection is not None:
             self._send(connection)
@@ -393,6 +397,8 @@ class _Attempt:
         client, going = self._client, self._going
         if isinstance(heard, HttpAnswer):
             going.answer = heard
+            going.heard(heard)
+            going.redirects.came(heard, client.now_us())
             if self._call.kind is not Kind.READ and heard.status not in _OPEN_STATUSES:
                 going.doubts -= 1
         elif isinstance(heard, NoAnswer):
