@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Sequence
@@ -117,6 +118,17 @@ class IteratesASet(Bag):
         for word in {*self.words}:
             return word
         return None
+
+
+class EndsItsProcess(Bag):
+    def put(self, entry: LogEntry) -> Any:
+        os._exit(7)
+
+
+class NeverEnds(Bag):
+    def put(self, entry: LogEntry) -> Any:
+        while True:
+            pass
 
 
 FOUND = {
