@@ -121,6 +121,39 @@ def test_up_installs_once_and_passes_its_words_on(prepared: Path) -> None:
     assert installs(prepared) == 2
 
 
+def campaigns(prepared: Path, *words: str) -> list[str]:
+    ended = run(prepared / "scripts" / "simulate", os.environ["PATH"], *words)
+    assert ended.returncode == 0, ended.stderr
+    return [line for line in ended.stdout.splitlines() if line.startswith("raftkv ")]
+
+
+def test_simulate_takes_its_seeds_from_the_commit(prepared: Path) -> None:
+    def git(*words: str) -> str:
+        whole = ["git", "-C", str(prepared), "-c", "user.name=a", "-c", "user.email=a@b.invalid", *words]
+        return subprocess.run(whole, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "one")
+    first = int(git("rev-parse", "HEAD")[:12], 16)
+    whole, short = campaigns(prepared)
+    assert whole.startswith(f"raftkv simulate --first-seed {first} --jobs ")
+    assert whole.endswith(" --minutes 3.5")
+    assert short.endswith(" --short --minutes 1.5")
+
+
+def test_simulate_has_seeds_without_git_too_and_a_release_goes_on_where_it_was(prepared: Path) -> None:
+    if shutil.which("git") and subprocess.run(["git", "-C", str(prepared), "rev-parse"], check=False).returncode == 0:
+        pytest.skip("temporary directories lie in a repository here")
+    whole, short = campaigns(prepared, "--release")
+    assert whole.startswith("raftkv simulate --first-seed 0 ")
+    assert whole.endswith(" --seeds 100000 --state simulated/whole-0.json")
+    assert short.endswith(" --short --seeds 5000000 --state simulated/short-0.json")
+
+
+def test_simulate_passes_on_what_it_is_told(prepared: Path) -> None:
+    assert campaigns(prepared, "--seed", "17") == ["raftkv simulate --seed 17"]
+
+
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-build.txt", "pyproject.toml"])
 def test_up_installs_again_when_what_is_needed_has_changed(prepared: Path, name: str) -> None:
     path = os.environ["PATH"]
