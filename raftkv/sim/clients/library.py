@@ -15,7 +15,7 @@ from raftkv.client.attempts import Call
 from raftkv.client.results import LeaderDone
 from raftkv.client.wishes import CONSISTENCIES, Wish
 from raftkv.errors import ConditionFailed, OutcomeUnknown, RequestError, Unreachable
-from raftkv.kv.commands import Write
+from raftkv.kv.commands import Put, Write
 from raftkv.kv.queries import Get, Range
 from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.checks.words import Behalf, Sent
@@ -26,6 +26,8 @@ from raftkv.sim.clients.requests import Memory, Requests
 from raftkv.sim.clients.shell import Ended, Going, Times, VirtualShell
 
 CLOSE_US_MAX: Final = 1_000_000
+LAST_US_MAX: Final = 5_000_000
+"""Within this every client has found a leader again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class LibraryClient:
         self._seen_index = 0
         """The highest that an answer reflected, whatever the client makes of it."""
         self._under_way = 0
+        self._has_said_last = False
         self._newest: Going
         """The call that has just ended."""
 
@@ -93,8 +96,13 @@ class LibraryClient:
             self._think()
 
     def stop(self) -> None:
-        """The client is closed as soon as its calls have ended."""
-        if not self._under_way and not self.shell.courses.is_closing:
+        """Once its calls have ended, it writes a last time, in a cluster that works; then the client is closed."""
+        if self._under_way or self.shell.courses.is_closing:
+            return
+        if not self._has_said_last:
+            self._has_said_last = True
+            self._write(Put(self.rng.choice(self.world.keys), self.world.new_value()), LAST_US_MAX)
+        else:
             self.shell.close(CLOSE_US_MAX)
 
     # ------------------------------------------------------------------------------------- what is asked
@@ -112,7 +120,10 @@ class LibraryClient:
         elif self.rng.randrange(1000) < self.manners.reads_per_mille:
             self._read()
         else:
-            self._write()
+            self._write(self.requests.write(), self._timeout_us())
+
+    def _timeout_us(self) -> int:
+        return self.rng.choice(self.manners.timeouts_us)
 
     def _read(self) -> None:
         request = self.requests.read()
@@ -124,25 +135,26 @@ class LibraryClient:
         task = self._task(request, None)
         task.is_stale = consistency == "stale"
         task.behalf = Behalf(self.name, -1, self._seen_index, bound_ms)
-        self._ask(task, wording.wish_to_read(request, fresh), lambda told, error: self._read_ended(task, told, error))
+        wish = wording.wish_to_read(request, fresh)
+        self._ask(task, wish, self._timeout_us(), lambda told, error: self._read_ended(task, told, error))
 
-    def _write(self) -> None:
-        request = self.requests.write()
+    def _write(self, request: Write, timeout_us: int) -> None:
         sent = Sent(request, self.world.words.oracle.acknowledged_index)
         task = self._task(request, sent)
-        self._ask(task, wording.wish_to_write(request), lambda told, error: self._write_ended(task, sent, told, error))
+        wish = wording.wish_to_write(request)
+        self._ask(task, wish, timeout_us, lambda told, error: self._write_ended(task, sent, told, error))
 
     def _task(self, request: Get | Range | Write, sent: Sent | None) -> Task:
         return Task(self.world.new_number(), self.name, request, self.shell.now_us(), sent)
 
-    def _ask(self, task: Task, wish: Wish[Any], ended: Ended) -> None:
+    def _ask(self, task: Task, wish: Wish[Any], timeout_us: int, ended: Ended) -> None:
         self.world.begun(task)
-        self._call(wish, ended, task)
+        self._call(wish, timeout_us, ended, task)
 
-    def _call(self, wish: Wish[Any], ended: Ended, task: Task | None) -> None:
+    def _call(self, wish: Wish[Any], timeout_us: int, ended: Ended, task: Task | None) -> None:
         self._under_way += 1
         courses = self.shell.courses
-        call = courses.call(wish, self.rng.choice(self.manners.timeouts_us))
+        call = courses.call(wish, timeout_us)
         going: Going | None = None
 
         def over(told: Any, error: RequestError | None) -> None:
@@ -218,6 +230,8 @@ class LibraryClient:
                 words.answered(sent, answer, index)
                 self.memory.was_told(sent.request, answer)
                 self.world.record(task, index, answer)
+            case _ if self._has_said_last:
+                raise Violated("clients find their leader again", f"{self.name} within {LAST_US_MAX} us: {error!r}")
             case OutcomeUnknown():
                 words.unknown(sent)
                 self.world.record_unknown(task)
@@ -229,13 +243,15 @@ class LibraryClient:
     def _transfer(self) -> None:
         """Anybody is to lead, or the best placed."""
         target = self.rng.choice([*map(str, self.world.cluster.nodes), None])
-        self._call(wishes.transfer_leadership(target), lambda told, error: self._transferred(target, told, error), None)
+        wish = wishes.transfer_leadership(target)
+        self._call(wish, self._timeout_us(), lambda told, error: self._transferred(target, told, error), None)
 
     def _transferred(self, target: str | None, told: LeaderDone | None, error: RequestError | None) -> None:
         if isinstance(error, OutcomeUnknown) and not self._newest.doubts:
             raise Violated("unknown is only what is in doubt", f"a transfer to {target}: {error!r}")
         if told is None:
             return
+        self.world.count("transferred" if told.changed else "led already")
         if target is not None and told.id != target:
             raise Violated("leadership goes where it is sent", f"{told.id}, {target} was asked")
         for node in self.world.cluster.nodes.values():
