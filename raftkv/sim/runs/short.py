@@ -94,7 +94,7 @@ class ShortRun:
         told = again.failure_of(fewest) or cause
         lines = [f"{len(fewest)} of {len(made.done)} choices, which fail by themselves:", *map(str, fewest)]
         lines += ["what comes of them:", *again.world.told]
-        command = "python -m raftkv.sim.runs --short"
+        command = "raftkv simulate --short --seed"
         return RunFailed(self.seed, command=command, cause=told, told=lines, steps=again.world.turns)
 
     def _fewest(self, cause: Exception, done: Mapping[Chosen, int]) -> list[Chosen]:
