@@ -228,7 +228,9 @@ def told_to_clients(tally: Mapping[str, int]) -> str:
     words = (
         (("Applied",), "writes done"),
         (("Answered",), "reads answered"),
+        (("done", "ConditionFailed"), "calls of the library done"),
         (("Refused", "Superseded", "connection refused"), "refused, so asked again"),
+        (("Unreachable", "Rejected"), "calls in vain"),
         (("Unknown", "ReadTimedOut", "TooStale", "no answer"), "without an answer in time"),
         (("outcome unknown",), "given up, outcome unknown"),
     )
