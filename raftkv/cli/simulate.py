@@ -178,8 +178,10 @@ class _One:
         self.say(
             f"  every property held after each of {outcome.steps:,} steps{cut}, in {span_text(outcome.virtual_us)}"
         )
-        self.say(f"  {outcome.operations:,} answers to clients agree with one order of {outcome.executions:,} writes")
-        self.say(f"  {outcome.faults:,} faults, {outcome.terms:,} terms, trace {outcome.trace:08x}")
+        answers, writes = _count(outcome.operations, "answer"), _count(outcome.executions, "write")
+        self.say(f"  {answers} to clients agree with one order of {writes}")
+        faults, terms = _count(outcome.faults, "fault"), _count(outcome.terms, "term")
+        self.say(f"  {faults}, {terms}, trace {outcome.trace:08x}")
 
     def _failed(self, found: Finding) -> int:
         steps = found.steps
@@ -342,6 +344,10 @@ def _pace(came_to: Campaigned) -> str:
     if came_to.spent_now_s <= 0:
         return ""
     return f"{came_to.runs_now / came_to.spent_now_s:,.1f} a second"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _say() -> Say:

@@ -41,7 +41,7 @@ def show_summary(came_to: Campaigned, wanted: Wanted, say: Say) -> None:
         _row(say, "operations", f"{tally.operations:,} answers to clients judged, {tally.executions:,} writes executed")
         _row(say, "clients", told_to_clients(tally.clients) or "were told nothing")
         _row(say, "faults", _counts(tally.faults) or "none")
-    if tally.covered_runs and came_to.finding is None:
+    if tally.covered_runs and came_to.finding is None and wanted.machine is None:
         _show_coverage(tally, wanted, say)
 
 

@@ -226,16 +226,16 @@ def weather_text(faults: NetworkFaults) -> str:
 def told_to_clients(tally: Mapping[str, int]) -> str:
     """How often they were told what, in words; nothing, if nothing."""
     words = (
-        (("Applied",), "writes done"),
-        (("Answered",), "reads answered"),
-        (("done", "ConditionFailed"), "calls of the library done"),
-        (("Refused", "Superseded", "connection refused"), "refused, so asked again"),
-        (("Unreachable", "Rejected"), "calls in vain"),
-        (("Unknown", "ReadTimedOut", "TooStale", "no answer"), "without an answer in time"),
-        (("outcome unknown",), "given up, outcome unknown"),
+        (("Applied",), "write done", "writes done"),
+        (("Answered",), "read answered", "reads answered"),
+        (("done", "ConditionFailed"), "call of the library done", "calls of the library done"),
+        (("Refused", "Superseded", "connection refused"), "refused, so asked again", "refused, so asked again"),
+        (("Unreachable", "Rejected"), "call in vain", "calls in vain"),
+        (("Unknown", "ReadTimedOut", "TooStale", "no answer"), *("without an answer in time",) * 2),
+        (("outcome unknown",), *("given up, outcome unknown",) * 2),
     )
-    sums = [(sum(tally.get(name, 0) for name in names), text) for names, text in words]
-    return ", ".join(f"{count:,} {text}" for count, text in sums if count)
+    sums = [(sum(tally.get(name, 0) for name in names), one, more) for names, one, more in words]
+    return ", ".join(f"{count:,} {one if count == 1 else more}" for count, one, more in sums if count)
 
 
 def profile_text(run: Run) -> list[str]:
