@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
@@ -460,5 +461,7 @@ def _addresses(members: Sequence[Member]) -> tuple[Address, ...]:
     return tuple(address for member in members if (address := _address(member.url)) is not None)
 
 
+@lru_cache(maxsize=256)
 def _address(url: str | None) -> Address | None:
+    """Asked for the same few URLs over and over."""
     return url_address(parse_url(url)) if url is not None and is_url(url) else None

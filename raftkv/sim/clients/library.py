@@ -14,6 +14,7 @@ from raftkv.client import wishes
 from raftkv.client.attempts import Call
 from raftkv.client.results import LeaderDone
 from raftkv.client.wishes import CONSISTENCIES, Wish
+from raftkv.core.types import NodeId
 from raftkv.errors import ConditionFailed, OutcomeUnknown, RequestError, Unreachable
 from raftkv.kv.commands import Put, Write
 from raftkv.kv.queries import Get, Range
@@ -254,6 +255,9 @@ class LibraryClient:
         self.world.count("transferred" if told.changed else "led already")
         if target is not None and told.id != target:
             raise Violated("leadership goes where it is sent", f"{told.id}, {target} was asked")
+        leader = self.world.cluster.nodes[NodeId(told.id)]
+        if leader.is_up and leader.raft.term < told.term:
+            raise Violated("leadership goes where it is sent", f"{told}, which is in term {leader.raft.term} only")
         for node in self.world.cluster.nodes.values():
             if node.is_up and node.raft.term == told.term and node.raft.leader_id not in (None, told.id):
                 raise Violated("leadership goes where it is sent", f"{told}, but {node.raft.leader_id} leads")
