@@ -377,7 +377,7 @@ def _code_hash(wanted: Wanted) -> str:
 def differs_elsewhere(seed: int) -> Finding:
     """The same seed gave another run in another process."""
     text = (
-        "the same seed came to something else in a process that hashes differently, or at another time: "
+        "the same seed came to something else in a process that hashes differently, or at another time:\n"
         "the machine lets the order of a set, a hash, a clock or an address be seen"
     )
     return Finding(seed, _ANOTHER_PROCESS, text, 0)

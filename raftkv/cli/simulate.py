@@ -176,7 +176,8 @@ class _One:
         self.say("nothing is wrong", "bold green")
         cut = f" (it was cut off after {self.steps:,})" if run.cluster.steps == self.steps else ""
         self.say(
-            f"  every property held after each of {outcome.steps:,} steps{cut}, in {span_text(outcome.virtual_us)}"
+            f"  every property held after each of {outcome.steps:,} steps{cut}, "
+            f"in {span_text(outcome.virtual_us)} of virtual time"
         )
         answers, writes = _count(outcome.operations, "answer"), _count(outcome.executions, "write")
         self.say(f"  {answers} to clients agree with one order of {writes}")

@@ -163,8 +163,9 @@ def pace(virtual_us: int, steps: int, took_s: float) -> str:
 
 
 def span_text(virtual_us: int) -> str:
-    """A time in the world's own seconds, or in hours where it is long."""
+    """A span of virtual time, in its larger units where it is long."""
     seconds = virtual_us // 1_000_000
     if seconds < 600:
-        return f"{seconds}.{virtual_us % 1_000_000 // 1000:03} virtual seconds"
-    return f"{seconds // 3600:,} h {seconds % 3600 // 60:02} min {seconds % 60:02} s of virtual time"
+        return f"{seconds}.{virtual_us % 1_000_000 // 1000:03} s"
+    minutes = f"{seconds % 3600 // 60} min"
+    return f"{minutes} {seconds % 60} s" if seconds < 3600 else f"{seconds // 3600:,} h {minutes}"
