@@ -92,6 +92,13 @@ class Connection:
         self.hear(NoAnswer(why))
         self.close()
 
+    def goes_wrong(self, *, at_a_stranger: bool) -> None:
+        """It breaks; or something between speaks up that knows nothing of what the node did."""
+        if at_a_stranger:
+            self.hear(HttpAnswer(502, {b"content-type": b"text/html"}, b"<html>Bad Gateway</html>"))
+        else:
+            self.breaks("connection lost")
+
     def close(self) -> None:
         """The client closes it; what is asked on it gets no answer."""
         self._heard, self.is_lost, self.is_free = None, True, False
@@ -157,7 +164,7 @@ class Connections(Watcher):
         self.exchanges += 1
         breaks, early = self._hits(self.weather.broken_per_mille), self.rng.randrange(2) == 0
         if breaks and early:
-            self._after(self._delay_us(), lambda: connection.breaks("connection lost"))
+            self._after(self._delay_us(), self._going_wrong(connection))
             return
 
         def arrive() -> None:
@@ -178,7 +185,7 @@ class Connections(Watcher):
 
         def respond(encoded: bytes) -> None:
             if breaks:
-                self._travel_back(connection, lambda: connection.breaks("connection lost"))
+                self._travel_back(connection, self._going_wrong(connection))
             elif not connection.is_lost:
                 self._travel_back(connection, lambda: connection.hear(answer_in(encoded)))
 
@@ -204,6 +211,10 @@ class Connections(Watcher):
                 self._reach(node, body_is_there)
 
         self._after(self.rng.randrange(self.weather.slow_body_us_max), body_arrives)
+
+    def _going_wrong(self, connection: Connection) -> Callable[[], None]:
+        at_a_stranger = self.rng.randrange(3) == 0
+        return lambda: connection.goes_wrong(at_a_stranger=at_a_stranger)
 
     def _reach(self, node: VirtualNode, act: Callable[[], None]) -> None:
         """In the node's process, now or as soon as it goes on."""

@@ -31,6 +31,7 @@ from raftkv.client.course import (
 from raftkv.client.wishes import Wish
 from raftkv.errors import Rejected, RequestError
 from raftkv.http.exchange import HttpAnswer, NoAnswer, encode_request
+from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.checks.words import Behalf, Redirects
 from raftkv.sim.clients.connections import Connection, Connections
 from raftkv.sim.clients.door import address_of
@@ -378,6 +379,8 @@ class _Attempt:
             wish.method, wish.target, authority=_authority(self._at), fields=fields, body=wish.body
         )
         connection.exchange(request, going.behalf(call), lambda heard: client.happens(lambda: self._once.tell(heard)))
+        if call.kind is Kind.ONCE and going.doubts:
+            raise Violated("what is not repeatable is not repeated", f"{wish.method!r} {wish.target!r} {wish.body!r}")
         if call.kind is not Kind.READ:
             going.doubts += 1
         client.after(client.courses.look_after_us(call), self._look)
