@@ -331,13 +331,3 @@ def a_transfer_is_told_as_done_when_it_begins(patch: pytest.MonkeyPatch) -> None
             original(self, target, done)
 
     patch.setattr(Replica, "transfer_leadership", transfer)
-
-
-@plant
-def a_transfer_goes_to_the_best_placed_whoever_was_named(patch: pytest.MonkeyPatch) -> None:
-    original = Replica.transfer_leadership
-    patch.setattr(
-        Replica,
-        "transfer_leadership",
-        lambda self, target, done: original(self, None if target in self.raft.state.other_voters() else target, done),
-    )

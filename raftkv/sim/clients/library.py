@@ -252,12 +252,12 @@ class LibraryClient:
             raise Violated("unknown is only what is in doubt", f"a transfer to {target}: {error!r}")
         if told is None:
             return
-        self.world.count("transferred" if told.changed else "led already")
         if target is not None and told.id != target:
-            raise Violated("leadership goes where it is sent", f"{told.id}, {target} was asked")
+            self.world.count("another was elected meanwhile")  # The answer names who leads, and is true.
+        self.world.count("transferred" if told.changed else "led already")
         leader = self.world.cluster.nodes[NodeId(told.id)]
         if leader.is_up and leader.raft.term < told.term:
-            raise Violated("leadership goes where it is sent", f"{told}, which is in term {leader.raft.term} only")
+            raise Violated("who is said to lead leads", f"{told}, which is in term {leader.raft.term} only")
         for node in self.world.cluster.nodes.values():
             if node.is_up and node.raft.term == told.term and node.raft.leader_id not in (None, told.id):
-                raise Violated("leadership goes where it is sent", f"{told}, but {node.raft.leader_id} leads")
+                raise Violated("who is said to lead leads", f"{told}, but {node.raft.leader_id} leads")
