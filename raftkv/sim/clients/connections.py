@@ -36,6 +36,8 @@ class Weather:
     delay_us_max: int = 2_000
     broken_per_mille: int = 20
     """Of exchanges whose connection breaks on the way: half of them before the request is there."""
+    stranger_per_mille: int = 300
+    """Of those: somebody between them answers 502 instead."""
     late_per_mille: int = 5
     late_us_max: int = 900_000
     slow_body_per_mille: int = 50
@@ -50,6 +52,7 @@ def draw_weather(rng: Random) -> Weather:
     return Weather(
         delay_us_max=rng.choice((2_000, 2_000, 30_000)),
         broken_per_mille=rng.choice((0, 20, 150)),
+        stranger_per_mille=rng.choice((0, 300, 1_000)),
         late_per_mille=rng.choice((0, 5, 30)),
         slow_body_per_mille=rng.choice((0, 50)),
         cut_every_us_max=rng.choice((None, 600_000)),
@@ -213,7 +216,7 @@ class Connections(Watcher):
         self._after(self.rng.randrange(self.weather.slow_body_us_max), body_arrives)
 
     def _going_wrong(self, connection: Connection) -> Callable[[], None]:
-        at_a_stranger = self.rng.randrange(3) == 0
+        at_a_stranger = self._hits(self.weather.stranger_per_mille)
         return lambda: connection.goes_wrong(at_a_stranger=at_a_stranger)
 
     def _reach(self, node: VirtualNode, act: Callable[[], None]) -> None:
