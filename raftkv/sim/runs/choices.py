@@ -295,6 +295,8 @@ class Choice:
     """How likely it is, before the run has drawn what it likes."""
     is_needed: bool = False
     """Without these nothing comes about: half of all runs take them as they are."""
+    is_rare: bool = False
+    """Most runs do without it."""
 
     @property
     def name(self) -> str:
@@ -311,20 +313,20 @@ CHOICES: Final = (
     Choice(stand_alone, 3),
     Choice(double, 6),
     Choice(drop, 3),
-    Choice(deafen, 1),
-    Choice(mend, 3),
+    Choice(deafen, 1, is_rare=True),
+    Choice(mend, 3, is_rare=True),
     Choice(sync, 6),
     Choice(crash, 3),
     Choice(crash_leader, 3),
-    Choice(crash_all, 1),
+    Choice(crash_all, 1, is_rare=True),
     Choice(restart, 8),
     Choice(pass_heartbeat, 5),
     Choice(pass_long, 4),
-    Choice(jump, 1),
+    Choice(jump, 1, is_rare=True),
     Choice(put, 12),
     Choice(put_numbered, 6),
     Choice(repeat, 4),
-    Choice(write_anything, 2),
+    Choice(write_anything, 2, is_rare=True),
     Choice(read, 8),
     Choice(read_at_follower, 5),
     Choice(transfer, 2),
