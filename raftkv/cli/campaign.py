@@ -18,7 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -157,7 +157,8 @@ class _Worker:
 
     def begin(self, batch: tuple[int, int]) -> None:
         self.batch, self.began_s = batch, time.monotonic()
-        self.connection.send(batch)
+        with suppress(OSError):  # It is dead; that is found when its answer is waited for.
+            self.connection.send(batch)
 
     def answer(self) -> Tally | Finding:
         """What the batch came to; a process that died over it is a finding too."""

@@ -15,6 +15,7 @@ from raftkv.core.types import Index, NodeId, Term
 from raftkv.sim.checks import coverage
 from raftkv.sim.checks.coverage import (
     OF_CLIENTS,
+    OF_WORLDS,
     Situations,
     result_names,
     results_of,
@@ -36,6 +37,7 @@ HARDLY: Final = {
     "such an entry gave way (Figure 8, fourth column)": "three changes of leader in a certain order",
     "entries were read from disk to be applied": "they are in memory but for a log far longer than a run's",
     "a write's deadline passed at its node": "clients are less patient than nodes",
+    **dict.fromkeys(OF_WORLDS[1:], "only where logs stand in files, and clusters form themselves"),
 }
 """Not seen in some hundreds of runs, and why."""
 SELDOM: Final = HARDLY | {

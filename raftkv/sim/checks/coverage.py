@@ -18,13 +18,13 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 from raftkv.core import quorum, rules
-from raftkv.core.messages import AppendEntriesReply, PreVoteReply, ReadIndexReply, RequestVoteReply
+from raftkv.core.messages import AppendEntriesReply, Envelope, PreVoteReply, ReadIndexReply, RequestVoteReply
 from raftkv.core.raft import Raft
 from raftkv.core.state import Office, WaitingRead
-from raftkv.core.types import Index, NodeId, Role, Term
+from raftkv.core.types import ClusterId, Index, NodeId, Role, Term
 from raftkv.replica import Work
-from raftkv.sim.world.cluster import Watcher
 from raftkv.sim.world.node import VirtualNode
+from raftkv.sim.world.watching import Recovery, Watcher
 
 # ----------------------------------------------------------------------------------------- rules
 
@@ -350,10 +350,21 @@ OF_CLIENTS: Final[dict[str, tuple[str, ...]]] = {
 
 EVERYBODY_IS_DOWN: Final = "all nodes were down at once"
 
+FORMED: Final = "nodes formed their cluster"
+TORN: Final = "a torn tail was cut"
+KEPT: Final = "a log kept a write that the crash came upon"
+REFUSED: Final = "a node refused to start from what its directory held"
+HALTED: Final = "a node ended itself, for its disk had failed"
+NO_ROOM: Final = "a disk had no room"
+ROOM_AGAIN: Final = "a disk had room again"
+STRANGER: Final = "a node of another cluster was answered"
+OF_WORLDS: Final = (EVERYBODY_IS_DOWN, FORMED, TORN, KEPT, REFUSED, HALTED, NO_ROOM, ROOM_AGAIN, STRANGER)
+"""What may be seen of processes and disks as such."""
+
 
 def situation_names() -> list[str]:
     """All that have a name."""
-    return [*SITUATIONS, *OF_CRASHES, EVERYBODY_IS_DOWN, *OF_CLIENTS]
+    return [*SITUATIONS, *OF_CRASHES, *OF_WORLDS, *OF_CLIENTS]
 
 
 def _disk_end(node: VirtualNode) -> int:
@@ -380,6 +391,33 @@ class Situations(Watcher):
         self.counts.update(name for name, holds in OF_CRASHES.items() if holds(before, node))
         if not any(other.is_up for other in self._nodes.values()):
             self.counts[EVERYBODY_IS_DOWN] += 1
+
+    def formed(self, node: VirtualNode, cluster_id: ClusterId) -> None:
+        """Counted."""
+        self.counts[FORMED] += 1
+
+    def recovered(self, node: VirtualNode, found: Recovery) -> None:
+        """What a crash left of the writes that it came upon."""
+        if found.said.notes:
+            self.counts[TORN] += 1
+        if len(found.frames) > len(found.admissible[0].frames):
+            self.counts[KEPT] += 1
+
+    def refused_to_start(self, node: VirtualNode, error: Exception) -> None:
+        """Counted."""
+        self.counts[REFUSED] += 1
+
+    def halted(self, node: VirtualNode, error: BaseException) -> None:
+        """Counted."""
+        self.counts[HALTED] += 1
+
+    def room_is_short(self, node: VirtualNode, *, short: bool) -> None:
+        """Counted."""
+        self.counts[NO_ROOM if short else ROOM_AGAIN] += 1
+
+    def answered_a_stranger(self, node: VirtualNode, stranger: Envelope, reply: Envelope) -> None:
+        """Counted."""
+        self.counts[STRANGER] += 1
 
     def stepped(self, node: VirtualNode, work: Work) -> None:
         """Looks at everything that this turn can have shown."""

@@ -15,12 +15,13 @@ from typing import Any, Final, NamedTuple
 from raftkv import frames as framing
 from raftkv.core.effects import DiskWrite
 from raftkv.core.messages import Envelope
-from raftkv.core.types import NodeId
+from raftkv.core.types import ClusterId, NodeId
 from raftkv.replica import Work
 from raftkv.sim.runs.whole import Run
-from raftkv.sim.world.cluster import VirtualCluster, Watcher
+from raftkv.sim.world.cluster import VirtualCluster
 from raftkv.sim.world.network import NetworkFaults
 from raftkv.sim.world.node import VirtualNode
+from raftkv.sim.world.watching import Recovery, Watcher
 
 CLIENTS: Final = "clients"
 WORLD: Final = "world"
@@ -85,6 +86,28 @@ class Story(Watcher):
             return
         found = f"term {node.raft.term}, entries up to {node.raft.last_index}"
         self._tell(node.id, f"starts again and finds {found}")
+
+    def formed(self, node: VirtualNode, cluster_id: ClusterId) -> None:
+        """Told, once."""
+        if node.life <= 1:
+            self._tell(node.id, "knows that the cluster is formed", "good")
+
+    def recovered(self, node: VirtualNode, found: Recovery) -> None:
+        """What an operator should know of."""
+        for note in found.said.notes:
+            self._tell(node.id, f"reads its log: {note}")
+
+    def refused_to_start(self, node: VirtualNode, error: Exception) -> None:
+        """Told."""
+        self._tell(node.id, f"refuses to start: {error}", "bad")
+
+    def halted(self, node: VirtualNode, error: BaseException) -> None:
+        """Told."""
+        self._tell(node.id, f"ends itself: {error}", "bad")
+
+    def room_is_short(self, node: VirtualNode, *, short: bool) -> None:
+        """Told."""
+        self._tell(node.id, "has no room on its disk" if short else "has room on its disk again")
 
     def broke(self, kind: str) -> None:
         """What it did to the world; its name, where that does not show."""
