@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from raftkv.cli import campaign
 from raftkv.sim.runs.counted import Finding, Tally, counted
-from raftkv.sim.runs.whole import RunOptions
+from raftkv.sim.runs.whole import Run, RunOptions
 from tests.cli.terminals import on_a_terminal
 from tests.sim.broken_machines import FOUND
 from tests.sim.planted import PLANTED
@@ -40,13 +42,20 @@ def figures(text: str) -> dict[str, Any]:
     return {name: value for name, value in said.items() if name not in OF_REAL_TIME}
 
 
+@cache
+def busy_seed() -> str:
+    """Of a run of three nodes to which things happen, whatever is drawn for which seed by now."""
+    runs = (Run(seed) for seed in range(1000))
+    return str(next(run.seed for run in runs if run.profile.voters == 3 and len(run.profile.kinds) > 2))
+
+
 # --------------------------------------------------------------------------------------------- one run
 
 
 def test_the_same_seed_is_the_same_story_whatever_the_hash_seed():
     told = [
         subprocess.run(
-            command("--seed", "3", "--trace"),
+            command("--seed", busy_seed(), "--trace", "--steps", "2500"),
             env=environment(seed),
             capture_output=True,
             check=True,
@@ -59,37 +68,37 @@ def test_the_same_seed_is_the_same_story_whatever_the_hash_seed():
 
 
 def test_a_story_tells_what_happens_and_how_it_ended(run):
-    ended = run("simulate", "--seed", "3")
+    ended = run("simulate", "--seed", busy_seed())
     assert ended.code == 0
     lines = ended.text.splitlines()
-    assert lines[0] == "seed 3"
-    assert any(line.split()[2:] == ["a", "leader", "in", "term", "1"] for line in lines), ended.text
-    assert any("clients  " in line and "writes done" in line for line in lines)
+    assert lines[0] == f"seed {busy_seed()}"
+    assert any(re.fullmatch(r" +\d+\.\d{3} s  [abc] +leader in term \d+", line) for line in lines), ended.text
+    assert any(re.fullmatch(r" +\d+\.\d{3} s  clients  .* done.*", line) for line in lines), ended.text
     assert any("nothing breaks any more" in line for line in lines)
     assert "nothing is wrong" in lines
     assert "steps a second" in ended.err
     assert "a second" not in ended.text
-    assert max(map(len, lines)) < 200
-    assert len(lines) < 150
+    assert max(map(len, lines)) < 250
+    assert len(lines) < 250
 
 
 def test_a_trace_has_every_message(run):
     story, trace = (
-        run("simulate", "--seed", "3", "--steps", "400"),
-        run("simulate", "--seed", "3", "--steps", "400", "--trace"),
+        run("simulate", "--seed", busy_seed(), "--steps", "400"),
+        run("simulate", "--seed", busy_seed(), "--steps", "400", "--trace"),
     )
     assert len(trace.text.splitlines()) > 3 * len(story.text.splitlines())
-    assert "tells b: PreVoteRequest(" in trace.text
-    assert "hears a: " in trace.text
-    assert " has stored term 1 and a vote for a" in trace.text
+    for told in (r"tells [abc]: PreVoteRequest\(term 1, ", r"hears [abc]: ", r"has stored term 1 and a vote for [abc]"):
+        assert re.search(told, trace.text), told
     assert "every property held after each of 400 steps (it was cut off after 400)" in trace.text
 
 
 def test_a_run_for_programs(run):
-    said = json.loads(run("simulate", "--seed", "3", "--output", "json").text)
+    words = ("--seed", busy_seed(), "--steps", "1200")
+    said = json.loads(run("simulate", *words, "--output", "json").text)
     assert said["found"] is None
     assert said["steps"] > 1000
-    assert json.loads(run("--output", "json", "simulate", "--seed", "3").text) == said
+    assert json.loads(run("--output", "json", "simulate", *words).text) == said
 
 
 def test_a_short_run_tells_its_choices(run):
