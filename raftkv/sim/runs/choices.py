@@ -72,7 +72,8 @@ def campaign(scene: Scene) -> None:
         restart(scene)
     if node.is_up:
         others = [other for other in group if other is not node]
-        scene.forget_leaders([other for other in others if other.is_up and other.raft.role is not Role.LEADER])
+        if not scene.world.leases or scene.rng.randrange(2):
+            scene.forget_leaders([other for other in others if other.is_up and other.raft.role is not Role.LEADER])
         scene.world.say(f"{node.id} stands")
         scene.world.stand(node)
         scene.world.talk([node, *others])
@@ -93,15 +94,15 @@ def overthrow(scene: Scene) -> None:
     world.stand(one)
     world.talk([one, *rest], until=lambda: one.raft.role is Role.LEADER)
     if one.raft.role is Role.LEADER:
-        asked = rng.randrange(3)
-        if asked == 0:
-            scene.clients.put(one)
-        elif asked == 1:
-            scene.clients.read(one, Consistency.LINEARIZABLE)
+        asked = rng.randrange(4)
         if asked < 2:
+            scene.clients.put(one)
+        elif asked == 2:
+            scene.clients.read(one, Consistency.LINEARIZABLE)
+        if asked < 3:
             scene.turn_and_perhaps_talk(one)
         world.talk([one, *rest], slow=rest[0] if rng.randrange(2) else None)
-    if rng.randrange(2):
+    if rng.randrange(3):
         ask(scene, old)
     return None
 
@@ -230,6 +231,22 @@ def pass_long(scene: Scene) -> None:
     scene.world.lapse(scene.someone(), scene.world.setting.raft.election_timeout_us)
 
 
+def go_on(scene: Scene) -> None:
+    """A leader's heartbeats come to some, and all is as it should be there; then somebody stands who heard nothing."""
+    world, leader, group = scene.world, scene.leader(), scene.group()
+    if leader is None:
+        return
+    some = [leader, *(other for other in group if other is not leader)]
+    for _ in range(scene.rng.randrange(2, 7)):
+        world.lapse(leader, world.setting.raft.heartbeat_us)
+        world.talk(some, budget=10, in_order=True)
+    deaf = [node for node in world.up() if node not in some]
+    if deaf and scene.rng.randrange(2):
+        world.say(f"{deaf[0].id} stands")
+        world.stand(deaf[0])
+        world.talk([*deaf, *some[1:]])
+
+
 def jump(scene: Scene) -> None:
     """A clock jumps by anything."""
     scene.world.lapse(scene.someone(), scene.rng.randrange(10 * scene.world.setting.raft.election_timeout_us))
@@ -297,6 +314,8 @@ class Choice:
     """Without these nothing comes about: half of all runs take them as they are."""
     is_rare: bool = False
     """Most runs do without it."""
+    needs_leases: bool = False
+    """Runs without leases do."""
 
     @property
     def name(self) -> str:
@@ -307,7 +326,7 @@ class Choice:
 CHOICES: Final = (
     Choice(let_talk, 24, is_needed=True),
     Choice(campaign, 8, is_needed=True),
-    Choice(overthrow, 8, is_needed=True),
+    Choice(overthrow, 10, is_needed=True),
     Choice(rivals, 5, is_needed=True),
     Choice(deliver, 20),
     Choice(stand_alone, 3),
@@ -322,6 +341,7 @@ CHOICES: Final = (
     Choice(restart, 8),
     Choice(pass_heartbeat, 5),
     Choice(pass_long, 4),
+    Choice(go_on, 3, needs_leases=True),
     Choice(jump, 1, is_rare=True),
     Choice(put, 12),
     Choice(put_numbered, 6),

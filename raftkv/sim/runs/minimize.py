@@ -25,7 +25,7 @@ def minimized(items: Sequence[Item], fails: Callable[[list[Item]], bool], *, tri
             without = left[:start] + left[start + size :]
             if tries >= tries_max:
                 return left
-            tries += 1
+            tries += bool(without)
             if without and fails(without):
                 left, shorter = without, True
             else:

@@ -69,7 +69,10 @@ class ShortRun:
             raft = replace(raft, lease_reads=True)
         self.setting = Setting(names, raft, tuple(rng.choice(_PACES) for _ in names))
         weights = [
-            choice.weight * rng.choice(_TASTES_FOR_THE_RARE if choice.is_rare else _TASTES) for choice in CHOICES
+            choice.weight * rng.choice(_TASTES_FOR_THE_RARE if choice.is_rare else _TASTES)
+            if raft.lease_reads or not choice.needs_leases
+            else 0
+            for choice in CHOICES
         ]
         if rng.randrange(2):
             weights = [
@@ -79,27 +82,26 @@ class ShortRun:
         self.chosen = [Chosen(number, choice) for number, choice in enumerate([_OPENING, *drawn], 1)]
 
     def run(self) -> int:
-        """All that was chosen; its turns. Raises RunFailed."""
+        """All that was chosen; its turns. Raises Violated, or whatever a broken node raises."""
         made = Made(self.setting, self.seed)
-        try:
-            made.run(self.chosen)
-        except Exception as error:
-            raise self._failed(error, made) from error
+        made.run(self.chosen)
         return made.world.turns
 
     def failure(self) -> Exception | None:
         """What comes of it, as soon as it is known; None: all properties hold."""
         return Made(self.setting, self.seed).failure_of(self.chosen)
 
-    def _failed(self, cause: Exception, made: Made) -> RunFailed:
-        """Told with as few choices as fail in the same way."""
+    def told(self, cause: Exception) -> RunFailed:
+        """What it failed by, with as few choices as were found to fail in the same way."""
+        made = Made(self.setting, self.seed)
+        made.failure_of(self.chosen)
         fewest = self._fewest(cause, made.done)
         again = Made(self.setting, self.seed)
-        told = again.failure_of(fewest) or cause
+        cause = again.failure_of(fewest) or cause
         lines = [f"{len(fewest)} of {len(made.done)} choices, which fail by themselves:", *map(str, fewest)]
         lines += ["what comes of them:", *again.world.told]
         command = "raftkv simulate --short --seed"
-        return RunFailed(self.seed, command=command, cause=told, told=lines, steps=again.world.turns)
+        return RunFailed(self.seed, command=command, cause=cause, told=lines, steps=again.world.turns)
 
     def _fewest(self, cause: Exception, done: Mapping[Chosen, int]) -> list[Chosen]:
         """First fewer choices, then fewer steps of talk in each that is left."""
@@ -165,4 +167,8 @@ def _is_like(one: Exception | None, other: Exception) -> bool:
 
 def short_run(seed: int) -> int:
     """The short run of that seed; its turns. Raises RunFailed."""
-    return ShortRun(seed).run()
+    drawn = ShortRun(seed)
+    try:
+        return drawn.run()
+    except Exception as error:
+        raise drawn.told(error) from error
