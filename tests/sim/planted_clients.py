@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -212,6 +213,18 @@ def a_repeat_tells_its_own_index(patch: pytest.MonkeyPatch) -> None:
 def deletes_ignore_their_condition(patch: pytest.MonkeyPatch) -> None:
     original = requests.write_condition
     patch.setattr(keys, "write_condition", lambda request: -1 if request.method == "DELETE" else original(request))
+
+
+@plant
+def keys_are_decoded_twice(patch: pytest.MonkeyPatch) -> None:
+    """faults 64"""
+    for module in (keys, reads):
+        patch.setattr(module, "key_of", lambda raw: requests.key_of(unquote_to_bytes(raw).replace(b"#", b"")))
+
+
+@plant
+def a_slash_at_the_end_is_left_out(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(keys, "key_of", lambda raw: requests.key_of(raw).rstrip(b"/"))
 
 
 @plant

@@ -28,7 +28,7 @@ from tests.sim.planted_clients import PLANTED
 ROOT = Path(__file__).parent.parent.parent
 SEEDS = range(100, 118)
 PLANTED_SEEDS = (0, 1, 3, 17, *range(4, 17), *range(18, 60))
-"""In the order in which they have found something."""
+"""Those first that have found most."""
 DRAWN = whole._draw_workload
 
 TELL_OUTCOMES = """
@@ -59,7 +59,8 @@ def test_no_false_word_is_told_whatever_happens(first):
         told.update(made.workload.tally)
     assert told["done"] > 500
     assert told["ConditionFailed"] > 50
-    assert min(told["Unreachable"], told["OutcomeUnknown"], told["transferred"]) > 1
+    assert told["Unreachable"] + told["OutcomeUnknown"] > 5
+    assert told["transferred"] + told["led already"] > 1
 
 
 def test_runs_have_clients_of_one_kind_of_the_other_and_of_both():

@@ -7,7 +7,7 @@ nobody was told. May never know: who asks, and how.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from raftkv.kv.answers import Answer, ConditionFailed, DeleteDone, DeleteRangeDone, PutDone, TxnDone
 from raftkv.kv.commands import Delete, DeleteRange, Put, Txn, Write, encode
@@ -20,6 +20,9 @@ from raftkv.sim.checks.oracle import Oracle
 from raftkv.sim.checks.parts import Part
 from raftkv.sim.checks.words import Words
 from raftkv.sim.world.cluster import VirtualCluster
+
+_ODD: Final = (b"", b"+ %41%2F/../\xff\x00?#", b"/")
+"""At the ends of keys: what a path must not be read as anything else (faults 64)."""
 
 
 class Asked(Protocol):
@@ -53,7 +56,7 @@ class Book:
     def __init__(self, cluster: VirtualCluster, oracle: Oracle, *, keys: int) -> None:
         self.cluster, self.oracle = cluster, oracle
         self.words = Words(cluster, oracle, self.new_session)
-        self.keys = [b"k%d" % number for number in range(keys)]
+        self.keys = [b"k%d" % number + _ODD[number % len(_ODD)] for number in range(keys)]
         self.history: list[Operation] = []
         self._unknown: list[Asked] = []
         self.answers = 0
