@@ -76,11 +76,11 @@ def transfer_while_deaf(world: Faults) -> None:
     leader = world.cluster.leader()
     if leader is None or leader.paused:
         return
-    world._new_partition()
+    world.new_partition()
     others = [name for name in world.cluster.nodes if name != leader.id]
     for other in others:
-        world._cut(other, leader.id)
-    world._heal_later()
+        world.cut(other, leader.id)
+    world.heal_later()
     leader.running.transfer_leadership(world.rng.choice(others), lambda _: None)
     world.cluster.poke(leader.id)
 
@@ -91,9 +91,9 @@ def restart_a_voter(world: Faults) -> None:
     if leader is None:
         return
     deaf, voter = world.rng.sample([name for name in world.cluster.nodes if name != leader.id], 2)
-    world._new_partition()
-    world._cut(leader.id, deaf)
-    world._heal_later()
+    world.new_partition()
+    world.cut(leader.id, deaf)
+    world.heal_later()
 
     def restart() -> None:
         node = world.cluster.nodes[voter]

@@ -49,6 +49,7 @@ class World:
             raft=RaftSettings(heartbeat_ms=self.rng.choice((50, 100)), clock_drift_max_per_mille=223),
             aim=None,
             clocks_differ=False,
+            segment_bytes=0,
         )
         self.cluster = VirtualCluster(profile.plan(), self.rng, ListMachine)
         self.faults = Faults(self.cluster, profile, self.rng)

@@ -15,7 +15,7 @@ from raftkv.client.attempts import Call
 from raftkv.client.results import LeaderDone
 from raftkv.client.wishes import CONSISTENCIES, Wish
 from raftkv.core.types import NodeId
-from raftkv.errors import ConditionFailed, OutcomeUnknown, RequestError, Unreachable
+from raftkv.errors import ConditionFailed, OutcomeUnknown, Rejected, RequestError, Unreachable
 from raftkv.kv.commands import Put, Write
 from raftkv.kv.queries import Get, Range
 from raftkv.sim.checks.invariants import Violated
@@ -236,7 +236,7 @@ class LibraryClient:
             case OutcomeUnknown():
                 words.unknown(sent)
                 self.world.record_unknown(task)
-            case Unreachable():
+            case Unreachable() | Rejected(code="disk_full"):
                 words.denied(sent, repr(error))
             case _:
                 raise Violated("answers that a client can expect", f"{task.request}: {error!r}")

@@ -101,7 +101,8 @@ class VirtualShell:
     def __init__(self, name: str, net: Connections, times: Times, rng: Random) -> None:
         self.name, self.net = name, net
         names = list(net.cluster.nodes)
-        endpoints = rng.sample(names, rng.randrange(1, len(names) + 1))
+        fewest = (len(names) + 1) // 2 if net.cluster.plan.segment_bytes else 1  # A minority may lose its data.
+        endpoints = rng.sample(names, rng.randrange(fewest, len(names) + 1))
         self.courses = Courses(
             self,
             [address_of(node) for node in endpoints],

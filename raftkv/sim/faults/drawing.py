@@ -7,18 +7,22 @@ from random import Random
 from typing import Final
 
 from raftkv.core.settings import RaftSettings
-from raftkv.sim.faults.kinds import KINDS
+from raftkv.sim.faults.kinds import FILE_KINDS, KINDS
 from raftkv.sim.faults.profile import CALM, LATE, LOSSY, SLOW, Profile, names_of
 from raftkv.sim.world.cluster import DiskFaults
 
 _DRIFT_PER_MILLE: Final = 223
 """No more than the fastest of these clocks gains on the slowest: leases have nothing to spare."""
+_SEGMENT_BYTES: Final = (0, 4_096, 4_096, 16_384, 65_536)
+"""Small, so that logs go on in new segments often; 0: a model of a disk, which is faster."""
 
 
 def draw_profile(rng: Random) -> Profile:
     """A kind of run."""
     voters = rng.choice((1, 3, 3, 3, 3, 3, 5, 5))
-    kinds = rng.sample(sorted(KINDS), rng.randrange(1, 5))
+    segment_bytes = rng.choice(_SEGMENT_BYTES)
+    drawn = sorted(KINDS) if segment_bytes else sorted(KINDS.keys() - FILE_KINDS.keys())
+    kinds = rng.sample(drawn, rng.randrange(1, 5))
     raft = RaftSettings(election_timeout_ms=300, heartbeat_ms=rng.choice((50, 100, 150)))
     if rng.randrange(2):
         raft = replace(
@@ -42,5 +46,6 @@ def draw_profile(rng: Random) -> Profile:
         disk=rng.choice((DiskFaults(), DiskFaults(sync_us_min=500, sync_us_max=30_000, read_us=5_000))),
         gathering_us_max=rng.choice((0, 300, 3_000)),
         clocks_differ=clocks_differ,
+        segment_bytes=segment_bytes,
         request_timeout_ms=rng.choice((500, 2_000)),
     )

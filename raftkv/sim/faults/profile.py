@@ -34,6 +34,8 @@ class Profile:
     disk: DiskFaults
     gathering_us_max: int
     clocks_differ: bool
+    segment_bytes: int = 0
+    """Of each node's log in files; 0: disks are models, and the cluster is formed from the beginning."""
     request_timeout_ms: int = 2_000
     """After that a node tells who waits that it does not know."""
 
@@ -46,6 +48,7 @@ class Profile:
             network=self.weather,
             disk=self.disk,
             gathering_us_max=self.gathering_us_max,
+            segment_bytes=self.segment_bytes,
         )
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from raftkv.core.types import ClusterId
 from raftkv.outcomes import Applied
 from raftkv.replica import Work
+from raftkv.sim.checks.directories import Directories, nobody_forms, the_lost_are_known
 from raftkv.sim.checks.invariants import Invariants, Violated
 from raftkv.sim.checks.machines import MachineOracle, MakeMachine, WatchedReplica
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
@@ -33,6 +35,8 @@ STORM_US: Final = 6_000_000
 """How long faults and clients go on."""
 CALM_ELECTION_TIMEOUTS_MAX: Final = 20
 """Upper election timeouts within which a cluster that works again has elected, written and converged."""
+FORMING_US_MAX: Final = 5_000_000
+"""Within which a cluster forms that works, and a node that was down takes part again."""
 UNANSWERED_US_MAX: Final = 1_000_000
 STEPS_MAX: Final = 1_000_000
 """Many times what a run takes: one that goes on is going round in a circle."""
@@ -95,6 +99,14 @@ class _Teller(Watcher):
         """Told."""
         self._tell(f"{node.id} starts")
 
+    def formed(self, node: VirtualNode, cluster_id: ClusterId) -> None:
+        """Told."""
+        self._tell(f"{node.id} belongs to cluster {cluster_id.hex()}")
+
+    def halted(self, node: VirtualNode, error: BaseException) -> None:
+        """Told."""
+        self._tell(f"{node.id} ends itself: {error}")
+
     def broke(self, kind: str) -> None:
         """Counted."""
         self.faults[kind] += 1
@@ -119,7 +131,7 @@ class Run:
         self.cluster = VirtualCluster(self.profile.plan(), Random(rng.randrange(2**32)), make_machine)
         self.cluster.steps_max = min(STEPS_MAX, self.options.steps_max or STEPS_MAX)
         self.teller = _Teller(self.cluster, keep=self.options.told_max)
-        self.cluster.watchers += [self.teller, Invariants(self.cluster)]
+        self.cluster.watchers += [self.teller, Invariants(self.cluster), Directories(self.cluster)]
         self.faults = Faults(self.cluster, self.profile, Random(rng.randrange(2**32)))
         plan, own = _draw_workload(rng), Random(rng.randrange(2**32))
         self.workload: Workload | PlainWorkload
@@ -143,12 +155,26 @@ class Run:
         self.workload.start()
         self.faults.start()
         self.cluster.run_for(STORM_US)
-        self._calm()
+        self.faults.stop()
+        if self._forms():
+            self._calm()
         self._every_request_was_answered()
+        the_lost_are_known(self.cluster)
+
+    def _forms(self) -> bool:
+        """Whether there is a cluster. Where nodes lost their data while it formed, there may never be one."""
+        if self.cluster.run_while(lambda: not self._all_take_part(), at_most_us=FORMING_US_MAX):
+            return True
+        if any(node.is_up for node in self.cluster.nodes.values()):
+            raise Violated("sound nodes take part", ", ".join(map(_shown, self.cluster.nodes.values())))
+        nobody_forms(self.cluster)
+        return False
+
+    def _all_take_part(self) -> bool:
+        return all(node.is_up for node in self.cluster.sound_nodes())
 
     def _calm(self) -> None:
-        """Everything works: a leader is elected, takes a write, and all nodes come to the same state."""
-        self.faults.stop()
+        """Everything works: a leader is elected, takes a write, and all sound nodes come to the same state."""
         at_most_us = 2 * self.profile.raft.election_timeout_us * CALM_ELECTION_TIMEOUTS_MAX
         written: list[int] = []
         self._keep_writing(written)
@@ -179,7 +205,7 @@ class Run:
         ask()
 
     def _has_converged(self, at_least: int) -> bool:
-        nodes = list(self.cluster.nodes.values())
+        nodes = self.cluster.sound_nodes()
         first = nodes[0].running
         return all(
             node.raft.applied_index >= at_least
@@ -204,7 +230,7 @@ class Run:
             operations=self.workload.operations,
             answers=self.workload.answers,
             executions=self.oracle.executions,
-            terms=max(node.raft.term for node in self.cluster.nodes.values()),
+            terms=max((node.raft.term for node in self.cluster.nodes.values() if node.is_up), default=0),
             trace=self.teller.trace ^ self.oracle.digest,
         )
 
@@ -243,6 +269,8 @@ def _state(machine: StateMachine) -> object:
 
 
 def _shown(node: VirtualNode) -> str:
+    if not node.is_up:
+        return f"{node.id}: {'waits: ' + node.waits_for if node.runs else 'down'}"
     raft = node.raft
     return f"{node.id}: {raft.role.value} in term {raft.term}, applied {raft.applied_index} of {raft.last_index}"
 

@@ -25,6 +25,7 @@ from raftkv.sim.world.watching import Watcher
 from raftkv.transport import codec
 
 _OPENING_US_MAX: Final = 20_000
+_TRIED_AGAIN_US: Final = 150_000
 
 
 class World(Protocol):
@@ -148,6 +149,7 @@ class Births:
             except DiskFailed:
                 raise
             except DataError as error:
+                node.disk.is_lost = True
                 for watcher in self._world.watchers:
                     watcher.refused_to_start(node, error)
                 self._world.halt(node, error)
@@ -172,8 +174,21 @@ class Births:
 
     def _say(self, node: VirtualNode, said: Introduction, other: NodeId, *, wants_reply: bool) -> None:
         packed, now_us = codec.encode_introduction(said), self._world.now_us
-        for arrival_us in self._world.network.arrivals_us(node.id, other, now_us=now_us):
+        arrivals_us = self._world.network.arrivals_us(node.id, other, now_us=now_us)
+        for arrival_us in arrivals_us:
             self._world.after(arrival_us - now_us, lambda: self._arrive(other, packed, wants_reply=wants_reply))
+        if wants_reply and not arrivals_us:
+            self._say_again(node, other)
+
+    def _say_again(self, node: VirtualNode, other: NodeId) -> None:
+        """A link that cannot be opened is tried again and again."""
+        forming = node.forming
+
+        def again() -> None:
+            if forming is not None and node.forming is forming:
+                self._say(node, forming.introduction(), other, wants_reply=True)
+
+        self._world.after(_TRIED_AGAIN_US, again)
 
     def _arrive(self, name: NodeId, packed: bytes, *, wants_reply: bool) -> None:
         node = self._world.nodes[name]

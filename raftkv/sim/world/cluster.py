@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
+from typing import Final
 
 from raftkv.core.effects import Exchange, LogBase
 from raftkv.core.messages import REPLY_TYPES, Envelope
@@ -30,6 +31,9 @@ from raftkv.sim.world.watching import Watcher as Watcher
 from raftkv.state_machine import StateMachine
 from raftkv.transport import codec
 
+STRANGERS_TERM: Final = 10_000_000
+"""Of what strangers say: no node of the cluster comes there by itself."""
+_STRANGERS_LIFE: Final = -1
 CLUSTER_ID = ClusterId(b"virtual cluster.")
 
 
@@ -197,36 +201,62 @@ class VirtualCluster:
     def crash(self, name: str, *, power_fails: bool = False) -> None:
         """As by kill -9, or for lack of power; whoever waits for its replies hears the connection break."""
         node = self.nodes[NodeId(name)]
+        took_part = node.is_up
         node.crash(self.rng, power_fails=power_fails)
-        self._is_gone(node)
+        self._is_gone(node, took_part=took_part)
 
     def halt(self, node: VirtualNode, error: BaseException) -> None:
         """The node ends itself, with this error, as a real one does; nothing more is written or said."""
         if not node.runs:
             return
         assert isinstance(node.disk, WalDisk)
+        took_part = node.is_up
         node.end()
         node.disk.end(self.rng)
         for watcher in self.watchers:
             watcher.halted(node, error)
-        self._is_gone(node)
+        self._is_gone(node, took_part=took_part)
         self.when_it_ends(node)
 
     def dies(self, node: VirtualNode) -> None:
         """The node died in an operation of its disk, with the machine or alone."""
         assert isinstance(node.disk, WalDisk)
+        took_part = node.is_up
         node.end()
         node.disk.end(self.rng, power_fails=self.rng.randrange(2) == 0)
-        self._is_gone(node)
+        self._is_gone(node, took_part=took_part)
         self.when_it_ends(node)
 
-    def _is_gone(self, node: VirtualNode) -> None:
+    def _is_gone(self, node: VirtualNode, *, took_part: bool) -> None:
         broken = self._open_exchanges[node.id]
         self._open_exchanges[node.id] = {}
         for exchange in broken.values():
             self._tell_failure(exchange.request, exchange.asker_life)
-        for watcher in self.watchers:
-            watcher.crashed(node)
+        if took_part:
+            for watcher in self.watchers:
+                watcher.crashed(node)
+
+    def stored_configuration(self) -> Configuration | None:
+        """That with which the cluster was, or is to be, formed, as some directory has it; None: none has it yet."""
+        for node in self.nodes.values():
+            stored = node.disk.stored() if isinstance(node.disk, WalDisk) else None
+            if stored is not None and stored.initial_configuration is not None:
+                return stored.initial_configuration
+        return None
+
+    def sound_nodes(self) -> list[VirtualNode]:
+        """Those who must take part when everything works: who still hold what they formed the cluster with."""
+        if not self.plan.segment_bytes:
+            return list(self.nodes.values())
+        configuration = self.stored_configuration()
+        members = {} if configuration is None else configuration.members()
+        return [
+            node
+            for node in self.nodes.values()
+            if isinstance(node.disk, WalDisk)
+            and not node.disk.is_lost
+            and (not members or members[node.id].incarnation == node.disk.incarnation)
+        ]
 
     def pause(self, name: str) -> None:
         """SIGSTOP: nothing happens in it; what arrives waits."""
@@ -337,6 +367,14 @@ class VirtualCluster:
         """The disk works again."""
         self.disks.let_go(self.nodes[NodeId(name)])
 
+    def slow_disk_down(self, name: str, slowness: int) -> None:
+        """Everything takes the disk so many times as long; 1: as long as others."""
+        node = self.nodes[NodeId(name)]
+        if slowness == 1:
+            self.disks.speed_up(node)
+        else:
+            node.disk.slowness = slowness
+
     # ----------------------------------------------------------------------------------------- network
 
     def _send_request(self, node: VirtualNode, envelope: Envelope) -> None:
@@ -353,9 +391,9 @@ class VirtualCluster:
             self.after(arrival_us - self.now_us, deliver)
         return bool(arrivals_us)
 
-    def _arrive(self, packed: bytes, asker_life: int) -> None:
+    def _arrive(self, packed: bytes, asker_life: int, node: VirtualNode | None = None) -> None:
         request = codec.decode(packed)
-        node = self.nodes.get(request.receiver)
+        node = node or self.nodes.get(request.receiver)
         if node is None or not node.runs:
             self._tell_failure(request, asker_life)
             return
@@ -364,6 +402,10 @@ class VirtualCluster:
         self._open_exchanges[node.id][exchange.number] = exchange
         self._tell_heard(node, request)
         self.happens(node, lambda: self._receive(node, exchange))
+
+    def hear_stranger(self, node: VirtualNode, envelope: Envelope) -> None:
+        """Somebody who is no member reaches the node, and says this."""
+        self._arrive(codec.encode(envelope), _STRANGERS_LIFE, node)
 
     def _receive(self, node: VirtualNode, exchange: VirtualExchange) -> None:
         if node.replica is not None:
@@ -376,6 +418,10 @@ class VirtualCluster:
         self._tell_failure(exchange.request, exchange.asker_life)
 
     def _send_reply(self, exchange: VirtualExchange, reply: Envelope) -> None:
+        if exchange.asker_life == _STRANGERS_LIFE:
+            for watcher in self.watchers:
+                watcher.answered_a_stranger(self.nodes[reply.sender], exchange.request, reply)
+            return
         packed = codec.encode(reply)
         if not self._carry(reply, lambda: self._arrive_reply(packed, exchange.asker_life)):
             self._tell_failure(exchange.request, exchange.asker_life)

@@ -30,6 +30,8 @@ class Disk(Shadow):
         super().__init__(base)
         self.hangs = False
         """Nothing is finished while this holds."""
+        self.is_lost = False
+        """A start has said that it cannot be used."""
         self.slowness = 1
         """So many times longer than usual does everything take."""
         self.syncs = 0
@@ -95,7 +97,7 @@ class VirtualNode:
         self.unheard: list[Callable[[], None]] = []
         """What happened to the process while it stood still, in order."""
         self.disk_goes_on = False
-        """While the process stands still, its disk thread does not."""
+        """While the process stands still, only its event loop does; its disk thread works."""
         self.waits_for = ""
         """Why it does not take part yet, as it says itself."""
         self.complaints: dict[NodeId, str] = {}

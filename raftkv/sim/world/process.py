@@ -49,10 +49,10 @@ class Clock:
 class VirtualTimer:
     """Rings once, unless it is cancelled."""
 
-    __slots__ = ("act", "is_cancelled", "suspended_us")
+    __slots__ = ("act", "due_us", "is_cancelled", "suspended_us")
 
-    def __init__(self, act: Callable[[], None], suspended_us: int) -> None:
-        self.act = act
+    def __init__(self, act: Callable[[], None], due_us: int, suspended_us: int) -> None:
+        self.act, self.due_us = act, due_us
         self.is_cancelled = False
         self.suspended_us = suspended_us
         """For how long the machine had been suspended when its time was counted."""
@@ -106,10 +106,10 @@ class Process:
 
     def later(self, delay_us: int, act: Callable[[], None]) -> VirtualTimer:
         """Calls it when the clock shows so much more."""
-        timer = VirtualTimer(act, self._suspended_us)
         now_us, clock = self._world.now_us, self._clock()
-        due_us = clock.world_us(clock.local_us(now_us) + delay_us)
-        self._world.after(max(0, due_us - now_us), lambda: self._ring(timer))
+        due_us = max(now_us, clock.world_us(clock.local_us(now_us) + delay_us))
+        timer = VirtualTimer(act, due_us, self._suspended_us)
+        self._world.after(due_us - now_us, lambda: self._ring(timer))
         return timer
 
     # --------------------------------------------------------------------------- what is done to it
@@ -170,6 +170,8 @@ class Process:
         missed_us = self._suspended_us - timer.suspended_us
         if missed_us:
             timer.suspended_us = self._suspended_us
-            self._world.after(missed_us, lambda: self._ring(timer))
+            timer.due_us += missed_us
+        if timer.due_us > self._world.now_us:
+            self._world.after(timer.due_us - self._world.now_us, lambda: self._ring(timer))
             return
         timer.act()

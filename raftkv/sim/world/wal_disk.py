@@ -15,12 +15,12 @@ from typing import Final
 
 from raftkv.core.effects import DiskWrite, LogRead
 from raftkv.core.types import ID_BYTES, Incarnation, Index, NodeId
-from raftkv.errors import DiskFailed
+from raftkv.errors import DataDamaged, DiskFailed
 from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.sim.world.node import Disk
 from raftkv.sim.world.shadow import Shadow
 from raftkv.sim.world.watching import Recovery
-from raftkv.storage.identity import IDENTITY_NAME, IdentityFile
+from raftkv.storage.identity import IDENTITY_NAME, Identity, IdentityFile, read_identity
 from raftkv.storage.recovery import Recovered
 from raftkv.storage.segments import Segment, segment_name, segment_numbers
 from raftkv.storage.standing import BEGINNING
@@ -41,7 +41,12 @@ class WalDisk(Disk):
         self.directory = SimulatedDirectory(Random(rng.randrange(2**32)), path=name)
         self.identity: IdentityFile | None = None
         """Of the process that runs."""
+        self.incarnation: Incarnation | None = None
+        """Whose directory this is, as far as any process has known; None: it is empty."""
         self.wipes = 0
+        self.is_spoiled = False
+        """A bit of it was flipped."""
+        self._openings = 0
         self._wal: Wal | None = None
         self._in_doubt: list[DiskWrite] = []
         """What was being written when the process last died: each beginning of it may be found."""
@@ -50,10 +55,21 @@ class WalDisk(Disk):
 
     def open_identity(self) -> IdentityFile:
         """Whose directory this is. Raises DataError."""
-        text = f"{self.name}{self.wipes or ''}"
-        incarnation = Incarnation(text.encode()[:ID_BYTES].ljust(ID_BYTES, b"."))
-        self.identity = IdentityFile.open(self.directory, node_id=self.name, new_incarnation=incarnation)
+        self._openings += 1
+        text = f"{self.name} {self._openings}"
+        drawn = Incarnation(text.encode()[-ID_BYTES:].ljust(ID_BYTES, b"."))
+        self.identity = IdentityFile.open(self.directory, node_id=self.name, new_incarnation=drawn)
+        self.incarnation = self.identity.identity.incarnation
         return self.identity
+
+    def stored(self) -> Identity | None:
+        """What the directory says of whose it is, whether or not anybody runs; None: nothing, or nothing sound."""
+        if self.identity is not None:
+            return self.identity.identity
+        try:
+            return read_identity(self.directory) if self.directory.exists(IDENTITY_NAME) else None
+        except DataDamaged:
+            return None
 
     def open_log(self, *, tail_bytes_max: int) -> Recovery:
         """The log is read, and can be written. Raises DataError."""
@@ -147,11 +163,19 @@ class WalDisk(Disk):
             used_bytes = sum(len(self.directory.content(name)) for name in self.directory.names())
             self.directory.capacity_bytes = used_bytes + left_bytes
 
+    def mend(self) -> None:
+        """Nothing fails any more, and there is room."""
+        self.dies_at(0, Moment.BEFORE)
+        self.fail_syncs(0)
+        self.fail_operation(0)
+        self.fill(left_bytes=None)
+
     def wipe(self) -> None:
         """The directory is empty: what was promised from here is gone."""
         self.wipes += 1
         self.directory = SimulatedDirectory(Random(self._rng.randrange(2**32)), path=self.name)
         self._in_doubt = []
+        self.incarnation, self.is_spoiled, self.is_lost = None, False, False
         self.base, self.vote, self.frames = BEGINNING, (BEGINNING.term, None), []
 
     def flip_a_bit(self, rng: Random) -> str | None:
@@ -165,6 +189,7 @@ class WalDisk(Disk):
         name, bytes_count = rng.choice(places)
         bit = rng.randrange(8 * bytes_count)
         self.directory.flip_bit(name, bit)
+        self.is_spoiled = True
         return f"{name}, bit {bit}"
 
     # ----------------------------------------------------------------------------------------- leaves

@@ -36,7 +36,7 @@ class Watcher:
         """This write is durable on this node's disk now."""
 
     def crashed(self, node: VirtualNode) -> None:
-        """This node's process is gone."""
+        """This node took part, and its process is gone."""
 
     def started(self, node: VirtualNode) -> None:
         """This node takes part, for the first time or again."""

@@ -1,0 +1,136 @@
+"""Every kind of fault happens in whole runs whose nodes keep files, shows, and is survived."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+
+from raftkv.sim.faults.drawing import draw_profile
+from raftkv.sim.faults.kinds import FILE_KINDS, KINDS
+from raftkv.sim.runs.whole import Run, RunOptions, finish
+from raftkv.sim.world.cluster import Plan, VirtualCluster
+from raftkv.sim.world.wal_disk import WalDisk
+from tests.sim.worlds import run_of, watched
+from tests.story import ListMachine
+
+SHOWS = {
+    "crash_one": "crashed",
+    "crash_all": "crashed",
+    "reboot": "crashed",
+    "die_at_the_disk": "in doubt",
+    "fail_sync": "simulated EIO",
+    "fail_write": "simulated EIO",
+    "fill_disk": "short",
+    "flip_bit": "refused",
+    "wipe": "lost",
+    "stranger": "refusals",
+}
+"""What is seen of a kind, beside its having happened."""
+SEEDS_MAX = 4
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_kind_happens_and_is_survived(kind):
+    """faults 31, 32, 52 to 58 among them: no checker finds anything, and afterwards the cluster works."""
+    for seed in range(SEEDS_MAX):
+        run = run_of(seed, kind)
+        seen = watched(run)
+        finish(run)
+        if run.teller.faults[kind] and (kind not in SHOWS or seen.counted[SHOWS[kind]]):
+            return
+    raise AssertionError(f"{kind} does not show in {SEEDS_MAX} runs")
+
+
+def test_only_runs_with_files_draw_what_befalls_files():
+    profiles = [draw_profile(Random(seed)) for seed in range(400)]
+    assert {kind for profile in profiles for kind in profile.kinds} == set(KINDS)
+    assert [
+        profile for profile in profiles if not profile.segment_bytes and FILE_KINDS.keys() & set(profile.kinds)
+    ] == []
+
+
+def test_most_runs_keep_files_and_roll_their_logs():
+    profiles = [draw_profile(Random(seed)) for seed in range(400)]
+    assert sum(bool(profile.segment_bytes) for profile in profiles) > 250
+    run = Run(3, RunOptions(profile=replace(profiles[3], kinds=(), voters=3, segment_bytes=4_096)))
+    finish(run)
+    disks = [node.disk for node in run.cluster.nodes.values()]
+    assert all(isinstance(disk, WalDisk) and len(disk.directory.names()) > 5 for disk in disks)
+
+
+# ------------------------------------------------------------------------------------------ processes
+
+
+def cluster_of_one(segment_bytes: int = 0) -> VirtualCluster:
+    cluster = VirtualCluster(Plan(voters=("a",), segment_bytes=segment_bytes), Random(1), ListMachine)
+    cluster.start_all()
+    cluster.run_for(2_000_000)
+    assert cluster.leader() is not None
+    return cluster
+
+
+def the_one(cluster: VirtualCluster) -> Any:
+    return next(iter(cluster.nodes.values()))
+
+
+def test_timers_stand_still_while_the_machine_sleeps_and_its_clock_does_not():
+    cluster = cluster_of_one()
+    node, rang = the_one(cluster), []
+    node.process.later(100_000, lambda: rang.append(cluster.now_us))
+    began_us, before_us = cluster.now_us, node.read_clock_us()
+    cluster.run_for(40_000)
+    cluster.suspend("a")
+    cluster.run_for(500_000)
+    assert node.read_clock_us() == before_us + 540_000
+    cluster.resume("a")
+    cluster.run_for(59_000)
+    assert rang == []
+    cluster.run_for(2_000)
+    assert rang == [began_us + 600_000]
+
+
+def test_timers_of_a_stopped_process_ring_when_it_goes_on():
+    cluster = cluster_of_one()
+    rang: list[int] = []
+    the_one(cluster).process.later(100_000, lambda: rang.append(cluster.now_us))
+    cluster.pause("a")
+    cluster.run_for(500_000)
+    assert rang == []
+    cluster.resume("a")
+    assert rang == [cluster.now_us]
+
+
+@pytest.mark.parametrize(("stop", "goes_on"), [("block_loop", True), ("pause", False)])
+def test_a_disk_goes_on_while_only_the_event_loop_stands_still(stop, goes_on):
+    cluster = cluster_of_one(segment_bytes=4_096)
+    node = the_one(cluster)
+    for word in (b"x", b"y"):
+        node.running.submit(word, lambda _: None)
+        cluster.poke("a")
+    getattr(cluster, stop)("a")
+    cluster.run_for(50_000)
+    assert (len(node.disk.unfinished) == 0) is goes_on
+    cluster.resume("a")
+    cluster.run_for(50_000)
+    assert len(node.disk.unfinished) == 0
+
+
+def test_a_turn_that_was_stopped_goes_on_with_the_time_that_it_had_read():
+    cluster = cluster_of_one()
+    node, read = the_one(cluster), []
+    original = node.replica.turn
+
+    def turn(now_us: int) -> Any:
+        read.append(now_us)
+        return original(now_us)
+
+    node.replica.turn = turn
+    cluster.stall("a", 300_000)
+    at_us = cluster.now_us
+    cluster.poke("a")
+    cluster.run_for(300_000)
+    assert read[0] == at_us
+    assert read[1] >= at_us + 300_000
