@@ -20,9 +20,10 @@ from raftkv.sim.checks.figure3 import Facts, History, after_step, read_answered
 from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.runs import __main__ as runs
 from raftkv.sim.runs import fingerprint
-from raftkv.sim.runs.exhaustive import _LINKS, Rules, Worlds
+from raftkv.sim.runs.exhaustive import explore
 from raftkv.sim.runs.one_node import NAMES, What, _facts, _Node, _Turns
-from raftkv.sim.runs.starts import STARTS, Driver, explore
+from raftkv.sim.runs.starts import STARTS, Driver
+from raftkv.sim.runs.states import _LINKS, Rules, Worlds
 from tests.sim.planted import PLANTED, Plant
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +31,7 @@ STATES_MAX = 12_000
 OWN: dict[str, Plant] = {}
 
 TELL = """
-from raftkv.sim.runs.starts import explore
+from raftkv.sim.runs.exhaustive import explore
 print(explore(4, "led", 3000), explore(4, "figure-7", 3000))
 """
 

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from raftkv.sim.runs.exhaustive import STATES_MAX, Explored
+from raftkv.sim.runs.exhaustive import STATES_MAX, Explored, explore
 from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.runs.short import short_run
-from raftkv.sim.runs.starts import STARTS, explore
+from raftkv.sim.runs.starts import STARTS
 from raftkv.sim.runs.whole import run
 
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from raftkv.core.types import Role
 from raftkv.sim.checks.figure3 import Facts
-from raftkv.sim.runs.exhaustive import STATES_MAX, Choice, Counterexample, Exploration, Explored, Rules, Worlds
 from raftkv.sim.runs.one_node import NAMES
+from raftkv.sim.runs.states import Choice, Rules, Worlds
 
 _CAMPAIGNS_MAX: Final = 3
 """Who lags behind hears of the present term first."""
@@ -245,32 +245,3 @@ _STARTS: Final = (
     Start(_cut_off, Rules(term_max=3, reads=True)),
 )
 STARTS: Final = {start.name: start for start in _STARTS}
-
-
-def explore(
-    depth: int,
-    start: str = "empty",
-    states_max: int = STATES_MAX,
-    *,
-    rules: Rules | None = None,
-    stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Explored], None] = lambda _: None,
-) -> Explored:
-    """Everything that so many choices can bring about from that starting point, or what was seen before ``states_max``
-    states were known, or before ``stop`` said so. ``progress`` is told after each depth. Raises KeyError on an unknown
-    start.
-    """
-    row = STARTS[start]
-    worlds = Worlds(rules or row.rules)
-    driver = Driver(worlds)
-    try:
-        row.lead(driver)
-    except AssertionError as error:
-        story = worlds.story(worlds.first(), driver.taken)
-        found = Counterexample(error, tuple(driver.taken), tuple(story), was_on_the_way=True)
-        return Explored(start, 0, 0, 0, worlds.nodes.steps_made, "a property", found)
-    exploration = Exploration(start, worlds, driver.world, states_max=states_max, one_acts_first=row.all_are_alike)
-    while exploration.depth < depth and not exploration.ended_by:
-        exploration.go_deeper(stop)
-        progress(exploration.outcome())
-    return exploration.outcome()
