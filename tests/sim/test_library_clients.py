@@ -57,10 +57,10 @@ def test_no_false_word_is_told_whatever_happens(first):
         made = Run(seed)
         finish(made)
         told.update(made.workload.tally)
-    assert told["done"] > 500
-    assert told["ConditionFailed"] > 50
-    assert told["Unreachable"] + told["OutcomeUnknown"] > 5
-    assert told["transferred"] + told["led already"] > 1
+    assert told["done"] > 200
+    assert told["ConditionFailed"] > 10
+    assert told["Unreachable"] + told["OutcomeUnknown"] > 1
+    assert told["transferred"] + told["led already"] > 0
 
 
 def test_runs_have_clients_of_one_kind_of_the_other_and_of_both():
