@@ -108,13 +108,14 @@ def test_a_planted_bug_is_found(name, monkeypatch):
 
 
 def redirect(to: str, term: int) -> HttpAnswer:
-    return HttpAnswer(307, {}, json.dumps({"leader": {"id": to}, "term": term}).encode())
+    told = {"leader": {"id": to, "url": f"http://{to}"}, "term": term}
+    return HttpAnswer(307, {b"location": b"http://%b/x" % to.encode()}, json.dumps(told).encode())
 
 
 def followed(*told: tuple[str, int]) -> None:
     redirects = Redirects()
     for now_us, (to, term) in enumerate(told):
-        redirects.came(redirect(to, term), now_us)
+        redirects.came(redirect(to, term), now_us, at="-", target=b"/x")
         redirects.sent(to, now_us)
 
 
@@ -132,8 +133,18 @@ def test_a_redirect_to_an_earlier_term_is_found():
         followed(("b", 2), ("c", 1))
 
 
+def test_a_redirect_to_oneself_is_found():
+    with pytest.raises(Violated, match="to himself"):
+        Redirects().came(redirect("b", 2), 1, at="b", target=b"/x")
+
+
+def test_a_redirect_that_loses_its_query_is_found():
+    with pytest.raises(Violated, match="keep their target"):
+        Redirects().came(redirect("b", 2), 1, at="a", target=b"/x?limit=1")
+
+
 def test_asking_anew_is_not_following():
     redirects = Redirects()
     for _ in range(10):
-        redirects.came(redirect("b", 2), 1)
+        redirects.came(redirect("b", 2), 1, at="a", target=b"/x")
         redirects.sent("b", 500)

@@ -78,12 +78,18 @@ class Redirects:
         """Where the last answer led, in which term, and when it came."""
         self._count = self._term = 0
 
-    def came(self, answer: HttpAnswer, now_us: int) -> None:
-        """This was heard."""
+    def came(self, answer: HttpAnswer, now_us: int, *, at: str, target: bytes) -> None:
+        """This was heard at a node that was asked for the target."""
         self._came = None
-        if answer.status == 307:
-            told = json.loads(answer.body)
-            self._came = told["leader"]["id"], told["term"], now_us
+        if answer.status != 307:
+            return
+        told = json.loads(answer.body)
+        location = answer.fields[b"location"]
+        if told["leader"]["id"] == at:
+            raise Violated("nobody redirects to himself", f"{at}: {told}")
+        if location != told["leader"]["url"].encode() + target:
+            raise Violated("redirects keep their target", f"{location!r} for {target!r}")
+        self._came = told["leader"]["id"], told["term"], now_us
 
     def sent(self, to: str, now_us: int) -> None:
         """A request of the call goes there."""

@@ -402,7 +402,7 @@ class _Attempt:
         if isinstance(heard, HttpAnswer):
             going.answer = heard
             going.heard(heard)
-            going.redirects.came(heard, client.now_us())
+            going.redirects.came(heard, client.now_us(), at=self._at.host, target=self._wish.target)
             if self._call.kind is not Kind.READ and heard.status not in _OPEN_STATUSES:
                 going.doubts -= 1
         elif isinstance(heard, NoAnswer):
