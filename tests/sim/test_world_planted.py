@@ -116,8 +116,9 @@ def a_sync_that_failed_is_tried_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Wal, "_put", put)
 
 
-@plant("crash_one", "reboot", found_as=(TRUTH, "what was stored can be used"))
-def what_a_kill_left_unsynced_is_not_written_anew(patch: pytest.MonkeyPatch) -> None:
+@plant("fail_sync", "reboot", found_as=(TRUTH, "what was stored can be used"))
+def what_a_failed_sync_left_is_not_written_anew(patch: pytest.MonkeyPatch) -> None:
+    """faults 55: the system's cache calls it clean."""
     patch.setattr(Wal, "_settle", lambda self, found: [])
 
 
