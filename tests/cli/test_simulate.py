@@ -84,13 +84,13 @@ def test_a_story_tells_what_happens_and_how_it_ended(run):
 
 def test_a_trace_has_every_message(run):
     story, trace = (
-        run("simulate", "--seed", busy_seed(), "--steps", "400"),
-        run("simulate", "--seed", busy_seed(), "--steps", "400", "--trace"),
+        run("simulate", "--seed", busy_seed(), "--steps", "1500"),
+        run("simulate", "--seed", busy_seed(), "--steps", "1500", "--trace"),
     )
     assert len(trace.text.splitlines()) > 3 * len(story.text.splitlines())
     for told in (r"tells [abc]: PreVoteRequest\(term 1, ", r"hears [abc]: ", r"has stored term 1 and a vote for [abc]"):
         assert re.search(told, trace.text), told
-    assert "every property held after each of 400 steps (it was cut off after 400)" in trace.text
+    assert "every property held after each of 1,500 steps (it was cut off after 1,500)" in trace.text
 
 
 def test_a_run_for_programs(run):

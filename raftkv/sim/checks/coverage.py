@@ -18,7 +18,7 @@ from types import FunctionType
 from typing import Any, Final, NamedTuple
 
 from raftkv.core import quorum, rules
-from raftkv.core.messages import AppendEntriesReply, Envelope, PreVoteReply, ReadIndexReply, RequestVoteReply
+from raftkv.core.messages import AppendEntriesReply, PreVoteReply, ReadIndexReply, RequestVoteReply
 from raftkv.core.raft import Raft
 from raftkv.core.state import Office, WaitingRead
 from raftkv.core.types import ClusterId, Index, NodeId, Role, Term
@@ -357,8 +357,7 @@ REFUSED: Final = "a node refused to start from what its directory held"
 HALTED: Final = "a node ended itself, for its disk had failed"
 NO_ROOM: Final = "a disk had no room"
 ROOM_AGAIN: Final = "a disk had room again"
-STRANGER: Final = "a node of another cluster was answered"
-OF_WORLDS: Final = (EVERYBODY_IS_DOWN, FORMED, TORN, KEPT, REFUSED, HALTED, NO_ROOM, ROOM_AGAIN, STRANGER)
+OF_WORLDS: Final = (EVERYBODY_IS_DOWN, FORMED, TORN, KEPT, REFUSED, HALTED, NO_ROOM, ROOM_AGAIN)
 """What may be seen of processes and disks as such."""
 
 
@@ -414,10 +413,6 @@ class Situations(Watcher):
     def room_is_short(self, node: VirtualNode, *, short: bool) -> None:
         """Counted."""
         self.counts[NO_ROOM if short else ROOM_AGAIN] += 1
-
-    def answered_a_stranger(self, node: VirtualNode, stranger: Envelope, reply: Envelope) -> None:
-        """Counted."""
-        self.counts[STRANGER] += 1
 
     def stepped(self, node: VirtualNode, work: Work) -> None:
         """Looks at everything that this turn can have shown."""
