@@ -81,9 +81,27 @@ def campaign(scene: Scene) -> None:
 
 def overthrow(scene: Scene) -> None:
     """Others elect one of themselves, and the old leader does not hear of it; clients ask either."""
-    world, rng, old = scene.world, scene.rng, scene.leader()
-    if old is None:
+    old = scene.leader()
+    return campaign(scene) if old is None else _overthrow(scene, old)
+
+
+def diverge(scene: Scene) -> None:
+    """A leader takes writes that hardly anybody hears of before others elect one of themselves."""
+    world, rng, leader = scene.world, scene.rng, scene.leader()
+    if leader is None:
         return campaign(scene)
+    for _ in range(rng.randrange(1, 4)):
+        scene.clients.put(leader)
+        world.turn(leader)
+    if rng.randrange(4):
+        world.flying = [one for one in world.flying if one.envelope.sender != leader.id]
+    for _ in range(rng.randrange(4)):
+        world.sync(leader)
+    return _overthrow(scene, leader)
+
+
+def _overthrow(scene: Scene, old: VirtualNode) -> None:
+    world, rng = scene.world, scene.rng
     others = [node for node in world.nodes.values() if node is not old]
     one, *rest = rng.sample(others, len(world.nodes) // 2 + 1)
     if not all(node.is_up for node in (one, *rest)):
@@ -326,7 +344,8 @@ class Choice:
 CHOICES: Final = (
     Choice(let_talk, 24, is_needed=True),
     Choice(campaign, 8, is_needed=True),
-    Choice(overthrow, 10, is_needed=True),
+    Choice(overthrow, 8, is_needed=True),
+    Choice(diverge, 5, is_needed=True),
     Choice(rivals, 5, is_needed=True),
     Choice(deliver, 20),
     Choice(stand_alone, 3),
