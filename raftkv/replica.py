@@ -135,7 +135,7 @@ class Replica:
         """Reads that wait for an index to be applied here."""
         self._reads_count = 0
         self._read_id = 0
-        self._tick_proposed_for: int | None = None
+        self._tick_is_on_its_way = False
         self._when_idle: Callable[[], None] | None = None
         self._transfer: _WaitingTransfer | None = None
 
@@ -457,17 +457,21 @@ class Replica:
         return stamp_ms + (self._now_us - since_us) // 1000
 
     def _submit_tick_if_due(self) -> None:
-        """Once something runs out by itself, the machine is shown the time; once for each such time."""
-        due_ms = self.machine.tick_due_ms()
-        if due_ms is None or due_ms == self._tick_proposed_for or self.cluster_time_ms() < due_ms:
+        """Once something runs out by itself, the machine is shown the time.
+
+        By one tick at a time: while many entries wait to be applied, each may move what runs out next, and a tick
+        for each would make more entries than are applied.
+        """
+        due_ms = None if self._tick_is_on_its_way else self.machine.tick_due_ms()
+        if due_ms is None or self.cluster_time_ms() < due_ms:
             return
-        self._tick_proposed_for = due_ms
+        self._tick_is_on_its_way = True
         tick = WaitingWrite(self.machine.tick_command(), self._tick_done, self._deadline())
         self._submitted.append(tick)
 
     def _tick_done(self, _outcome: object) -> None:
         """If it was lost, the next turn proposes another."""
-        self._tick_proposed_for = None
+        self._tick_is_on_its_way = False
 
     # ----------------------------------------------------------------------------- limits, deadlines
 
@@ -560,8 +564,8 @@ class Replica:
 
     def _tick_due_us(self) -> int | None:
         """When, on this leader's own clock, the machine's next tick is due."""
-        due_ms = self.machine.tick_due_ms()
-        if due_ms is None or due_ms == self._tick_proposed_for or not self.raft.takes_proposals:
+        due_ms = None if self._tick_is_on_its_way else self.machine.tick_due_ms()
+        if due_ms is None or not self.raft.takes_proposals:
             return None
         return self._now_us + max(0, due_ms - self.cluster_time_ms()) * 1000
 

@@ -284,6 +284,19 @@ def test_a_tick_is_proposed_once_when_something_runs_out():
     assert lone.raft.last_index == 2
 
 
+def test_while_a_tick_is_on_its_way_no_other_is_proposed_whatever_runs_out_next():
+    """Each entry that is applied may move it: a tick for each would make more entries than are applied."""
+    lone = leading()
+    for due_ms in (10, 20, 30):
+        lone.machine.due_ms = due_ms
+        lone.turn(50_000)
+    assert lone.raft.last_index == 2
+    lone.acknowledge("b")
+    lone.machine.due_ms = 40
+    lone.turn()
+    assert lone.raft.last_index == 3
+
+
 def test_a_tick_that_was_lost_with_the_office_is_proposed_again_in_the_next():
     lone = leading()
     lone.machine.due_ms = 0
