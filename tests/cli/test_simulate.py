@@ -214,7 +214,9 @@ def test_a_killed_campaign_goes_on_where_it_was(run, tmp_path):
 def test_an_interrupted_campaign_sums_up_what_it_did(tmp_path):
     state = tmp_path / "campaign.json"
     words = command("--short", "--seeds", "100000", "--jobs", "2", "--state", str(state))
+    ours = signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background of a script, it would be ignored
     with subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as going:
+        signal.signal(signal.SIGINT, ours)
         _seeds_kept(state, at_least=1)
         going.send_signal(signal.SIGINT)
         told, errors = going.communicate(timeout=PATIENCE_S)
