@@ -175,11 +175,7 @@ class Invariants(Watcher):
         seen.commit = raft.commit_index
 
     def _is_on_a_majority(self, node: VirtualNode, index: int, frame: bytes) -> None:
-        holders = []
-        for other in self.cluster.nodes.values():
-            position = index - other.disk.base.index - 1
-            if position < 0 or (position < len(other.disk.frames) and other.disk.frames[position] == frame):
-                holders.append(other.id)
+        holders = [other.id for other in self.cluster.nodes.values() if other.disk.was_promised(index, frame)]
         if not quorum.has_majority(node.raft.state.voter_sets, holders):
             raise Violated("committed is durable on a majority", f"entry {index} is only on the disks of {holders}")
 

@@ -22,12 +22,21 @@ class Shadow:
         self.vote: tuple[Term, NodeId | None] = (Term(0), None)
         self.frames: list[bytes] = []
         self.unfinished: deque[DiskWrite] = deque()
+        self.emptied: list[Shadow] = []
+        """What was on it each time when it was emptied: that was promised in good faith, and counts."""
 
     def copy(self) -> Shadow:
         """The same, without what is not finished."""
         other = Shadow(self.base)
         other.vote, other.frames = self.vote, list(self.frames)
         return other
+
+    def was_promised(self, index: int, frame: bytes) -> bool:
+        """Whether this entry is on the disk, or was when that was emptied."""
+        position = index - self.base.index - 1
+        if position < 0 or (position < len(self.frames) and self.frames[position] == frame):
+            return True
+        return any(before.was_promised(index, frame) for before in self.emptied)
 
     def apply(self, write: DiskWrite) -> None:
         """It is durable now."""

@@ -173,6 +173,7 @@ class WalDisk(Disk):
     def wipe(self) -> None:
         """The directory is empty: what was promised from here is gone."""
         self.wipes += 1
+        self.emptied.append(self.copy())
         self.directory = SimulatedDirectory(Random(self._rng.randrange(2**32)), path=self.name)
         self._in_doubt = []
         self.incarnation, self.is_spoiled, self.is_lost = None, False, False
