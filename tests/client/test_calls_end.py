@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any
 
 import pytest
 
 from raftkv.client import ConditionFailed, OutcomeUnknown, Rejected, Unreachable, course
-from raftkv.client.session import Session
 from raftkv.problems import Code
 from raftkv.values import Address
 from tests.client.answers import problem
