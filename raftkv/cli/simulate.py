@@ -15,6 +15,7 @@ from rich.text import Text
 
 from raftkv.cli.campaign import Campaign, Campaigned, Wanted, differs_elsewhere, elsewhere
 from raftkv.cli.commands import command
+from raftkv.cli.exploring import Exploring, start_names, tell_exploration
 from raftkv.cli.failures import EXIT_INTERRUPTED, Unusable
 from raftkv.cli.items import printable
 from raftkv.cli.options import Shared, print_json
@@ -31,6 +32,7 @@ from raftkv.cli.summary import (
     span_text,
 )
 from raftkv.sim.runs.counted import Finding, shortest, story_end
+from raftkv.sim.runs.exhaustive import STATES_MAX
 from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.runs.short import Made, ShortRun, short_run
 from raftkv.sim.runs.story import Line, Story, Trace, profile_text
@@ -52,6 +54,7 @@ _STORY_LINES: Final = 24
         "raftkv simulate --seed 17 --trace --steps 500",
         "raftkv simulate --seeds 10000 --jobs 2 --minutes 10 --state campaign.json",
         "raftkv simulate --short --seeds 100000",
+        "raftkv simulate --exhaustive 6 --start led",
         "raftkv simulate --seeds 1000 --state-machine examples.tickets:Tickets",
     )
 )
@@ -66,6 +69,23 @@ _STORY_LINES: Final = 24
     "--state", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Go on from there later."
 )
 @click.option("--short", is_flag=True, help="Very short runs, in which every step is drawn.")
+@click.option(
+    "--exhaustive",
+    type=click.IntRange(1),
+    metavar="DEPTH",
+    help="All that so many choices can bring about in three nodes.",
+)
+@click.option(
+    "--start",
+    "starts",
+    type=click.Choice(start_names()),
+    multiple=True,
+    metavar="NAME",
+    help=f"Explore from there, may be given again: {', '.join(start_names())}.  [empty]",
+)
+@click.option(
+    "--states", type=click.IntRange(1), metavar="COUNT", help=f"Explore so many states at most.  [{STATES_MAX}]"
+)
 @click.option("--trace", is_flag=True, help="Tell everything, message by message.")
 @click.option(
     "--steps", type=click.IntRange(1), metavar="COUNT", help="Cut the run off after so many steps, and judge it."
@@ -81,18 +101,31 @@ def simulate(
     output: str | None,
     state_machine: str | None,
     short: bool,
+    exhaustive: int | None,
+    starts: tuple[str, ...],
+    states: int | None,
     **many: Any,
 ) -> int:
     """Prove the code in virtual time.
 
     Whole clusters of the code that ships, on a network, disks and clocks that fail by a seed; the properties of Raft
     are checked after every step, and what clients were told at the end. The same seed is the same run. A state
-    machine of yours needs two more methods: see raftkv.sim.SimulatedMachine.
+    machine of yours needs two more methods: see raftkv.sim.SimulatedMachine. Or, exhaustively, everything that can
+    happen to three nodes in so many choices, from the empty cluster or from where things are known to go wrong.
 
     Exit codes: 0 nothing found, 1 a property did not hold (the seed and how to repeat it are told), 2 usage.
     """
     shared = click.get_current_context().find_object(Shared)
     as_json = (output or (shared.output if shared else None)) == "json"
+    if exhaustive is not None:
+        others = (seed, first_seed, steps, state_machine, many["seeds"], many["jobs"], many["state"])
+        if short or trace or any(value is not None for value in others):
+            raise Unusable("--exhaustive goes with --start, --states, --minutes and --output alone: nothing is drawn")
+        minutes = many["minutes"]
+        exploring = Exploring(exhaustive, starts, states or STATES_MAX, None if minutes is None else minutes * 60)
+        return tell_exploration(exploring, _say(), as_json=as_json)
+    if starts or states is not None:
+        raise Unusable("--start and --states are about an exploration: say --exhaustive DEPTH too")
     if state_machine is not None:
         if short:
             raise Unusable("--state-machine is for whole runs; leave out --short")

@@ -18,7 +18,6 @@ from raftkv.core.raft import _REPLY_HANDLERS, _REQUEST_HANDLERS
 from raftkv.core.types import Role
 from raftkv.sim.checks.figure3 import Facts, History, after_step, read_answered
 from raftkv.sim.checks.invariants import Violated
-from raftkv.sim.runs import __main__ as runs
 from raftkv.sim.runs import fingerprint
 from raftkv.sim.runs.exhaustive import explore
 from raftkv.sim.runs.one_node import NAMES, What, _facts, _Node, _Turns
@@ -317,16 +316,3 @@ def test_the_rules_say_what_may_happen():
     assert kinds(Rules(any_order=True)) == {"deliver", "crash", "time out", "heartbeat"}
     more = Rules(reads=True, transfers=True, crashes=False, term_max=1)
     assert kinds(more) == {"deliver", "lose", "sync", "heartbeat", "put", "read", "hand over"}
-
-
-def test_the_command_tells_how_far_it_came(capsys, monkeypatch):
-    assert runs.main(["--exhaustive", "2", "led", "rivals", "--states", "1000", "--seconds", "50"]) == 0
-    told = capsys.readouterr().out
-    assert "led: Node a leads term 1" in told
-    assert "rivals: Nodes a and b stand" in told
-    assert "depth  2  states       125  merged         46" in told
-    assert runs.main(["--exhaustive", "2", "nowhere"]) == 1
-    assert "there is no such starting point, but empty, prompt, led" in capsys.readouterr().out
-    PLANTED["votes_twice"](monkeypatch)
-    assert runs.main(["--exhaustive", "2", "rivals"]) == 1
-    assert "ended by: a property" in capsys.readouterr().out
