@@ -33,12 +33,10 @@ from raftkv.outcomes import (
     Refused,
     TooStale,
     TransferOutcome,
-    Transferred,
-    TransferRefused,
-    TransferWhy,
     Why,
 )
 from raftkv.state_machine import LogEntry, StateMachine
+from raftkv.transferring import Transferring
 from raftkv.waiting import ReadDone, WaitingRead, WaitingReads, WaitingWrite, WaitingWrites, WriteDone, expire_reads
 
 _STAMP: Final = struct.Struct("<Q")
@@ -80,16 +78,6 @@ class Work:
     read_log: list[LogRead] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     deadline_us: int | None = None
-
-
-@dataclass(slots=True)
-class _WaitingTransfer:
-    """Somebody who asked for a transfer of leadership and was not answered."""
-
-    term: int
-    """In which this node led."""
-    done: Callable[[TransferOutcome], None]
-    deadline_us: int
 
 
 class Replica:
@@ -137,7 +125,7 @@ class Replica:
         self._read_id = 0
         self._tick_is_on_its_way = False
         self._when_idle: Callable[[], None] | None = None
-        self._transfer: _WaitingTransfer | None = None
+        self._transfers = Transferring(raft, self._url_of)
 
     # ------------------------------------------------------------------------------ clients come in
 
@@ -191,17 +179,7 @@ class Replica:
 
     def transfer_leadership(self, target: NodeId | None, done: Callable[[TransferOutcome], None]) -> None:
         """Hands over to that voter, or to the best placed; ``done`` hears who leads, or why nobody else does."""
-        raft = self.raft
-        if raft.role is not Role.LEADER:
-            return done(TransferRefused(TransferWhy.NOT_LEADER))
-        if target == raft.state.me.id:
-            return done(Transferred(target, self._url_of(target) or "", raft.term, changed=False))
-        why = self._why_no_transfer(target)
-        if why is not None:
-            return done(TransferRefused(why))
-        raft.transfer_leadership(target)
-        self._transfer = _WaitingTransfer(raft.term, done, self._deadline())
-        return None
+        self._transfers.ask(target, done, deadline_us=self._deadline())
 
     def when_idle(self, done: Callable[[], None]) -> None:
         """``done`` is called once no write waits any more."""
@@ -256,7 +234,7 @@ class Replica:
         for committed in effects.apply:
             self._apply(committed)
         self._settle_reads(effects)
-        self._settle_transfer()
+        self._transfers.settle(self._now_us)
         self._expire()
         if self._when_idle is not None and self.writes_in_flight == 0:
             done, self._when_idle = self._when_idle, None
@@ -491,39 +469,6 @@ class Replica:
             return Why.OVERLOADED
         return None
 
-    def _why_no_transfer(self, target: NodeId | None) -> TransferWhy | None:
-        state = self.raft.state
-        if self._transfer is not None or (state.office is not None and state.office.transfer is not None):
-            return TransferWhy.IN_PROGRESS
-        others = state.other_voters()
-        if not others:
-            return TransferWhy.NO_OTHER_VOTER
-        if target is not None and target not in state.configurations.members:
-            return TransferWhy.NO_SUCH_MEMBER
-        if target is not None and target not in others:
-            return TransferWhy.NOT_A_VOTER
-        if target is None and self.raft.best_placed is None:
-            return TransferWhy.NO_OTHER_VOTER
-        return None
-
-    def _settle_transfer(self) -> None:
-        waiting = self._transfer
-        outcome = None if waiting is None else self._transfer_outcome(waiting)
-        if waiting is not None and outcome is not None:
-            self._transfer = None
-            waiting.done(outcome)
-
-    def _transfer_outcome(self, waiting: _WaitingTransfer) -> TransferOutcome | None:
-        """None: not decided yet."""
-        raft, office = self.raft, self.raft.state.office
-        goes_on = office is None or (raft.term == waiting.term and office.transfer is not None)
-        if not goes_on or self._now_us >= waiting.deadline_us:
-            return TransferRefused(TransferWhy.TIMED_OUT)
-        leader = raft.leader_id
-        if office is None and leader is not None and raft.term > waiting.term:
-            return Transferred(leader, self._url_of(leader) or "", raft.term)
-        return None
-
     def _deadline(self) -> int:
         return self._now_us + self.settings.request_timeout_ms * 1000
 
@@ -555,9 +500,7 @@ class Replica:
         deadlines = [core_us, self._writes.next_deadline_us(), self._tick_due_us()]
         if self._asked_reads:
             deadlines.append(min(reads[0].deadline_us for reads in self._asked_reads.values()))
-        deadlines.append(self._indexed_reads.next_deadline_us())
-        if self._transfer is not None:
-            deadlines.append(self._transfer.deadline_us)
+        deadlines += [self._indexed_reads.next_deadline_us(), self._transfers.deadline_us]
         if self._failed_reads:
             deadlines.append(self._ask_again_us)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)

@@ -38,7 +38,9 @@ MAY_IMPORT: Final = {
     "beginning": ("core", "storage"),
     "forming": ("pump", "core.formation", "core.messages", "core.types", "storage.identity"),
     "pump": ("replica", "core.effects", "core.messages"),
-    "replica": ("core", "frames", "state_machine", "outcomes", "waiting"),
+    "replica": ("core", "frames", "state_machine", "outcomes", "snapshotting", "transferring", "waiting"),
+    "snapshotting": ("core", "state_machine", "outcomes"),
+    "transferring": ("core", "outcomes"),
     "storage": ("frames", "core.types", "core.effects"),
     "http": ("problems",),
     "transport": ("http", "frames", "core.messages", "core.types"),
@@ -80,7 +82,7 @@ MAY_IMPORT: Final = {
 
 PURE: Final = (
     *("core", "kv", "sim", "replica", "pump", "forming", "beginning", "waiting", "outcomes", "problems", "frames"),
-    *("state_machine", "values"),
+    *("snapshotting", "state_machine", "transferring", "values"),
     *("transport.codec", "api", "cli.diagnosis"),
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
     "client.course",
