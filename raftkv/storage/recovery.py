@@ -29,6 +29,7 @@ from raftkv.storage.format import SegmentHeader
 from raftkv.storage.identity import Identity
 from raftkv.storage.operations import Append, Operation, Truncate
 from raftkv.storage.segments import Batch, Segment, segment_name, segment_numbers
+from raftkv.storage.snapshots import StoredSnapshot
 from raftkv.storage.sparse_index import SparseIndex
 from raftkv.storage.standing import Inconsistent, Standing
 
@@ -52,6 +53,8 @@ class Recovered:
     """… and the index of the first of them; last_index + 1 if there is none."""
     configurations: list[tuple[Index, Configuration]]
     """Those that stand in the log after the base, with their indexes."""
+    snapshot: StoredSnapshot | None = None
+    """What the state machine is to be restored from; the log begins at or before its index, and goes on from it."""
     notes: list[str] = field(default_factory=list)
     """What an operator should know of: a tail that was cut."""
 

@@ -176,6 +176,14 @@ class Wal:
                 return []
             return read_entries(self._directory, self._index, first=first, last=last, bytes_max=bytes_max)
 
+    def trim(self, through: Index) -> None:
+        """Whole segments that hold nothing but entries up to ``through``, which a snapshot holds, are gone.
+
+        Fewer go where the snapshots that ``open`` was given need more of the log. What ``read`` is asked for from
+        then on may be gone too. Costs a few milliseconds for each segment.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Nothing is open any more. Writes no mark: a clean stop calls ``mark`` before."""
         self._file.close()
