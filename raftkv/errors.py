@@ -8,6 +8,7 @@ outcome (a vote refused, a log that does not match) is a value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,29 @@ class NotLeader(Rejected):
     ) -> None:
         self.leader_id, self.leader_url, self.term = leader_id, leader_url, term
         super().__init__(detail or (f"{leader_id} leads" if leader_id else "no leader is known"))
+
+
+class ChangeWhy(Enum):
+    """Why a change of members is not begun."""
+
+    IN_PROGRESS = "in_progress"
+    """Another one is not over yet."""
+    NOT_READY = "not_ready"
+    """The leader has committed nothing in its own term yet; ask again soon."""
+    SAME = "same"
+    """That is how the members are already."""
+    QUORUM_AT_RISK = "quorum_at_risk"
+    """Afterwards fewer than a majority of the voters would be in contact with the leader."""
+    BAD = "bad"
+    """No members that could ever be so, or not from here in one change."""
+
+
+class ChangeRefused(RaftkvError):
+    """A change of members was not begun; nothing was appended."""
+
+    def __init__(self, why: ChangeWhy, text: str) -> None:
+        self.why, self.text = why, text
+        super().__init__(text)
 
 
 class ConditionFailed(RequestError):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from raftkv.core import election, hashes, leases, reads, replication, transfer
+from raftkv.core import changes, election, hashes, leases, reads, replication, transfer
 from raftkv.core.effects import Effects, Exchange, LogRead
 from raftkv.core.messages import (
     REPLY_TYPES,
@@ -35,7 +35,7 @@ from raftkv.core.messages import (
 )
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity, Saved, State
-from raftkv.core.types import Configuration, Index, NodeId, Role, Term, Ticket
+from raftkv.core.types import ChangeStatus, Configuration, Index, Member, Membership, NodeId, Role, Term, Ticket
 from raftkv.errors import MessageError, Misdirected, NotLeader
 
 _REQUEST_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any, Exchange], None]]] = {
@@ -132,6 +132,17 @@ class Raft:
             raise ValueError(f"{chosen} is no other voter of this cluster")
         transfer.begin(state, chosen)
         return chosen
+
+    def change_membership(self, target: Membership, *, deadline_ms: int | None, force: bool = False) -> Index:
+        """Begins to make the members be ``target``; returns the index of the first configuration on the way.
+
+        Who is to vote and does not yet is a learner until it has caught up, or until ``deadline_ms`` of the cluster's
+        time, when everything is as it was. ``target`` lists plain learners only (intent LEARNER, no deadline).
+        Raises NotLeader or ChangeRefused; ``force`` waives QUORUM_AT_RISK.
+        """
+        if not self.takes_proposals:
+            raise NotLeader
+        return changes.begin(self._state, target, deadline_ms=deadline_ms, force=force)
 
     def persisted(self, ticket: Ticket) -> None:
         """This disk work, and all before it, is on stable storage."""
@@ -248,6 +259,35 @@ class Raft:
     def configuration(self) -> Configuration:
         """The configuration in force."""
         return self._state.configurations.current
+
+    @property
+    def committed_configuration(self) -> Configuration:
+        """The newest configuration that is known to be committed."""
+        return self._state.configurations.at(self._state.commit_index)
+
+    @property
+    def contacts(self) -> dict[NodeId, Member]:
+        """Everybody to whom messages may go: the members, and those that left and are still told so."""
+        return changes.contacts(self._state)
+
+    @property
+    def change_status(self) -> ChangeStatus | None:
+        """The change of members that is under way; None: there is none."""
+        return changes.status(self._state)
+
+    @property
+    def removed_at(self) -> Index | None:
+        """Where in its log this node knows itself to be no member any more; None: it is one, or never was."""
+        return self._state.removed_at
+
+    @property
+    def cluster_time_ms(self) -> int:
+        """The cluster's time as this node was last told; the shell sets it each turn."""
+        return self._state.cluster_time_ms
+
+    @cluster_time_ms.setter
+    def cluster_time_ms(self, cluster_time_ms: int) -> None:
+        self._state.cluster_time_ms = cluster_time_ms
 
     @property
     def takes_proposals(self) -> bool:

@@ -51,6 +51,9 @@ class Saved:
     tail: Sequence[bytes] = ()
     configurations: Sequence[tuple[Index, Configuration]] = ()
     """Those in the log after the base, with their indexes."""
+    snapshot: LogBase | None = None
+    """The newest snapshot of this node's, from which the state machine was restored: all up to there is committed
+    and applied. It stands in the log, or at its base; the base may be lower. None: the machine is at the base."""
 
 
 @dataclass(slots=True)
@@ -171,6 +174,11 @@ class State:
         self.election_deadline_us: int | None = None
         self.campaign: Campaign | None = None
         self.office: Office | None = None
+        # Members. Changed by changes.py and election.py.
+        self.cluster_time_ms = 0
+        """The cluster's time, told by the shell."""
+        self.told_removed_at: Index | None = None
+        """The end of this log when a voter said that this node is no member any more; void once a leader is heard."""
         # Work for others.
         self.durability = Durability(durable_index=self.log.last_index, durable_vote=(saved.term, saved.voted_for))
         self.outbox = Outbox()
@@ -195,6 +203,11 @@ class State:
         return rules.may_stand(self.voter_sets, self.me.id) and self.configurations.is_listed(
             self.me.id, self.me.incarnation
         )
+
+    @property
+    def removed_at(self) -> Index | None:
+        """Where this node knows itself to be no member any more; None: it is one, or never was."""
+        return self.told_removed_at
 
     @property
     def idle_role(self) -> Role:

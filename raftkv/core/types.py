@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NewType
+from typing import Any, Final, NamedTuple, NewType
 
 import msgpack
 
@@ -28,6 +28,18 @@ Round = NewType("Round", int)
 """The number of a read round; never used twice in a term (thesis §6.4)."""
 
 ID_BYTES: Final = 16
+
+
+class SnapshotId(NamedTuple):
+    """One file that holds a snapshot. Two nodes' files at one index may differ, so the index alone names none."""
+
+    index: Index
+    """Of the last entry that it stands for …"""
+    term: Term
+    """… and that entry's term."""
+    size_bytes: int
+    checksum: int
+    """crc32c of the whole file."""
 
 
 class Role(Enum):
@@ -62,19 +74,59 @@ class Learner:
     member: Member
     intent: Intent
     deadline_ms: int | None
-    """Cluster time by which it must have caught up; None: it may take for ever."""
+    """Cluster time by which the change that it came with must be over; None: it may take for ever."""
+    stays: bool = False
+    """It was a learner before it was to vote, and is one again if that comes to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One complete set of members: who votes, who only listens. Both sorted by id."""
+    """One complete set of members: who votes, who only listens. All sorted by id.
+
+    While learners catch up that are to vote, it also says what else changes when they do, so that whoever leads
+    can finish the change.
+    """
 
     voters: tuple[Member, ...]
     learners: tuple[Learner, ...] = ()
+    leaving: tuple[NodeId, ...] = ()
+    """Members that go when the learners have become voters."""
+    demoted: tuple[NodeId, ...] = ()
+    """Voters that are learners from then on."""
 
     def members(self) -> tuple[Member, ...]:
         """Voters first, then learners."""
         return self.voters + tuple(learner.member for learner in self.learners)
+
+
+class ChangePhase(Enum):
+    """How far a change of members has come."""
+
+    CATCHING_UP = "catching_up"
+    """Learners receive the log until they may vote."""
+    JOINT = "joint"
+    """Paper §6, C_old,new: both sets decide."""
+    LEAVING = "leaving"
+    """C_new, or a simple change, waits for its commit; or it has that, and those that left are told so."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeStatus:
+    """A change of members as one node knows it, for people."""
+
+    phase: ChangePhase
+    index: Index
+    """Where the configuration in force stands in the log."""
+    joining: tuple[NodeId, ...]
+    """Who is to vote and does not yet without the old set."""
+    leaving: tuple[NodeId, ...]
+    """Members that go; in phase LEAVING, those that are still told so."""
+    demoted: tuple[NodeId, ...]
+    """Voters that become learners."""
+    deadline_ms: int | None
+    """Cluster time by which those that join must have caught up; None: there is none, or they have."""
+    match: tuple[tuple[NodeId, Index], ...]
+    """At the leader: how far it knows each of ``joining`` to hold the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,30 +185,34 @@ class Configuration:
 
 
 def _pack_membership(membership: Membership) -> list[Any]:
-    return [
+    packed: list[Any] = [
         [[member.id, member.incarnation, member.url] for member in membership.voters],
-        [
-            [
-                learner.member.id,
-                learner.member.incarnation,
-                learner.member.url,
-                learner.intent.value,
-                learner.deadline_ms,
-            ]
-            for learner in membership.learners
-        ],
+        [_pack_learner(learner) for learner in membership.learners],
     ]
+    if membership.leaving or membership.demoted:
+        packed += [list(membership.leaving), list(membership.demoted)]
+    return packed
+
+
+def _pack_learner(learner: Learner) -> list[Any]:
+    member = learner.member
+    packed = [member.id, member.incarnation, member.url, learner.intent.value, learner.deadline_ms]
+    return [*packed, True] if learner.stays else packed
 
 
 def _unpack_membership(packed: Any) -> Membership:
-    voters, learners = packed
+    voters, learners, leaving, demoted = (*packed, [], []) if len(packed) == 2 else packed
     return Membership(
         tuple(_unpack_member(*member) for member in voters),
-        tuple(
-            Learner(_unpack_member(id, incarnation, url), Intent(intent), _checked(deadline_ms, int, type(None)))
-            for id, incarnation, url, intent, deadline_ms in learners
-        ),
+        tuple(_unpack_learner(*learner) for learner in learners),
+        tuple(NodeId(_checked(id, str)) for id in leaving),
+        tuple(NodeId(_checked(id, str)) for id in demoted),
     )
+
+
+def _unpack_learner(id: Any, incarnation: Any, url: Any, intent: Any, deadline_ms: Any, stays: Any = False) -> Learner:
+    member = _unpack_member(id, incarnation, url)
+    return Learner(member, Intent(intent), _checked(deadline_ms, int, type(None)), _checked(stays, bool))
 
 
 def _unpack_member(id: Any, incarnation: Any, url: Any) -> Member:
