@@ -22,11 +22,11 @@ from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, NodeId, Role, Round, Term
 from raftkv.outcomes import Consistency, Refused, Why
 from raftkv.replica import Replica, ReplicaSettings, Work
-from raftkv.state_machine import LogEntry
+from raftkv.state_machine import LogEntry, StateMachine
 from tests.core.lone import NO_TERM, NONE, Lone
 
 
-class Remembering:
+class Remembering(StateMachine):
     """A machine that keeps every entry it was given, and can be told that something runs out."""
 
     def __init__(self) -> None:

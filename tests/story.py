@@ -49,13 +49,13 @@ from raftkv.sim.checks.invariants import Invariants
 from raftkv.sim.world.cluster import Plan, VirtualCluster, Watcher
 from raftkv.sim.world.network import NetworkFaults
 from raftkv.sim.world.node import Clock, VirtualNode
-from raftkv.state_machine import LogEntry
+from raftkv.state_machine import LogEntry, StateMachine
 
 SETTLE_US = 50_000
 _SHOWN_MAX = 40
 
 
-class ListMachine:
+class ListMachine(StateMachine):
     """Remembers what was written, in order; answers a read with all of it."""
 
     def __init__(self) -> None:

@@ -92,6 +92,7 @@ def test_a_machine_needs_four_methods_and_has_defaults_for_the_rest() -> None:
     least = Least()
     assert least.apply_batch([LogEntry(1, 0, b"two")]) == [3]
     assert (least.tick_due_ms(), least.state_hash()) == (None, None)
+    assert list(least.capture().blocks()) == [] and list(least.discard()) == []
 
     class Less(StateMachine):
         def query(self, query: Any) -> None:

@@ -13,7 +13,7 @@ the revision and the cluster time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, overload
 
 from raftkv.errors import CommandError, SnapshotError
@@ -53,7 +53,7 @@ from raftkv.kv.ranges import Bounds
 from raftkv.kv.sessions import Sessions
 from raftkv.kv.snapshot import State
 from raftkv.kv.table import ABSENT_REVISION, Table
-from raftkv.state_machine import LogEntry
+from raftkv.state_machine import Capture, Loading, LogEntry, WholeCapture, WholeLoading
 
 TIME_MS_MAX: Final = 2**62
 """A stamp beyond this counts as this: an absurd one may not break the arithmetic of expiry."""
@@ -127,6 +127,23 @@ class KeyValueMachine:
         if _state_hash(state.table, state.sessions, state.time_ms) != state.state_hash:
             raise SnapshotError("the state in the snapshot does not have the hash that it had when it was taken")
         self._table, self._sessions, self._time_ms, _ = state
+
+    def capture(self) -> Capture:
+        """The state as it is now."""
+        return WholeCapture(self.snapshot())
+
+    def loading(self) -> Loading:
+        """Begins to replace the state."""
+        return WholeLoading(self)
+
+    def discard(self) -> Iterator[None]:
+        """The machine is empty."""
+        self._table, self._sessions, self._time_ms = Table(), Sessions(), 0
+        return iter(())
+
+    def raise_revision(self) -> None:
+        """No revision that was ever given can come again, whatever was lost: for restored and forced clusters."""
+        self._table.revision += snapshot.REVISION_RAISE
 
     def _pass_time(self, stamp_ms: int) -> None:
         self._time_ms = max(self._time_ms, min(stamp_ms, TIME_MS_MAX))

@@ -22,6 +22,8 @@ from raftkv.kv.sessions import Sessions
 from raftkv.kv.table import Table
 
 FORMAT: Final = 1
+REVISION_RAISE: Final = 2**32
+"""What a restored or forced cluster's revision is raised by: nobody has handed out as many since the snapshot."""
 
 
 class State(NamedTuple):

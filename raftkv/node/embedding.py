@@ -6,7 +6,7 @@ the call. May never know: how the replica came to an outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from raftkv.outcomes import (
     Why,
     WriteOutcome,
 )
-from raftkv.state_machine import SUBMITTED_BYTES_MAX, LogEntry, StateMachine
+from raftkv.state_machine import SUBMITTED_BYTES_MAX, Capture, Loading, LogEntry, StateMachine
 
 _REFUSALS: Final = {
     Why.OVERLOADED: "as much waits here as this node takes; ask again soon",
@@ -146,6 +146,18 @@ class CarefulMachine(StateMachine):
     def restore(self, snapshot: bytes) -> None:
         """The machine's own."""
         self._machine.restore(snapshot)
+
+    def capture(self) -> Capture:
+        """The machine's own."""
+        return self._machine.capture()
+
+    def loading(self) -> Loading:
+        """The machine's own."""
+        return self._machine.loading()
+
+    def discard(self) -> Iterator[None]:
+        """The machine's own."""
+        return self._machine.discard()
 
     def tick_due_ms(self) -> int | None:
         """The machine's own."""
