@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from raftkv.core.effects import LogBase
+from raftkv.core.effects import Exchange, LogBase
 from raftkv.core.messages import AppendEntries, Envelope, ReadIndexRequest
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity
 from raftkv.core.types import Configuration, Index, Member, NodeId, Role, Term, membership_of
+from raftkv.errors import RaftkvError
+from raftkv.pump import Pump, PumpShell
 from raftkv.replica import ReplicaSettings, Work
 from raftkv.sim.checks.invariants import Invariants, Violated
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
@@ -50,6 +52,26 @@ class Open:
     request: Envelope
     asker_life: int
     answered: bool = False
+
+
+class _Now:
+    """A Scheduler under which soon is now; later is when somebody chooses."""
+
+    __slots__ = ("now_us",)
+
+    def __init__(self, now_us: Callable[[], int]) -> None:
+        self.now_us = now_us
+
+    def soon(self, act: Callable[[], None], /) -> None:
+        """Calls it."""
+        act()
+
+    def later(self, delay_us: int, act: Callable[[], None]) -> _Now:
+        """Never by itself."""
+        return self
+
+    def cancel(self) -> None:
+        """It would not ring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +167,7 @@ class ShortWorld:
         """With what its disk holds."""
         self.say(f"{node.id} starts")
         node.start(self.rng)
+        node.pump = self._pump(node)
         self.invariants.started(node)
         self.turn(node)
 
@@ -160,25 +183,39 @@ class ShortWorld:
             self.turn(node)
 
     def turn(self, node: VirtualNode) -> None:
-        """One turn; what it wants read from its log is read at once, and makes another."""
+        """One turn of the pump that ships; what it wants read from its log is read at once, and makes another."""
+        assert node.pump is not None
         self.turns += 1
         self.now += 1
-        work = node.running.turn(self.clock_us(node.id))
-        node.disk.unfinished.extend(work.persist)
-        for envelope in work.requests:
-            self._fly(Flying(envelope, codec.encode(envelope), node.life, None))
-        for exchange, reply in work.replies:
-            assert isinstance(exchange, Open)
-            if exchange.answered:
-                raise Violated("one reply a request", f"{exchange.request} got a second, {reply}")
-            exchange.answered = True
-            self._fly(Flying(reply, codec.encode(reply), exchange.asker_life, exchange))
-        self._note(work)
-        self.invariants.stepped(node, work)
-        for read in work.read_log:
+        node.pump.schedule()
+        reads = node.work.read_log
+        for read in reads:
             node.running.log_was_read(read, node.disk.read(read))
-        if work.read_log:
+        if reads:
             self.turn(node)
+
+    def _pump(self, node: VirtualNode) -> Pump:
+        shell = PumpShell(
+            work=lambda work: self._work(node, work),
+            send=lambda envelope: self._fly(Flying(envelope, codec.encode(envelope), node.life, None)),
+            reply=self._reply,
+            refuse=self._refuse,
+            failed=_raise,
+            took=lambda _: self.invariants.stepped(node, node.work),
+        )
+        return Pump(node.running, _Now(lambda: self.clock_us(node.id)), shell)
+
+    def _work(self, node: VirtualNode, work: Work) -> None:
+        node.work = work
+        node.disk.unfinished.extend(work.persist)
+        self._note(work)
+
+    def _reply(self, exchange: Exchange, reply: Envelope) -> None:
+        closed = _closed(exchange, reply)
+        self._fly(Flying(reply, codec.encode(reply), closed.asker_life, closed))
+
+    def _refuse(self, exchange: Exchange, error: RaftkvError) -> None:
+        _closed(exchange, error)
 
     # ------------------------------------------------------------------------------------- messages
 
@@ -260,7 +297,20 @@ class ShortWorld:
             self.told.append(f"{self.now}:     {note.text}")
 
 
+def _closed(exchange: Exchange, answer: object) -> Open:
+    assert isinstance(exchange, Open)
+    if exchange.answered:
+        raise Violated("one reply a request", f"{exchange.request} got a second, {answer}")
+    exchange.answered = True
+    return exchange
+
+
 def newest_leader(nodes: Sequence[VirtualNode]) -> VirtualNode | None:
     """Of those who think that they lead, the one of the highest term."""
     leaders = [node for node in nodes if node.is_up and node.raft.role is Role.LEADER]
     return max(leaders, key=lambda node: node.raft.term) if leaders else None
+
+
+def _raise(error: BaseException) -> None:
+    """A turn that raises is a bug, and ends the run that found it."""
+    raise error
