@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from raftkv.core.messages import Envelope
-from raftkv.core.types import Configuration, Index, NodeId, Term, Ticket
+from raftkv.core.types import Configuration, Index, NodeId, SnapshotId, Term, Ticket
 
 Exchange = object
 """The shell's own handle of an open exchange with a peer: given with a request, handed back with its reply."""
@@ -51,6 +51,41 @@ class LogRead(NamedTuple):
     """For whom; None: to be applied here."""
 
 
+class SnapshotRead(NamedTuple):
+    """A piece of a snapshot's file, to be sent to a follower; answer with ``Raft.snapshot_was_read``.
+
+    One at a time for each follower. Who answers late slows the transfer down, and nothing else.
+    """
+
+    follower: NodeId
+    snapshot: SnapshotId | None
+    """None: the newest that there is; the piece tells which that is."""
+    offset: int
+    bytes_max: int
+
+
+class SnapshotPiece(NamedTuple):
+    """What stands at ``offset`` in that file: as much as was asked for, less only at its end."""
+
+    snapshot: SnapshotId
+    offset: int
+    data: bytes
+
+
+class SnapshotWrite(NamedTuple):
+    """A piece of a leader's snapshot, to be kept in a partial file until that is whole.
+
+    A write of another snapshot than the partial file's begins a new one. Answer each, in order, with
+    ``Raft.snapshot_was_written``: where the partial file ends now, whatever was written; once it is whole, proved and
+    in place for good, what it stands for. A write into a file that is whole already is answered so, too.
+    """
+
+    number: int
+    snapshot: SnapshotId
+    offset: int
+    data: bytes
+
+
 class Committed(NamedTuple):
     """Entries to apply, in order; the first has index ``first``."""
 
@@ -84,6 +119,13 @@ class Effects:
     replies: list[tuple[Exchange, Envelope]] = field(default_factory=list)
     apply: list[Committed] = field(default_factory=list)
     read_log: list[LogRead] = field(default_factory=list)
+    snapshot_reads: list[SnapshotRead] = field(default_factory=list)
+    snapshot_writes: list[SnapshotWrite] = field(default_factory=list)
+    load_snapshot: Index | None = None
+    """The state machine is to be replaced by the snapshot that was received at this index; until
+    ``Raft.snapshot_loaded`` is called nothing is handed out to be applied."""
+    drop_log_through: Index | None = None
+    """Nobody needs entries up to here any more: the disk may drop them, in its own pieces and at its leisure."""
     reads_ready: list[ReadReady] = field(default_factory=list)
     reads_failed: list[int] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)

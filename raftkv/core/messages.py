@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, Term
+from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, SnapshotId, Term
 
 
 @dataclass(slots=True)
@@ -156,12 +156,51 @@ class TimeoutNowReply:
     accepted: bool
 
 
-Request = PreVoteRequest | RequestVote | AppendEntries | Heartbeat | ReadIndexRequest | TimeoutNow
-Reply = PreVoteReply | RequestVoteReply | AppendEntriesReply | HeartbeatReply | ReadIndexReply | TimeoutNowReply
+@dataclass(slots=True)
+class InstallSnapshot:
+    """Paper §7, Figure 13: a piece of the file that holds what the sender's log does not any more."""
+
+    term: Term
+    snapshot: SnapshotId
+    offset: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class InstallSnapshotReply:
+    """Where the receiver's partial file of it ends; or that the snapshot's entries are on stable storage there."""
+
+    term: Term
+    index: Index
+    """Of the snapshot that this answers; 0 where the request was of an older term, and nothing was looked at."""
+    wanted_offset: int
+    """The next piece is to begin here."""
+    installed: bool
+    """This log agrees with the leader's up to ``index``, on stable storage; nothing more of it is wanted."""
+
+
+Request = PreVoteRequest | RequestVote | AppendEntries | Heartbeat | ReadIndexRequest | TimeoutNow | InstallSnapshot
+Reply = (
+    PreVoteReply
+    | RequestVoteReply
+    | AppendEntriesReply
+    | HeartbeatReply
+    | ReadIndexReply
+    | TimeoutNowReply
+    | InstallSnapshotReply
+)
 Message = Request | Reply
 
-REQUEST_TYPES = (PreVoteRequest, RequestVote, AppendEntries, Heartbeat, ReadIndexRequest, TimeoutNow)
-REPLY_TYPES = (PreVoteReply, RequestVoteReply, AppendEntriesReply, HeartbeatReply, ReadIndexReply, TimeoutNowReply)
+REQUEST_TYPES = (PreVoteRequest, RequestVote, AppendEntries, Heartbeat, ReadIndexRequest, TimeoutNow, InstallSnapshot)
+REPLY_TYPES = (
+    PreVoteReply,
+    RequestVoteReply,
+    AppendEntriesReply,
+    HeartbeatReply,
+    ReadIndexReply,
+    TimeoutNowReply,
+    InstallSnapshotReply,
+)
 
 
 @dataclass(slots=True)
@@ -196,3 +235,5 @@ class Introduction:
     incarnation is empty where it has not been heard yet."""
     client_url: str | None = None
     """Where clients reach the sender; None: where other nodes do."""
+    joins: bool = False
+    """The sender was started to join a cluster that is there, and belongs to none yet."""

@@ -17,6 +17,7 @@ from raftkv.core.messages import (
     AppendEntriesReply,
     Envelope,
     HeartbeatReply,
+    InstallSnapshotReply,
     PreVoteReply,
     ReadIndexReply,
     Reply,
@@ -135,3 +136,5 @@ def refusal_instead_of(reply: Reply, current_term: Term) -> Reply:
             return ReadIndexReply(current_term, read_id, confirmed=False, index=Index(0))
         case TimeoutNowReply():
             return TimeoutNowReply(current_term, accepted=False)
+        case InstallSnapshotReply():
+            return InstallSnapshotReply(current_term, Index(0), 0, installed=False)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from raftkv.core import changes, election, hashes, leases, reads, replication, transfer
-from raftkv.core.effects import Effects, Exchange, LogRead
+from raftkv.core import changes, election, hashes, leases, reads, replication, snapshots, transfer
+from raftkv.core.effects import Effects, Exchange, LogBase, LogRead, SnapshotPiece, SnapshotRead, SnapshotWrite
 from raftkv.core.messages import (
     REPLY_TYPES,
     AppendEntries,
@@ -24,6 +24,8 @@ from raftkv.core.messages import (
     Envelope,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     PreVoteReply,
     PreVoteRequest,
     ReadIndexReply,
@@ -45,6 +47,7 @@ _REQUEST_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any, Exchang
     Heartbeat: reads.handle_heartbeat,
     ReadIndexRequest: reads.handle_read_index,
     TimeoutNow: transfer.handle_timeout_now,
+    InstallSnapshot: snapshots.handle_install_snapshot,
 }
 _REPLY_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any], None]]] = {
     PreVoteReply: election.handle_pre_vote_reply,
@@ -53,6 +56,7 @@ _REPLY_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any], None]]] 
     HeartbeatReply: reads.handle_heartbeat_reply,
     ReadIndexReply: reads.handle_read_index_reply,
     TimeoutNowReply: transfer.handle_timeout_now_reply,
+    InstallSnapshotReply: snapshots.handle_install_reply,
 }
 TERM_LEAP_MAX: Final = 2**40
 """A term further ahead than this is no term (faults 57)."""
@@ -154,6 +158,31 @@ class Raft:
     def log_was_read(self, read: LogRead, frames: list[bytes]) -> None:
         """The answer to a LogRead: the entries as they stand on disk."""
         replication.log_was_read(self._state, read, frames)
+
+    def snapshot_was_read(self, read: SnapshotRead, piece: SnapshotPiece | None) -> None:
+        """The answer to a SnapshotRead, however late; None: there is no such file, or not any more."""
+        snapshots.was_read(self._state, read, piece)
+
+    def snapshot_was_written(self, write: SnapshotWrite, wanted_offset: int, complete: LogBase | None) -> None:
+        """The answer to a SnapshotWrite: where the partial file ends now; once it is whole, and in place for good,
+        what it stands for.
+        """
+        snapshots.was_written(self._state, write, wanted_offset=wanted_offset, complete=complete)
+
+    def base_at(self, index: Index) -> LogBase:
+        """What a snapshot of the state right after ``index`` stands for; asked while that is the applied index."""
+        state = self._state
+        term = state.log.term_at(index)
+        assert term is not None, f"the log says nothing of {index}"
+        return LogBase(index, term, state.configurations.at(index))
+
+    def snapshot_stored(self, base: LogBase, *, size_bytes: int) -> None:
+        """A snapshot of this node's own state is in place for good; what the log held before it may go."""
+        snapshots.stored(self._state, base, size_bytes=size_bytes)
+
+    def snapshot_loaded(self, index: Index) -> None:
+        """The state machine holds the received snapshot of that index, in place of all that it held before."""
+        snapshots.loaded(self._state, index)
 
     def applied(self, index: Index) -> None:
         """The state machine holds everything up to ``index``."""

@@ -5,7 +5,7 @@ connected to whom, and judges no message by another or by the state of a node; w
 and ranges that the core relies on, and frames whose checksums are proved.
 
     [version, type, cluster_id, sender, sender_incarnation, receiver, receiver_incarnation, field, …]
-    [version, 0, sender, incarnation, url, cluster_id or nil, formed, [[id, incarnation], …], client_url or nil]
+    [version, 0, sender, incarnation, url, cluster_id or nil, formed, [[id, incarnation], …], client_url or nil, joins]
 
 The frames of an AppendEntries are one bin, joined as they stand in the log. Nothing nests deeper than this,
 and the unpacker is told so before it allocates.
@@ -28,6 +28,8 @@ from raftkv.core.messages import (
     Envelope,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Introduction,
     Message,
     PreVoteReply,
@@ -39,16 +41,19 @@ from raftkv.core.messages import (
     TimeoutNow,
     TimeoutNowReply,
 )
-from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId
+from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, Index, NodeId, SnapshotId, Term
 from raftkv.errors import FrameError, MessageError
 
 VERSION: Final = 1
 INTRODUCTION_CODE: Final = 0
 SMALL_BYTES_MAX: Final = 4096
-"""Any message but an append and an introduction."""
+"""Any message but an append, a piece of a snapshot and an introduction."""
 INTRODUCTION_BYTES_MAX: Final = 64 * 1024
 APPEND_BYTES_MAX: Final = frames.BODY_BYTES_MAX + 2 * 1024 * 1024
 """The largest entry behind an ordinary batch that it did not fit into."""
+SNAPSHOT_CHUNK_BYTES_MAX: Final = 1024 * 1024
+"""Of a snapshot's file in one message, whatever the sender's settings."""
+SNAPSHOT_BYTES_MAX: Final = SNAPSHOT_CHUNK_BYTES_MAX + SMALL_BYTES_MAX
 MEMBERS_MAX: Final = 256
 URL_CHARACTERS_MAX: Final = 2048
 _NUMBER_MAX: Final = 2**63 - 1
@@ -83,6 +88,25 @@ def _frames(value: Any) -> list[bytes]:
         return frames.split(value)
     except FrameError as error:
         raise MessageError(str(error)) from error
+
+
+def _checksum(value: Any) -> int:
+    if _number(value) >= 2**32:
+        raise MessageError(f"not a checksum: {_shown(value)}")
+    return int(value)
+
+
+def _chunk(value: Any) -> bytes:
+    if type(value) is not bytes or not 0 < len(value) <= SNAPSHOT_CHUNK_BYTES_MAX:
+        raise MessageError(f"not a piece of a snapshot: {_shown(value)}")
+    return value
+
+
+def _install_snapshot(
+    term: int, index: int, last_term: int, size_bytes: int, checksum: int, offset: int, data: bytes
+) -> InstallSnapshot:
+    snapshot = SnapshotId(Index(index), Term(last_term), size_bytes, checksum)
+    return InstallSnapshot(Term(term), snapshot, offset, data)
 
 
 def _identity(value: Any) -> bytes:
@@ -154,6 +178,13 @@ _FORMS: Final[dict[type[Any], _Form]] = {
     ReadIndexReply: _form(10, ReadIndexReply, "term read_id confirmed index", (_N, _N, _T, _N)),
     TimeoutNow: _form(11, TimeoutNow, "term", (_N,)),
     TimeoutNowReply: _form(12, TimeoutNowReply, "term accepted", (_N, _T)),
+    InstallSnapshot: _form(
+        13,
+        _install_snapshot,
+        "term snapshot.index snapshot.term snapshot.size_bytes snapshot.checksum offset data",
+        (_N, _N, _N, _N, _checksum, _N, _chunk),
+    ),
+    InstallSnapshotReply: _form(14, InstallSnapshotReply, "term index wanted_offset installed", (_N, _N, _N, _T)),
 }
 _FORM_OF_CODE: Final = {form.code: form for form in _FORMS.values()}
 
@@ -189,7 +220,7 @@ def decode(packed: bytes) -> Envelope:
     form = _FORM_OF_CODE.get(code) if type(code) is int else None
     if form is None:
         raise MessageError(f"unknown type of message {_shown(code)}")
-    if form.code != _APPEND_CODE and len(packed) > SMALL_BYTES_MAX:
+    if len(packed) > _BYTES_MAX_OF_CODE.get(form.code, SMALL_BYTES_MAX):
         raise MessageError(f"a message of type {form.code} with {len(packed)} bytes")
     if len(parts) != 7 + len(form.checks):
         raise MessageError(f"a message of type {form.code} with {len(parts)} parts")
@@ -204,7 +235,10 @@ def decode(packed: bytes) -> Envelope:
     )
 
 
-_APPEND_CODE: Final = _FORMS[AppendEntries].code
+_BYTES_MAX_OF_CODE: Final = {
+    _FORMS[AppendEntries].code: APPEND_BYTES_MAX,
+    _FORMS[InstallSnapshot].code: SNAPSHOT_BYTES_MAX,
+}
 
 
 def encode_introduction(introduction: Introduction) -> bytes:
@@ -220,6 +254,7 @@ def encode_introduction(introduction: Introduction) -> bytes:
             introduction.formed,
             introduction.initial_members,
             introduction.client_url,
+            introduction.joins,
         )
     )
     return packed
@@ -230,9 +265,9 @@ def decode_introduction(packed: bytes) -> Introduction:
     if len(packed) > INTRODUCTION_BYTES_MAX:
         raise MessageError(f"an introduction of {len(packed)} bytes")
     parts = unpack(packed, items_max=MEMBERS_MAX)
-    if type(parts[1]) is not int or parts[1] != INTRODUCTION_CODE or len(parts) != 9:
+    if type(parts[1]) is not int or parts[1] != INTRODUCTION_CODE or len(parts) != 10:
         raise MessageError("not an introduction")
-    _, _, sender, incarnation, url, cluster_id, formed, members, client_url = parts
+    _, _, sender, incarnation, url, cluster_id, formed, members, client_url, joins = parts
     if type(members) is not list:
         raise MessageError("the members of an introduction are a list")
     return Introduction(
@@ -243,6 +278,7 @@ def decode_introduction(packed: bytes) -> Introduction:
         formed=_truth(formed),
         initial_members=_sorted_members([_introduced(member) for member in members]),
         client_url=None if client_url is None else _url(client_url),
+        joins=_truth(joins),
     )
 
 

@@ -19,6 +19,8 @@ from raftkv.core.messages import (
     Envelope,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Introduction,
     PreVoteReply,
     PreVoteRequest,
@@ -46,6 +48,7 @@ _REPLY_TO: Final[dict[type[Any], type[Any]]] = {
     Heartbeat: HeartbeatReply,
     ReadIndexRequest: ReadIndexReply,
     TimeoutNow: TimeoutNowReply,
+    InstallSnapshot: InstallSnapshotReply,
 }
 _DETAIL_CHARACTERS_MAX: Final = 500
 

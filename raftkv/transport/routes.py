@@ -6,6 +6,7 @@ and the core's to judge.
 
     POST /raft/v1/request-vote      PreVoteRequest, RequestVote
     POST /raft/v1/append-entries    AppendEntries, Heartbeat
+    POST /raft/v1/install-snapshot  InstallSnapshot
     POST /raft/v1/timeout-now       TimeoutNow
     POST /raft/v1/read-index        ReadIndexRequest
     POST /raft/v1/introduce         Introduction
@@ -22,6 +23,7 @@ from raftkv.core.messages import (
     AppendEntries,
     Envelope,
     Heartbeat,
+    InstallSnapshot,
     Introduction,
     PreVoteRequest,
     ReadIndexRequest,
@@ -50,6 +52,7 @@ class Route(NamedTuple):
 
 REQUEST_VOTE: Final = b"/raft/v1/request-vote"
 APPEND_ENTRIES: Final = b"/raft/v1/append-entries"
+INSTALL_SNAPSHOT: Final = b"/raft/v1/install-snapshot"
 TIMEOUT_NOW: Final = b"/raft/v1/timeout-now"
 READ_INDEX: Final = b"/raft/v1/read-index"
 INTRODUCE: Final = b"/raft/v1/introduce"
@@ -60,6 +63,7 @@ HELLO: Final = b"/raft/v1/hello"
 ROUTES: Final = {
     REQUEST_VOTE: Route((PreVoteRequest, RequestVote), codec.SMALL_BYTES_MAX),
     APPEND_ENTRIES: Route((AppendEntries, Heartbeat), codec.APPEND_BYTES_MAX),
+    INSTALL_SNAPSHOT: Route((InstallSnapshot,), codec.SNAPSHOT_BYTES_MAX),
     TIMEOUT_NOW: Route((TimeoutNow,), codec.SMALL_BYTES_MAX),
     READ_INDEX: Route((ReadIndexRequest,), codec.SMALL_BYTES_MAX),
     INTRODUCE: Route((), codec.INTRODUCTION_BYTES_MAX),
