@@ -38,7 +38,12 @@ MAY_IMPORT: Final = {
     "beginning": ("core", "storage"),
     "forming": ("pump", "core.formation", "core.messages", "core.types", "storage.identity"),
     "pump": ("replica", "core.effects", "core.messages"),
-    "replica": ("core", "frames", "state_machine", "outcomes", "snapshotting", "transferring", "waiting"),
+    "replica": (
+        *("core", "frames", "state_machine", "outcomes", "members", "changing"),
+        *("snapshotting", "transferring", "waiting"),
+    ),
+    "members": ("outcomes",),
+    "changing": ("core", "members", "outcomes"),
     "snapshotting": ("core", "state_machine", "outcomes"),
     "transferring": ("core", "outcomes"),
     "storage": ("frames", "core.types", "core.effects"),
@@ -46,7 +51,7 @@ MAY_IMPORT: Final = {
     "transport": ("http", "frames", "core.messages", "core.types"),
     "api": ("replica", "kv", "http", "outcomes", "problems"),
     "config": (
-        *("values", "core.types", "core.settings", "replica", "api.settings", "storage.wal"),
+        *("values", "core.types", "core.settings", "replica", "snapshotting", "api.settings", "storage.wal"),
         *("transport.settings", "transport.secret"),
     ),
     "client": ("kv", "values", "http", "problems"),
@@ -57,6 +62,7 @@ MAY_IMPORT: Final = {
             "forming",
             "beginning",
             "waiting",
+            "snapshotting",
             "core",
             "frames",
             "state_machine",
@@ -72,6 +78,7 @@ MAY_IMPORT: Final = {
     "sim.world.disk": ("storage.directory",),
     "node": (
         *("api", "transport", "http", "storage", "replica", "pump", "forming", "beginning", "waiting", "config"),
+        "snapshotting",
         *("values", "core", "kv", "state_machine", "outcomes", "frames"),
     ),
     "cli": ("config", "values", "storage", "node", "client", "kv", "sim"),
@@ -82,7 +89,7 @@ MAY_IMPORT: Final = {
 
 PURE: Final = (
     *("core", "kv", "sim", "replica", "pump", "forming", "beginning", "waiting", "outcomes", "problems", "frames"),
-    *("snapshotting", "state_machine", "transferring", "values"),
+    *("members", "changing", "snapshotting", "state_machine", "transferring", "values"),
     *("transport.codec", "api", "cli.diagnosis"),
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
     "client.course",

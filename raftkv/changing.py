@@ -1,0 +1,502 @@
+"""Changes of members: what a wish comes to, who waits for it, what became of it. Pure.
+
+Told: what operators wish, what the nodes in question said of themselves, the core's turns. Tells each asker once: the
+members are as he wished, or why they are not, or that it goes on. May never know: how nodes are reached.
+
+A wish is judged against where the change that runs will lead. So whoever wishes what is on its way already waits for
+it with whoever began it, and asking again for what is there already changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from raftkv.core.messages import Introduction
+from raftkv.core.raft import Raft
+from raftkv.core.types import (
+    ClusterId,
+    Configuration,
+    Index,
+    Intent,
+    Learner,
+    Member,
+    Membership,
+    NodeId,
+    Role,
+    Term,
+)
+from raftkv.errors import ChangeRefused, ChangeWhy
+from raftkv.members import (
+    Add,
+    Alter,
+    Become,
+    MembersAre,
+    MembersDone,
+    MembersOutcome,
+    MembersRefused,
+    MembersWhy,
+    Named,
+    Remove,
+    StillChanging,
+    Terms,
+    Wish,
+)
+from raftkv.outcomes import Leadership, TransferOutcome, Transferred, TransferWhy
+
+ClientUrlOf = Callable[[Member], str | None]
+Said = Mapping[NodeId, Introduction]
+"""What nodes have just said of themselves, by the ids under which they were asked for."""
+
+
+class Asking(NamedTuple):
+    """Somebody to be spoken to before a wish can be judged."""
+
+    member: Named
+    is_needed: bool
+    """Otherwise it is a member that was not heard lately, and only asked whether its data is still there."""
+
+
+# ------------------------------------------------------------------------------------- what a wish comes to
+
+
+def leads_to(configuration: Configuration) -> Membership:
+    """The membership in which the change that runs will end; the one in force, if none runs."""
+    now = configuration.current
+    coming = [learner.member for learner in now.learners if learner.intent is Intent.VOTER]
+    voters = [member for member in now.voters if member.id not in (*now.leaving, *now.demoted)]
+    learners = [learner.member for learner in now.learners if learner.intent is Intent.LEARNER]
+    learners += [member for member in now.voters if member.id in now.demoted]
+    return _membership(voters + coming, [member for member in learners if member.id not in now.leaving])
+
+
+def comes_from(configuration: Configuration) -> Membership:
+    """The membership that holds again if the change that runs is undone."""
+    if configuration.outgoing is not None:
+        return _membership(
+            configuration.outgoing.voters, [learner.member for learner in configuration.outgoing.learners]
+        )
+    staying = [one.member for one in configuration.current.learners if one.intent is Intent.LEARNER or one.stays]
+    return _membership(configuration.current.voters, staying)
+
+
+def is_at_rest(configuration: Configuration) -> bool:
+    """Whether it is where a change ends."""
+    return not configuration.is_joint and all(
+        learner.intent is Intent.LEARNER for learner in configuration.current.learners
+    )
+
+
+def to_be_asked(
+    wish: Wish, standing: Membership, *, client_url_of: ClientUrlOf, is_in_contact: Callable[[NodeId], bool]
+) -> list[Asking]:
+    """Who must be spoken to before this wish can be judged: who is new, or is to be reached elsewhere."""
+    roster = _Roster(standing, client_url_of)
+    match wish:
+        case Add(member):
+            if not roster.has(member):
+                return [] if roster.knows(member.id) else [Asking(member, is_needed=True)]
+            return [] if is_in_contact(NodeId(member.id)) else [Asking(member, is_needed=False)]
+        case Alter(id, url=url) if url is not None and roster.knows(id) and not roster.has(Named(id, url)):
+            return [Asking(Named(id, url), is_needed=True)]
+        case Become(voters, learners):
+            return [Asking(named, is_needed=True) for named in (*voters, *learners) if not roster.has(named)]
+    return []
+
+
+def wanted(
+    wish: Wish, standing: Membership, said: Said, *, client_url_of: ClientUrlOf, cluster_id: ClusterId
+) -> Membership | MembersRefused:
+    """The complete membership that this wish comes to, or why it comes to none."""
+    roster = _Roster(standing, client_url_of)
+    match wish:
+        case Add(member, votes):
+            refused = roster.add(member, votes, said, cluster_id)
+        case Remove(id):
+            refused = roster.remove(id)
+        case Alter():
+            refused = roster.alter(wish, said, cluster_id)
+        case Become():
+            refused = roster.become(wish, said, cluster_id)
+    if refused is not None:
+        return refused
+    return roster.membership() if any(roster.votes.values()) else _no(MembersWhy.BAD, "nobody would vote any more")
+
+
+class _Roster:
+    """Members and their votes, while a wish is worked into them."""
+
+    def __init__(self, standing: Membership, client_url_of: ClientUrlOf) -> None:
+        self.members = {member.id: member for member in standing.members()}
+        self.votes = {member.id: member in standing.voters for member in standing.members()}
+        self._client_url_of = client_url_of
+
+    def knows(self, id: str) -> bool:
+        """There is a member of that name."""
+        return id in self.members
+
+    def has(self, named: Named) -> bool:
+        """That is a member, where it is said to be; by the address for nodes or the one for clients."""
+        member = self.members.get(NodeId(named.id))
+        return member is not None and named.url in (member.url, self._client_url_of(member))
+
+    def membership(self) -> Membership:
+        """As it is now."""
+        by_vote: dict[bool, list[Member]] = {True: [], False: []}
+        for id, member in self.members.items():
+            by_vote[self.votes[id]].append(member)
+        return _membership(by_vote[True], by_vote[False])
+
+    def add(self, named: Named, votes: bool, said: Said, cluster_id: ClusterId) -> MembersRefused | None:
+        """A member more; nothing, if it is one already."""
+        id = NodeId(named.id)
+        member = self.members.get(id)
+        if member is None:
+            return self._admit(named, votes, said.get(id), cluster_id)
+        if not self.has(named):
+            return _no(MembersWhy.EXISTS, f"{id} is a member already, at {member.url}, not at {named.url}")
+        if id in said and said[id].sender == id and said[id].incarnation != member.incarnation:
+            return _no(MembersWhy.EXISTS, gone(id))
+        if self.votes[id] != votes:
+            role = "voter" if self.votes[id] else "learner"
+            return _no(MembersWhy.EXISTS, f"{id} is a member already, a {role}; PATCH /v1/admin/members/{id} alters it")
+        return None
+
+    def remove(self, id: str) -> MembersRefused | None:
+        """A member less; nothing, if there is none."""
+        self.members.pop(NodeId(id), None)
+        self.votes.pop(NodeId(id), None)
+        return None
+
+    def alter(self, wish: Alter, said: Said, cluster_id: ClusterId) -> MembersRefused | None:
+        """The same member with another vote, or elsewhere."""
+        id = NodeId(wish.id)
+        if id not in self.members:
+            return _no(MembersWhy.NO_SUCH_MEMBER, f"there is no member {id}")
+        if wish.url is not None:
+            refused = self._move(Named(id, wish.url), said.get(id), cluster_id)
+            if refused is not None:
+                return refused
+        if wish.votes is not None:
+            self.votes[id] = wish.votes
+        return None
+
+    def become(self, wish: Become, said: Said, cluster_id: ClusterId) -> MembersRefused | None:
+        """Exactly those whom the wish names; who is there already stays who it is."""
+        named = (*wish.voters, *wish.learners)
+        for kind, names in (("id", [one.id for one in named]), ("URL", [one.url for one in named])):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                return _no(MembersWhy.BAD, f"the {kind} {twice} is there twice")
+        for id in [id for id in self.members if id not in {one.id for one in named}]:
+            self.remove(id)
+        for one in named:
+            id, votes = NodeId(one.id), one in wish.voters
+            if id in self.members:
+                refused = self._move(one, said.get(id), cluster_id)
+                self.votes[id] = votes
+            else:
+                refused = self._admit(one, votes, said.get(id), cluster_id)
+            if refused is not None:
+                return refused
+        return None
+
+    def _admit(
+        self, named: Named, votes: bool, said: Introduction | None, cluster_id: ClusterId
+    ) -> MembersRefused | None:
+        """Somebody new: there, who it should be, of no other cluster, and nobody whom we have already."""
+        refused = _unfit(named, said, cluster_id)
+        if refused is not None:
+            return refused
+        assert said is not None, "who said nothing is not fit"
+        for member in self.members.values():
+            if member.incarnation == said.incarnation:
+                return _no(MembersWhy.EXISTS, f"{named.id} has the same data directory as {member.id}, or a copy of it")
+            if member.url == said.url:
+                return _no(MembersWhy.EXISTS, f"{member.id} is the member at {said.url}")
+        self.members[NodeId(named.id)] = Member(NodeId(named.id), said.incarnation, said.url)
+        self.votes[NodeId(named.id)] = votes
+        return None
+
+    def _move(self, named: Named, said: Introduction | None, cluster_id: ClusterId) -> MembersRefused | None:
+        """A member is where it is said to be, and is the one that it was."""
+        if self.has(named):
+            return None
+        refused = _unfit(named, said, cluster_id)
+        if refused is not None:
+            return refused
+        assert said is not None, "who said nothing is not fit"
+        member = self.members[NodeId(named.id)]
+        if said.incarnation != member.incarnation:
+            return _no(MembersWhy.EXISTS, gone(member.id))
+        taken = next((other for other in self.members.values() if other.url == said.url and other != member), None)
+        if taken is not None:
+            return _no(MembersWhy.EXISTS, f"{taken.id} is the member at {said.url}")
+        self.members[member.id] = Member(member.id, member.incarnation, said.url)
+        return None
+
+
+def _unfit(named: Named, said: Introduction | None, cluster_id: ClusterId) -> MembersRefused | None:
+    """Why a node that was asked who it is cannot be this member of ours; None: it can."""
+    if said is None:
+        return _no(MembersWhy.UNREACHABLE, f"{named.id} does not answer at {named.url}")
+    if said.sender != named.id:
+        return _no(MembersWhy.UNREACHABLE, f"{said.sender} answers at {named.url}, not {named.id}")
+    if said.cluster_id not in (None, cluster_id):
+        assert said.cluster_id is not None
+        return _no(MembersWhy.WRONG_CLUSTER, f"{named.id} belongs to cluster {said.cluster_id.hex()}")
+    if said.cluster_id is None and not said.joins:
+        start = "stop it, and start it with --join instead of --initial-cluster, its data directory empty"
+        return _no(MembersWhy.WRONG_CLUSTER, f"{named.id} was not started to join a cluster: {start}")
+    if named.url not in (said.url, said.client_url):
+        return _no(
+            MembersWhy.UNREACHABLE,
+            f"{named.id} answers at {named.url} but says that nodes reach it at {said.url}: name that, or start it "
+            "with the other as its --url",
+        )
+    return None
+
+
+def gone(id: str) -> str:
+    """What is said of a member whose disk was emptied."""
+    return f"{id}'s data is gone; run raftkv member replace {id}"
+
+
+def _membership(voters: Sequence[Member], learners: Sequence[Member]) -> Membership:
+    """Sorted; its learners are to stay learners."""
+    return Membership(
+        tuple(sorted(voters)), tuple(Learner(member, Intent.LEARNER, None) for member in sorted(learners))
+    )
+
+
+def _is(one: Membership, other: Membership) -> bool:
+    """The same members with the same votes, whatever is said of how they came."""
+    return one.voters == other.voters and [learner.member for learner in one.learners] == [
+        learner.member for learner in other.learners
+    ]
+
+
+def _no(why: MembersWhy, text: str) -> MembersRefused:
+    return MembersRefused(why, text)
+
+
+# ----------------------------------------------------------------------------------------------- who waits
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A wish that is not begun: this leader does not yet know what is committed, or is handing over."""
+
+    wish: Wish
+    said: Said
+    terms: Terms
+    done: MembersDone
+    deadline_us: int
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A change that is in the log, and somebody who waits for its end."""
+
+    goal: Membership
+    before: Membership
+    """That holds again if it is undone."""
+    first_index: Index
+    """Of the configuration entry with which it began, or of the newest when the asker joined the others …"""
+    term: Term
+    """… and its term."""
+    done: MembersDone
+    deadline_us: int
+
+
+_WHY: Final = {
+    ChangeWhy.IN_PROGRESS: MembersWhy.IN_PROGRESS,
+    ChangeWhy.QUORUM_AT_RISK: MembersWhy.QUORUM_AT_RISK,
+    ChangeWhy.BAD: MembersWhy.BAD,
+}
+_LED_AWAY: Final = (TransferWhy.NO_OTHER_VOTER, TransferWhy.NO_SUCH_MEMBER, TransferWhy.NOT_A_VOTER)
+
+
+class Host(Protocol):
+    """The replica whose members change."""
+
+    raft: Raft
+    client_url_of: ClientUrlOf
+    shutting_down: bool
+
+    def leadership(self) -> Leadership:
+        """Who leads, as this node knows it now."""
+        ...
+
+    def cluster_time_ms(self) -> int:
+        """Cluster time, as a leader counts it."""
+        ...
+
+    def transfer_leadership(self, target: NodeId | None, done: Callable[[TransferOutcome], None]) -> None:
+        """Hands over to that voter, or to the best placed."""
+        ...
+
+
+class Changing:
+    """The changes of one replica: ``begin`` before its core says what is to be done, ``settle`` afterwards."""
+
+    def __init__(self, host: Host, *, catch_up_timeout_ms: int) -> None:
+        self._host, self._catch_up_timeout_ms = host, catch_up_timeout_ms
+        self._asked: list[_Asked] = []
+        self._begun: list[_Begun] = []
+
+    def ask(self, wish: Wish, said: Said, terms: Terms, done: MembersDone, *, now_us: int) -> None:
+        """Taken into the next turn; ``done`` is called exactly once."""
+        self._asked.append(_Asked(wish, said, terms, done, now_us + terms.wait_ms * 1000))
+
+    def begin(self, now_us: int) -> None:
+        """Begins or decides whatever can be by now."""
+        if self._host.shutting_down:
+            self._give_up()
+        if self._asked:
+            waiting, self._asked = self._asked, []
+            for asked in waiting:
+                if self._begin(asked):
+                    continue
+                if now_us >= asked.deadline_us:
+                    asked.done(self._not_leader())
+                else:
+                    self._asked.append(asked)
+
+    def settle(self, now_us: int) -> None:
+        """Whoever's change has ended is told so, and how far it is whoever's time is over."""
+        if self._begun:
+            told = [(begun, self._outcome(begun, now_us)) for begun in self._begun]
+            self._begun = [begun for begun, outcome in told if outcome is None]
+            for begun, outcome in told:
+                if outcome is not None:
+                    begun.done(outcome)
+
+    def _give_up(self) -> None:
+        """This node stops: what is begun goes on without it."""
+        asked, self._asked = self._asked, []
+        for one in asked:
+            one.done(_no(MembersWhy.SHUTTING_DOWN, "this node is stopping; ask another one"))
+        begun, self._begun = self._begun, []
+        for change in begun:
+            change.done(_no(MembersWhy.UNKNOWN, "this node is stopping, the change goes on; ask another one"))
+
+    @property
+    def deadline_us(self) -> int | None:
+        """When somebody's time is over; None: nobody waits."""
+        waiting = [one.deadline_us for one in self._asked] + [one.deadline_us for one in self._begun]
+        return min(waiting, default=None)
+
+    def _begin(self, asked: _Asked) -> bool:
+        """Whether it is begun, or decided; else it must be tried again."""
+        raft = self._host.raft
+        if raft.role is not Role.LEADER:
+            asked.done(self._not_leader())
+            return True
+        if not raft.takes_proposals:
+            return False
+        configurations = raft.state.configurations
+        if isinstance(asked.wish, Become) and asked.wish.expected_index not in (None, configurations.current_index):
+            text = f"the members have changed since: their configuration is {configurations.current_index}"
+            asked.done(_no(MembersWhy.OTHER_CONFIGURATION, text))
+            return True
+        standing = leads_to(configurations.current)
+        goal = wanted(
+            asked.wish,
+            standing,
+            asked.said,
+            client_url_of=self._host.client_url_of,
+            cluster_id=raft.state.me.cluster_id,
+        )
+        if isinstance(goal, MembersRefused):
+            asked.done(goal)
+            return True
+        if _is(goal, standing):
+            self._join(asked, goal)
+            return True
+        return self._propose(asked, goal, standing)
+
+    def _join(self, asked: _Asked, goal: Membership) -> None:
+        """It is as was wished, or is on its way there."""
+        configurations = self._host.raft.state.configurations
+        if is_at_rest(configurations.current) and configurations.current_index <= self._host.raft.commit_index:
+            asked.done(MembersAre(changed=False))
+        else:
+            self._wait(asked, goal, comes_from(configurations.current), configurations.current_index)
+
+    def _propose(self, asked: _Asked, goal: Membership, standing: Membership) -> bool:
+        raft = self._host.raft
+        me = raft.state.me.id
+        led_away = raft.state.is_voter and me not in {member.id for member in goal.voters}
+        if led_away and not asked.terms.force and self._is_at_rest():
+            self._hand_over(asked)
+            return True
+        deadline_ms = self._host.cluster_time_ms() + self._catch_up_timeout_ms
+        try:
+            index = raft.change_membership(goal, deadline_ms=deadline_ms, force=asked.terms.force)
+        except ChangeRefused as refused:
+            if refused.why is ChangeWhy.NOT_READY:
+                return False
+            if refused.why is ChangeWhy.SAME:
+                asked.done(MembersAre(changed=False))
+            else:
+                asked.done(_no(_WHY[refused.why], refused.text))
+            return True
+        self._wait(asked, goal, standing, index)
+        return True
+
+    def _wait(self, asked: _Asked, goal: Membership, before: Membership, first: Index) -> None:
+        term = self._host.raft.term_at(first) or Term(0)
+        self._begun.append(_Begun(goal, before, first, term, asked.done, asked.deadline_us))
+
+    def _is_at_rest(self) -> bool:
+        configurations = self._host.raft.state.configurations
+        return is_at_rest(configurations.current) and configurations.current_index <= self._host.raft.commit_index
+
+    def _hand_over(self, asked: _Asked) -> None:
+        """Whoever leads is not to vote any more: another leads first, and is asked for the rest."""
+
+        def handed(outcome: TransferOutcome) -> None:
+            if isinstance(outcome, Transferred):
+                url = outcome.leader_url or None
+                led = Leadership(leads=False, term=outcome.term, leader_id=outcome.leader_id, leader_url=url)
+                asked.done(MembersRefused(MembersWhy.NOT_LEADER, f"{outcome.leader_id} leads now; ask there", led))
+            elif outcome.why in _LED_AWAY:
+                asked.done(_no(MembersWhy.QUORUM_AT_RISK, "no other voter could take over from this leader now"))
+            else:
+                asked.done(self._not_leader())
+
+        self._host.transfer_leadership(None, handed)
+
+    def _not_leader(self) -> MembersRefused:
+        return MembersRefused(MembersWhy.NOT_LEADER, "another node leads, or none", self._host.leadership())
+
+    def _outcome(self, begun: _Begun, now_us: int) -> MembersOutcome | None:
+        """What became of it, by what is committed here; None: not decided yet."""
+        raft = self._host.raft
+        configurations, commit = raft.state.configurations, raft.commit_index
+        committed = configurations.at(commit)
+        if is_at_rest(committed) and _is(committed.current, begun.goal):
+            return MembersAre(changed=True)
+        if commit >= begun.first_index:
+            if raft.term_at(begun.first_index) not in (None, begun.term):
+                return _no(MembersWhy.SUPERSEDED, "another leader's entry was committed in the change's place")
+            if configurations.current_index <= commit and is_at_rest(committed):
+                return self._undone(begun, committed.current)
+        if now_us < begun.deadline_us:
+            return None
+        if raft.role is Role.LEADER:
+            return StillChanging()
+        return _no(
+            MembersWhy.UNKNOWN, "this node leads no more; ask the new leader for the same, it finishes the change"
+        )
+
+    @staticmethod
+    def _undone(begun: _Begun, now: Membership) -> MembersRefused:
+        if not _is(now, begun.before):
+            return _no(MembersWhy.UNKNOWN, "the members were changed again meanwhile; look at them")
+        coming = sorted({m.id for m in begun.goal.voters} - {m.id for m in begun.before.voters})
+        return _no(
+            MembersWhy.CATCH_UP_FAILED, f"{', '.join(coming)} did not catch up in time; the members are as before"
+        )
