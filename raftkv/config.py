@@ -23,6 +23,7 @@ from raftkv.core.settings import RaftSettings
 from raftkv.core.types import NodeId
 from raftkv.errors import ConfigError
 from raftkv.replica import ReplicaSettings
+from raftkv.snapshotting import SnapshotSettings
 from raftkv.storage.wal import SEGMENT_BYTES
 from raftkv.transport.secret import PeerSecret, read_peer_secret
 from raftkv.transport.settings import TransportSettings
@@ -78,6 +79,7 @@ class NodeConfig:
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
     api: ApiSettings = field(default_factory=ApiSettings)
     transport: TransportSettings = field(default_factory=TransportSettings)
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
 
     def __post_init__(self) -> None:
         """Never a node that was to have a secret and has none, whoever has made this, and how."""
@@ -166,6 +168,7 @@ ROOMS: Final[Mapping[str, Callable[..., Any]]] = {
     "replica": ReplicaSettings,
     "api": ApiSettings,
     "transport": TransportSettings,
+    "snapshots": SnapshotSettings,
 }
 """The rooms whose settings are composed here, by their field in NodeConfig."""
 
@@ -211,6 +214,26 @@ SETTINGS: Final = (
     Setting("reads-in-flight-max", whole_number(1, 10**7), "Reads taken and not answered; beyond: 429.", "replica"),
     Setting("max-value-bytes", whole_number(1, VALUE_BYTES_MAX), "The largest value that is taken.", "api"),
     Setting("segment-bytes", whole_number(_MIB, 1024 * _MIB), "How large a file of the log grows."),
+    Setting(
+        "snapshot-log-bytes",
+        whole_number(1024, _TIB),
+        "A snapshot is taken after so much log, or half of the last snapshot's size if that is more.",
+        "snapshots",
+    ),
+    Setting("snapshot-log-entries", whole_number(1, 10**9), "A snapshot is taken after so many entries.", "snapshots"),
+    Setting(
+        "snapshot-bytes-per-s",
+        whole_number(64 * 1024, _TIB),
+        "How fast a snapshot is written, and read for the nodes that need one.",
+        "snapshots",
+    ),
+    Setting(
+        "log-tail-entries",
+        whole_number(1, 10**9),
+        "Entries kept before a snapshot, so that who lags a little needs none.",
+        "raft",
+    ),
+    Setting("log-tail-bytes", whole_number(1, _TIB), "At most so much of them.", "raft"),
 )
 """Every setting there is; the command line, its help and the checks are made from this table."""
 

@@ -93,6 +93,8 @@ class TooStale:
     """That was asked for."""
     max_staleness_ms: int | None = None
     """That was asked for; None: any."""
+    is_loading: bool = False
+    """A snapshot that this node was sent is taking the place of its state: there is none to read from now."""
 
 
 @dataclass(slots=True)
@@ -136,3 +138,45 @@ class TransferRefused:
 
 
 TransferOutcome = Transferred | TransferRefused
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """A snapshot of everything that was applied when it was asked for is in place on this node."""
+
+    index: int
+    """Of the last entry in it."""
+    size_bytes: int
+    changed: bool
+    """False: it was there already, and nothing was applied since."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotUnderWay:
+    """It was waited for as long as was wanted; it goes on. Afterwards a snapshot of ``index`` or later is in place."""
+
+    index: int
+
+
+class SnapshotWhy(Enum):
+    """Why no snapshot was taken."""
+
+    NOTHING_APPLIED = "nothing_applied"
+    LOADING = "loading"
+    """One that was received is taking the place of this node's state."""
+    DISK_FULL = "disk_full"
+    FAILED = "failed"
+    REPLICAS_DISAGREE = "replicas_disagree"
+    SHUTTING_DOWN = "shutting_down"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRefused:
+    """There is none of what was applied when it was asked for. The log has it all the same."""
+
+    why: SnapshotWhy
+    text: str
+    """For people."""
+
+
+SnapshotOutcome = SnapshotTaken | SnapshotUnderWay | SnapshotRefused

@@ -16,14 +16,26 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from raftkv import frames as framing
-from raftkv.core.effects import Committed, DiskWrite, Effects, Exchange, LogRead, Note
+from raftkv.changing import Changing, Said
+from raftkv.core.effects import (
+    Committed,
+    DiskWrite,
+    Effects,
+    Exchange,
+    LogRead,
+    Note,
+    SnapshotPiece,
+    SnapshotRead,
+)
 from raftkv.core.messages import Envelope
 from raftkv.core.raft import Raft
 from raftkv.core.types import Index, Member, NodeId, Role, Ticket
 from raftkv.errors import ConfigError, MessageError, Misdirected
+from raftkv.members import MembersDone, Terms, Wish
 from raftkv.outcomes import (
     Answered,
     Consistency,
@@ -35,6 +47,7 @@ from raftkv.outcomes import (
     TransferOutcome,
     Why,
 )
+from raftkv.snapshotting import BegunLoading, Restored, SnapshotSettings, Snapshotting, SnapshotWork
 from raftkv.state_machine import LogEntry, StateMachine
 from raftkv.transferring import Transferring
 from raftkv.waiting import ReadDone, WaitingRead, WaitingReads, WaitingWrite, WaitingWrites, WriteDone, expire_reads
@@ -59,6 +72,8 @@ class ReplicaSettings:
     """The same in bytes."""
     reads_in_flight_max: int = 20_000
     """Reads taken and not answered."""
+    member_catch_up_timeout_ms: int = 300_000
+    """A node that is to vote and has not caught up by then is taken out again."""
 
     def __post_init__(self) -> None:
         problems = [f"{name} must be at least 1" for name in self.__slots__ if getattr(self, name) < 1]
@@ -76,6 +91,9 @@ class Work:
     refusals: list[tuple[Exchange, Misdirected | MessageError]] = field(default_factory=list)
     """Exchanges whose request no node of ours would have sent to this one."""
     read_log: list[LogRead] = field(default_factory=list)
+    snapshots: SnapshotWork = field(default_factory=SnapshotWork)
+    drop_log_through: Index | None = None
+    """Entries up to here may go from the disk."""
     notes: list[Note] = field(default_factory=list)
     deadline_us: int | None = None
 
@@ -90,8 +108,13 @@ class Replica:
         settings: ReplicaSettings | None = None,
         *,
         clock: Callable[[], int] | None = None,
+        snapshot_settings: SnapshotSettings | None = None,
+        restored: Restored | None = None,
     ) -> None:
-        """``clock`` reads the clock that ``turn`` is given the time of: a lease is believed by a new reading only."""
+        """``clock`` reads the clock that ``turn`` is given the time of: a lease is believed by a new reading only.
+
+        ``restored``: the snapshot that the machine holds already; None: the machine is empty.
+        """
         self.raft = raft
         self.machine = machine
         self.settings = settings or ReplicaSettings()
@@ -101,8 +124,9 @@ class Replica:
         """Only writes that free space are taken; told by the shell."""
         self.client_url_of: Callable[[Member], str | None] = lambda member: member.url
         """Where clients reach a member; None: not known. Told by the shell: the log has where nodes reach it."""
-        self.last_stamp_ms = 0
+        self.last_stamp_ms = 0 if restored is None else restored.stamp_ms
         """Cluster time as of the last applied command."""
+        self.snapshots = Snapshotting(raft, machine, snapshot_settings or SnapshotSettings(), restored)
         assert clock is not None or not raft.state.settings.lease_reads, "leases rest on a clock"
         self._clock = clock
         self._now_us = 0
@@ -123,9 +147,11 @@ class Replica:
         """Reads that wait for an index to be applied here."""
         self._reads_count = 0
         self._read_id = 0
-        self._tick_is_on_its_way = False
+        self._tick_term = 0
+        """The last in which a tick was proposed, if nothing was heard of it yet; else 0."""
         self._when_idle: Callable[[], None] | None = None
         self._transfers = Transferring(raft, self._url_of)
+        self._changes = Changing(self, catch_up_timeout_ms=self.settings.member_catch_up_timeout_ms)
 
     # ------------------------------------------------------------------------------ clients come in
 
@@ -181,6 +207,10 @@ class Replica:
         """Hands over to that voter, or to the best placed; ``done`` hears who leads, or why nobody else does."""
         self._transfers.ask(target, done, deadline_us=self._deadline())
 
+    def change_members(self, wish: Wish, said: Said, terms: Terms, done: MembersDone) -> None:
+        """Has the members be as wished; ``said`` is what those said of themselves who had to be asked (``changing``)."""
+        self._changes.ask(wish, said, terms, done, now_us=self._now_us)
+
     def when_idle(self, done: Callable[[], None]) -> None:
         """``done`` is called once no write waits any more."""
         self._when_idle = done
@@ -218,6 +248,18 @@ class Replica:
         """What a ``read_log`` of an earlier turn found."""
         self.raft.log_was_read(read, frames)
 
+    def snapshot_was_read(self, read: SnapshotRead, piece: SnapshotPiece | None) -> None:
+        """What a ``snapshots.reads`` of an earlier turn found; None: there is no such file any more."""
+        self.raft.snapshot_was_read(read, piece)
+
+    def snapshot_was_loaded(self, loaded: BegunLoading, stamp_ms: int) -> bool:
+        """Whether the machine holds it now. What became of writes that wait for entries in it nobody can say here."""
+        if not self.snapshots.was_loaded(loaded):
+            return False
+        self.last_stamp_ms = max(self.last_stamp_ms, stamp_ms)
+        self._writes.give_up(through=loaded.index)
+        return True
+
     # ------------------------------------------------------------------------------------ one turn
 
     def turn(self, now_us: int) -> Work:
@@ -230,17 +272,23 @@ class Replica:
             self._serve_nothing()
         self._propose()
         self._ask_reads()
+        self.raft.cluster_time_ms = self.cluster_time_ms()
+        self._changes.begin(self._now_us)
         effects = self.raft.take()
         for committed in effects.apply:
             self._apply(committed)
+        work.snapshots = self.snapshots.turn(
+            effects, now_us=self._now_us, stamp_ms=self.last_stamp_ms, may_begin=not self.shutting_down
+        )
         self._settle_reads(effects)
         self._transfers.settle(self._now_us)
+        self._changes.settle(self._now_us)
         self._expire()
         if self._when_idle is not None and self.writes_in_flight == 0:
             done, self._when_idle = self._when_idle, None
             done()
         work.persist, work.requests, work.replies = effects.persist, effects.requests, effects.replies
-        work.read_log = effects.read_log
+        work.read_log, work.drop_log_through = effects.read_log, effects.drop_log_through
         work.notes += effects.notes
         work.deadline_us = self._next_deadline_us(effects.deadline_us)
         return work
@@ -304,6 +352,7 @@ class Replica:
     def _apply(self, committed: Committed) -> None:
         """Executes the entries; stops at every multiple of HASH_INTERVAL to note the state's hash."""
         first, frames = committed
+        self.snapshots.applied(sum(map(len, frames)))
         while frames:
             count = HASH_INTERVAL - (first - 1) % HASH_INTERVAL
             self._apply_batch(first, frames[:count])
@@ -345,6 +394,8 @@ class Replica:
             reads = self._asked_reads.pop(ready.read_id, None)
             if reads:
                 self._indexed_reads.add(reads, need=ready.index)
+        if self.snapshots.is_loading:
+            return
         on_lease: list[WaitingRead] = []
         for read in self._indexed_reads.reached(self.raft.applied_index):
             if read.lease_term:
@@ -440,16 +491,25 @@ class Replica:
         By one tick at a time: while many entries wait to be applied, each may move what runs out next, and a tick
         for each would make more entries than are applied.
         """
-        due_ms = None if self._tick_is_on_its_way else self.machine.tick_due_ms()
+        due_ms = self._tick_due_ms()
         if due_ms is None or self.cluster_time_ms() < due_ms:
             return
-        self._tick_is_on_its_way = True
-        tick = WaitingWrite(self.machine.tick_command(), self._tick_done, self._deadline())
+        self._tick_term = self.raft.term
+        tick = WaitingWrite(self.machine.tick_command(), partial(self._tick_done, self.raft.term), self._deadline())
         self._submitted.append(tick)
 
-    def _tick_done(self, _outcome: object) -> None:
+    def _tick_due_ms(self) -> int | None:
+        return None if self._tick_is_on_its_way or self.snapshots.is_loading else self.machine.tick_due_ms()
+
+    def _tick_done(self, term: int, _outcome: object) -> None:
         """If it was lost, the next turn proposes another."""
-        self._tick_is_on_its_way = False
+        if self._tick_term == term:
+            self._tick_term = 0
+
+    @property
+    def _tick_is_on_its_way(self) -> bool:
+        """One of an earlier office may be gone, and nobody write at its index for long: this office has its own."""
+        return self._tick_term == self.raft.term
 
     # ----------------------------------------------------------------------------- limits, deadlines
 
@@ -491,7 +551,8 @@ class Replica:
         return self._too_stale(read)
 
     def _too_stale(self, read: WaitingRead) -> TooStale:
-        return TooStale(self.raft.applied_index, self._staleness_ms(), read.min_index, read.max_staleness_ms)
+        bounds = (read.min_index, read.max_staleness_ms)
+        return TooStale(self.raft.applied_index, self._staleness_ms(), *bounds, is_loading=self.snapshots.is_loading)
 
     def _next_deadline_us(self, core_us: int | None) -> int | None:
         """When the next turn must come at the latest."""
@@ -500,14 +561,15 @@ class Replica:
         deadlines = [core_us, self._writes.next_deadline_us(), self._tick_due_us()]
         if self._asked_reads:
             deadlines.append(min(reads[0].deadline_us for reads in self._asked_reads.values()))
-        deadlines += [self._indexed_reads.next_deadline_us(), self._transfers.deadline_us]
+        deadlines += [self._indexed_reads.next_deadline_us(), self._transfers.deadline_us, self._changes.deadline_us]
+        deadlines.append(self.snapshots.next_deadline_us())
         if self._failed_reads:
             deadlines.append(self._ask_again_us)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _tick_due_us(self) -> int | None:
         """When, on this leader's own clock, the machine's next tick is due."""
-        due_ms = None if self._tick_is_on_its_way else self.machine.tick_due_ms()
+        due_ms = self._tick_due_ms()
         if due_ms is None or not self.raft.takes_proposals:
             return None
         return self._now_us + max(0, due_ms - self.cluster_time_ms()) * 1000

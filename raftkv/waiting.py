@@ -72,9 +72,9 @@ class WaitingWrites:
                 else:
                     write.done(Unknown())
 
-    def give_up(self) -> None:
-        """Nobody can answer any of them from here: their entries may commit, or not."""
-        for index in list(self._by_index):
+    def give_up(self, *, through: int | None = None) -> None:
+        """Nobody can answer them from here, up to that index or (None) at all: their entries may commit, or not."""
+        for index in [index for index in self._by_index if through is None or index <= through]:
             for write in self._leaving(index):
                 write.done(Unknown())
 

@@ -49,7 +49,7 @@ MAY_IMPORT: Final = {
     "storage": ("frames", "core.types", "core.effects"),
     "http": ("problems",),
     "transport": ("http", "frames", "core.messages", "core.types"),
-    "api": ("replica", "kv", "http", "outcomes", "problems"),
+    "api": ("replica", "kv", "http", "members", "outcomes", "problems", "values"),
     "config": (
         *("values", "core.types", "core.settings", "replica", "snapshotting", "api.settings", "storage.wal"),
         *("transport.settings", "transport.secret"),

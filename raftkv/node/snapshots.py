@@ -1,0 +1,337 @@
+"""The snapshot thread: one thread beside the log's, which alone touches the files of snapshots.
+
+Told: captures to write, pieces to read for followers and to keep from a leader, states to load. Tells the event loop
+what became of each. May never know: what is in a block, and what a snapshot means to the log.
+
+A capture is written, and a state loaded, block by block. Between two blocks everything small that waits is done, so
+that no follower's transfer waits for a million keys, and the event loop has its turn. What is written, and what is
+read for all followers together, keeps to a rate: the log's syncs and the heartbeats share disk and network with it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from asyncio import AbstractEventLoop
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from raftkv.core.effects import SnapshotPiece, SnapshotRead, SnapshotWrite
+from raftkv.core.types import ClusterId, NodeId, SnapshotId
+from raftkv.errors import DataError, DiskFailed, SnapshotError
+from raftkv.node.clock import now_us
+from raftkv.outcomes import SnapshotWhy
+from raftkv.snapshotting import BegunLoading, SnapshotWork, TakenCapture
+from raftkv.state_machine import Loading
+from raftkv.storage.directory import is_disk_full
+from raftkv.storage.snapshots import Received, SnapshotMeta, SnapshotReader, Snapshots, StoredSnapshot
+
+GIVE_WAY_S: Final = 0.0005
+"""Between two blocks, at least: the event loop gets the interpreter, and what arrived meanwhile is done."""
+RETRY_US: Final = 1_000_000
+"""So much later is answered whatever failed: whoever asks would ask again at once."""
+UNUSED_US: Final = 60_000_000
+"""After so long nobody wants the rest of a file any more, and it may be deleted."""
+
+
+@dataclass(slots=True)
+class SnapshotListener:
+    """Called on the event loop, in the order of what happened."""
+
+    was_written: Callable[[SnapshotId], None]
+    was_not_written: Callable[[SnapshotWhy, str], None]
+    was_read: Callable[[SnapshotRead, SnapshotPiece | None], None]
+    was_received: Callable[[SnapshotWrite, Received], None]
+    was_loaded: Callable[[BegunLoading, StoredSnapshot], None]
+    was_not_loaded: Callable[[BegunLoading], None]
+    has_trouble: Callable[[str], None]
+    """With a file, which the node survives."""
+    failed: Callable[[BaseException], None]
+    """The node does not."""
+
+
+class SnapshotMeter:
+    """What the thread has done; it writes, anybody reads."""
+
+    __slots__ = ("last_load_us", "last_write_us", "received_bytes", "sent_bytes", "written_bytes")
+
+    def __init__(self) -> None:
+        self.written_bytes = 0
+        """Of captures, whether or not their files came to be."""
+        self.sent_bytes = 0
+        """Read for followers."""
+        self.received_bytes = 0
+        self.last_write_us = 0
+        """How long the newest snapshot took from its capture until it was in place; 0: there was none."""
+        self.last_load_us = 0
+        """How long it took to load the newest that was received; 0: there was none."""
+
+
+class Pace:
+    """Keeps something to so many bytes a second: whoever has moved some waits until the next may move."""
+
+    __slots__ = ("_bytes_per_s", "_free_at_us")
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at_us = 0
+
+    def due_us(self, size_bytes: int, *, now_us: int) -> int:
+        """When so many bytes may move, after all those that were asked for before."""
+        due_us = max(self._free_at_us, now_us)
+        self._free_at_us = due_us + size_bytes * 1_000_000 // self._bytes_per_s
+        return due_us
+
+
+class _Abandoned(Exception):
+    """A capture is wanted no more; raised into the writing of its file, and caught behind it."""
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """A file on its way to a follower; it is kept until it is there, or nobody asks for it any more."""
+
+    reader: SnapshotReader
+    used_us: int
+
+
+class SnapshotThread:
+    """Owns the snapshots' files from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        loop: AbstractEventLoop,
+        listener: SnapshotListener,
+        *,
+        cluster_id: ClusterId,
+        bytes_per_s: int,
+    ) -> None:
+        self.meter = SnapshotMeter()
+        self._snapshots, self._loop, self._listener = snapshots, loop, listener
+        self._cluster_id = cluster_id
+        self._writing, self._reading = Pace(bytes_per_s), Pace(bytes_per_s)
+        self._wake = threading.Condition()
+        self._timed: list[tuple[int, int, Callable[[], None]]] = []
+        """Small jobs, by when they are due."""
+        self._numbers = itertools.count()
+        self._pieces: deque[SnapshotWrite] = deque()
+        """Received; answered in their order, so none is looked at before the one before it is answered."""
+        self._pieces_wait = False
+        """For an answer that comes late."""
+        self._large: deque[Callable[[], None]] = deque()
+        self._transfers: dict[NodeId, _Transfer] = {}
+        self._is_abandoned = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._guarded, name="raftkv-snapshots", daemon=True)
+
+    def start(self) -> None:
+        """It runs."""
+        self._thread.start()
+
+    def submit(self, work: SnapshotWork) -> None:
+        """Enqueues; from the event loop. Bounded: a piece at a time for each follower and each leader, one state."""
+        with self._wake:
+            for read in work.reads:
+                self._at(self._reading.due_us(read.bytes_max, now_us=now_us()), partial(self._read, read))
+            self._pieces.extend(work.writes)
+            if work.abandon:
+                self._is_abandoned = True
+            if work.take is not None:
+                self._is_abandoned = False
+                self._large.append(partial(self._write, work.take, now_us()))
+            if work.load is not None:
+                self._large.append(partial(self._load, work.load, now_us()))
+            self._wake.notify()
+
+    def free(self, loading: Loading) -> None:
+        """What it still holds is let go of."""
+        with self._wake:
+            self._large.append(partial(self._exhaust, loading.free()))
+            self._wake.notify()
+
+    def stop(self) -> None:
+        """A capture that is being written is given up; no file is open any more. Waits; not for the event loop."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+        for transfer in self._transfers.values():
+            transfer.reader.close()
+        self._transfers.clear()
+
+    # ------------------------------------------------------------------------------------- the thread
+
+    def _guarded(self) -> None:
+        """Nothing that is raised in the thread is lost: it ends the node."""
+        try:
+            self._work_on()
+        except BaseException as error:  # noqa: BLE001 - handed to the loop, which ends the node with it
+            self._tell(self._listener.failed, error)
+
+    def _work_on(self) -> None:
+        while not self._stopping:
+            with self._wake:
+                job = self._small_job() or (self._large.popleft() if self._large else None)
+                if job is None and not self._stopping:
+                    self._wake.wait(self._until_due_s())
+            if job is not None:
+                job()
+
+    def _give_way(self, until_us: int = 0) -> None:
+        """The event loop has its turn, everything small that is due is done, and it is ``until_us``."""
+        time.sleep(GIVE_WAY_S)
+        while not self._stopping:
+            with self._wake:
+                job = self._small_job()
+                left_us = until_us - now_us()
+                if job is None:
+                    if left_us <= 0:
+                        return
+                    due_s = self._until_due_s()
+                    self._wake.wait(left_us / 1_000_000 if due_s is None else min(due_s, left_us / 1_000_000))
+            if job is not None:
+                job()
+
+    def _small_job(self) -> Callable[[], None] | None:
+        if self._timed and self._timed[0][0] <= now_us():
+            return heapq.heappop(self._timed)[2]
+        if self._pieces and not self._pieces_wait:
+            return partial(self._receive, self._pieces.popleft())
+        return None
+
+    def _until_due_s(self) -> float | None:
+        return max(0.0, (self._timed[0][0] - now_us()) / 1_000_000) if self._timed else None
+
+    def _at(self, due_us: int, job: Callable[[], None]) -> None:
+        heapq.heappush(self._timed, (due_us, next(self._numbers), job))
+
+    def _exhaust(self, pieces: Iterator[None]) -> None:
+        for _ in pieces:
+            self._give_way()
+
+    # ----------------------------------------------------------------------------------------- writing
+
+    def _write(self, taken: TakenCapture, began_us: int) -> None:
+        self._forget_unused()
+        meta = SnapshotMeta(self._cluster_id, taken.base, taken.stamp_ms, taken.state_hash)
+        try:
+            written = self._snapshots.write(meta, self._paced(taken.capture.blocks()))
+        except _Abandoned:
+            self._tell(self._listener.was_not_written, SnapshotWhy.SHUTTING_DOWN, "it was given up")
+        except DiskFailed as error:
+            why = SnapshotWhy.DISK_FULL if is_disk_full(error) else SnapshotWhy.FAILED
+            self._tell(self._listener.was_not_written, why, str(error))
+        except SnapshotError as error:
+            self._tell(self._listener.was_not_written, SnapshotWhy.FAILED, str(error))
+        else:
+            self.meter.last_write_us = now_us() - began_us
+            self._tell(self._listener.was_written, written)
+
+    def _paced(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """The blocks; each is asked for only when its turn has come."""
+        for block in blocks:
+            if self._stopping or self._is_abandoned:
+                raise _Abandoned
+            yield block
+            self.meter.written_bytes += len(block)
+            self._give_way(self._writing.due_us(len(block), now_us=now_us()))
+
+    # ----------------------------------------------------------------------------------------- loading
+
+    def _load(self, begun: BegunLoading, began_us: int) -> None:
+        """Raises what is wrong with the file or the state in it: the machine holds nothing any more."""
+        self._exhaust(begun.discarding)
+        named = next((stored.id for stored in self._snapshots.stored if stored.id.index == begun.index), None)
+        reader = None if named is None else self._snapshots.reader(named)
+        if reader is None:
+            # A newer one has come and taken its place; that will be asked for.
+            self._tell(self._listener.was_not_loaded, begun)
+            return
+        with reader:
+            for block in reader.blocks():
+                if self._stopping:
+                    return
+                begun.loading.add(block)
+                self._give_way()
+        self.meter.last_load_us = now_us() - began_us
+        self._tell(self._listener.was_loaded, begun, reader.stored)
+
+    # ------------------------------------------------------------------------------------ to followers
+
+    def _read(self, read: SnapshotRead) -> None:
+        try:
+            piece = self._piece(read)
+        except DataError as error:
+            self._tell(self._listener.has_trouble, f"{read.follower} gets no snapshot: {error}")
+            self._close(read.follower)
+            with self._wake:
+                self._at(now_us() + RETRY_US, partial(self._tell, self._listener.was_read, read, None))
+            return
+        if piece is not None:
+            self.meter.sent_bytes += len(piece.data)
+        self._tell(self._listener.was_read, read, piece)
+
+    def _piece(self, read: SnapshotRead) -> SnapshotPiece | None:
+        transfer = self._transfers.get(read.follower)
+        if transfer is None or read.snapshot is None or transfer.reader.stored.id != read.snapshot:
+            self._close(read.follower)
+            reader = self._snapshots.reader(read.snapshot)
+            if reader is None:
+                return None
+            transfer = self._transfers[read.follower] = _Transfer(reader, 0)
+        transfer.used_us = now_us()
+        data = transfer.reader.piece(read.offset, read.bytes_max)
+        return SnapshotPiece(transfer.reader.stored.id, read.offset, data)
+
+    def _close(self, follower: NodeId) -> None:
+        transfer = self._transfers.pop(follower, None)
+        if transfer is not None:
+            transfer.reader.close()
+
+    def _forget_unused(self) -> None:
+        """Whoever has its file, or is gone, does not keep it from being deleted."""
+        before_us = now_us() - UNUSED_US
+        for follower in [follower for follower, one in self._transfers.items() if one.used_us < before_us]:
+            self._close(follower)
+
+    # ------------------------------------------------------------------------------------ from a leader
+
+    def _receive(self, write: SnapshotWrite) -> None:
+        try:
+            received = self._snapshots.receive(write.snapshot, write.offset, write.data)
+        except DiskFailed as error:
+            receiving = self._snapshots.receiving
+            offset = receiving[1] if receiving is not None and receiving[0] == write.snapshot else 0
+            failed = Received(offset, None, f"a piece of a snapshot was not stored: {error}")
+            with self._wake:
+                self._pieces_wait = True
+                self._at(now_us() + RETRY_US, partial(self._answer_late, write, failed))
+            return
+        self.meter.received_bytes += len(write.data)
+        self._tell(self._listener.was_received, write, received)
+
+    def _answer_late(self, write: SnapshotWrite, received: Received) -> None:
+        self._pieces_wait = False
+        self._tell(self._listener.was_received, write, received)
+
+    # ----------------------------------------------------------------------------------------- telling
+
+    def _tell(self, listener: Callable[..., None], *what: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._deliver, listener, *what)
+        except RuntimeError:
+            return  # the loop is closed: nobody is left to tell
+
+    def _deliver(self, listener: Callable[..., None], *what: object) -> None:
+        """On the loop, whose own handler would log what a listener raises and go on."""
+        try:
+            listener(*what)
+        except Exception as error:  # noqa: BLE001 - the node ends with it
+            self._listener.failed(error)

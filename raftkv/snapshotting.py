@@ -1,0 +1,359 @@
+"""Snapshots of one replica: when one is due, who waits for one, what became of it, and one that is loaded.
+
+Told: what was applied, who asks for a snapshot, what the core says of snapshots, and by the shell what became of
+files. Tells: a capture that is to be written, a state that is to be loaded, everybody who waits what became of it. May
+never know: files, threads, how a machine keeps its state.
+
+    idle ──► a capture is written ──► what changed meanwhile is folded in, a slice a turn ──► idle
+      └────► a received state is loaded: nothing is applied and nothing read until it is whole ──► idle
+
+One thing at a time. A received snapshot goes before a capture of our own, which it makes useless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, NamedTuple
+
+from raftkv.core.effects import Effects, LogBase, Note, SnapshotRead, SnapshotWrite
+from raftkv.core.raft import Raft
+from raftkv.core.types import Index, SnapshotId
+from raftkv.errors import ConfigError
+from raftkv.outcomes import SnapshotOutcome, SnapshotRefused, SnapshotTaken, SnapshotUnderWay, SnapshotWhy
+from raftkv.state_machine import Capture, Loading, StateMachine
+
+STATE_HASH_BYTES: Final = 16
+RETRY_US: Final = 30_000_000
+"""So long after a failure the next snapshot is tried, unless somebody asks for one: a full disk is full for a while."""
+FOLD_US: Final = 1_000
+"""Of a turn, for what was written while a capture was under way …"""
+FOLD_PAUSE_US: Final = 1_000
+"""… and so long until the next slice, for everything else."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSettings:
+    """How much log there may be before a snapshot takes its place, and how fast files move."""
+
+    snapshot_log_bytes: int = 64 * 1024 * 1024
+    """A snapshot is due after so much log, or half of what the last one had, whichever is more …"""
+    snapshot_log_entries: int = 500_000
+    """… or after so many entries."""
+    snapshot_bytes_per_s: int = 64 * 1024 * 1024
+    """So fast is a snapshot written, and read for followers."""
+
+    def __post_init__(self) -> None:
+        problems = [f"{name} must be at least 1" for name in self.__slots__ if getattr(self, name) < 1]
+        if problems:
+            raise ConfigError(problems)
+
+
+class Restored(NamedTuple):
+    """The snapshot that a node began with; its machine holds it."""
+
+    snapshot: SnapshotId
+    stamp_ms: int
+    """Cluster time as of it."""
+
+
+@dataclass(slots=True)
+class TakenCapture:
+    """A state to be written to a file, block by block; answer with ``was_written`` or ``was_not_written``."""
+
+    base: LogBase
+    """What it stands for in the log."""
+    stamp_ms: int
+    state_hash: bytes
+    """Empty: the machine has none."""
+    capture: Capture
+
+
+@dataclass(slots=True)
+class BegunLoading:
+    """A snapshot's file to be read into the machine, block by block; answer with ``was_loaded`` or otherwise."""
+
+    index: Index
+    discarding: Iterator[None]
+    """Run to its end first: it frees what the machine held, for memory may have no room for both."""
+    loading: Loading
+
+
+@dataclass(slots=True)
+class SnapshotWork:
+    """What a turn wants done with snapshots' files. Empty, as nearly always: it is false."""
+
+    take: TakenCapture | None = None
+    abandon: bool = False
+    """The capture that is being written is wanted no more; it is answered all the same."""
+    reads: list[SnapshotRead] = field(default_factory=list)
+    """Answer each with ``Raft.snapshot_was_read``, as late as the rate of all of them demands."""
+    writes: list[SnapshotWrite] = field(default_factory=list)
+    """Answer each with ``was_received``."""
+    load: BegunLoading | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.take or self.abandon or self.reads or self.writes or self.load)
+
+
+SnapshotDone = Callable[[SnapshotOutcome], None]
+
+
+class _Waiting(NamedTuple):
+    """Somebody who asked for a snapshot."""
+
+    need: Index
+    """What was applied when it was asked for."""
+    done: SnapshotDone
+    deadline_us: int
+
+
+class _Stage(Enum):
+    """What a capture of ours is at."""
+
+    NONE = "none"
+    WRITTEN = "written"
+    """By the shell, now."""
+    FOLDED = "folded"
+
+
+def snapshot_is_due(settings: SnapshotSettings, *, log_bytes: int, entries: int, last_size_bytes: int) -> bool:
+    """Whether what was applied since the last snapshot costs more at a restart than a new one costs now (paper §7).
+
+    Half of the last one's size: else a large state would be written again and again for a little log.
+    """
+    enough_bytes = max(settings.snapshot_log_bytes, last_size_bytes // 2)
+    return log_bytes > enough_bytes or entries >= settings.snapshot_log_entries
+
+
+class Snapshotting:
+    """The snapshots of one replica."""
+
+    def __init__(
+        self, raft: Raft, machine: StateMachine, settings: SnapshotSettings, restored: Restored | None = None
+    ) -> None:
+        self.newest: SnapshotId | None = None if restored is None else restored.snapshot
+        """In place on this node's disk."""
+        self.failure: str | None = None
+        """Why the last attempt was none; None: it was one, or there was none yet."""
+        self.taken_count = self.failures_count = self.loaded_count = 0
+        """Since this node began."""
+        self._raft, self._machine, self._settings = raft, machine, settings
+        self._log_bytes = 0
+        """Applied since the last snapshot was captured …"""
+        self._captured_index = raft.applied_index
+        """… which was here."""
+        self._before: tuple[int, Index] = (0, self._captured_index)
+        """Both as they were before that: they are so again if nothing comes of it."""
+        self._now_us = 0
+        self._not_before_us = 0
+        self._stage = _Stage.NONE
+        self._taken: TakenCapture | None = None
+        self._is_abandoned = False
+        self._to_load: Index | None = None
+        """A received snapshot that the machine does not hold yet."""
+        self._loading: BegunLoading | None = None
+        self._waiting: list[_Waiting] = []
+
+    # ------------------------------------------------------------------------------- who asks, who looks
+
+    @property
+    def index(self) -> Index:
+        """Of the newest snapshot in place; 0: there is none."""
+        return Index(0) if self.newest is None else self.newest.index
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the newest snapshot in place; 0: there is none."""
+        return 0 if self.newest is None else self.newest.size_bytes
+
+    @property
+    def is_loading(self) -> bool:
+        """The machine's state is none: a received one takes its place."""
+        return self._to_load is not None
+
+    @property
+    def is_taking(self) -> bool:
+        """A capture is being written."""
+        return self._stage is _Stage.WRITTEN
+
+    @property
+    def log_bytes(self) -> int:
+        """Applied since the last snapshot."""
+        return self._log_bytes
+
+    def ask(self, done: SnapshotDone, *, wait_us: int) -> None:
+        """``done`` is called once: a snapshot of all that is applied by now is in place, or why there is none.
+
+        One that is under way is waited for; if it is older, another follows.
+        """
+        need = self._raft.applied_index
+        refusal = self._why_none()
+        if refusal is not None:
+            done(refusal)
+        elif self.newest is not None and self.newest.index >= need:
+            done(SnapshotTaken(self.newest.index, self.newest.size_bytes, changed=False))
+        else:
+            self._waiting.append(_Waiting(need, done, self._now_us + wait_us))
+
+    def give_up(self, why: SnapshotWhy, text: str) -> None:
+        """Nobody waits any more."""
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.done(SnapshotRefused(why, text))
+
+    # -------------------------------------------------------------------------------------- one turn
+
+    def applied(self, log_bytes: int) -> None:
+        """So much more of the log is in the machine."""
+        self._log_bytes += log_bytes
+
+    def turn(self, effects: Effects, *, now_us: int, stamp_ms: int, may_begin: bool) -> SnapshotWork:
+        """What is to be done, after everything that is committed was applied. ``may_begin``: a capture of our own."""
+        self._now_us = now_us
+        work = SnapshotWork(reads=effects.snapshot_reads, writes=effects.snapshot_writes)
+        if effects.load_snapshot is not None:
+            self._to_load = effects.load_snapshot
+        if self._to_load is not None:
+            self._go_on_loading(work, self._to_load)
+        elif self._stage is _Stage.FOLDED:
+            self._fold()
+        elif may_begin and self._stage is _Stage.NONE and self._is_wanted():
+            self._begin(effects, work, stamp_ms)
+        self._settle()
+        return work
+
+    def next_deadline_us(self) -> int | None:
+        """When the next turn must come at the latest."""
+        deadlines = [one.deadline_us for one in self._waiting]
+        if self._stage is _Stage.FOLDED and not self.is_loading:
+            deadlines.append(self._now_us + FOLD_PAUSE_US)
+        if self._stage is _Stage.NONE and self._not_before_us > self._now_us:
+            deadlines.append(self._not_before_us)
+        return min(deadlines, default=None)
+
+    def _is_wanted(self) -> bool:
+        if self._why_none() is not None:
+            return False
+        if self._waiting:
+            return True
+        entries = self._raft.applied_index - self._captured_index
+        is_due = snapshot_is_due(
+            self._settings, log_bytes=self._log_bytes, entries=entries, last_size_bytes=self.size_bytes
+        )
+        return is_due and self._now_us >= self._not_before_us
+
+    def _why_none(self) -> SnapshotRefused | None:
+        """A state that is wrong, or none at all, is not to be kept."""
+        if self._raft.disagrees_at is not None:
+            return SnapshotRefused(SnapshotWhy.REPLICAS_DISAGREE, "this node's state differs from the majority's")
+        if self.is_loading:
+            return SnapshotRefused(SnapshotWhy.LOADING, "this node is loading a snapshot that it was sent")
+        if self._raft.applied_index == 0:
+            return SnapshotRefused(SnapshotWhy.NOTHING_APPLIED, "nothing is applied here yet")
+        return None
+
+    def _begin(self, effects: Effects, work: SnapshotWork, stamp_ms: int) -> None:
+        """The machine says what its state is, in an instant; it is written while the node goes on."""
+        state_hash = self._machine.state_hash()
+        packed = b"" if state_hash is None else state_hash.to_bytes(STATE_HASH_BYTES, "little")
+        self._before = self._log_bytes, self._captured_index
+        self._captured_index, self._log_bytes = self._raft.applied_index, 0
+        try:
+            capture = self._machine.capture()
+        except Exception as error:  # noqa: BLE001 - an embedder's machine gave nothing, and is as it was
+            self._failed(SnapshotWhy.FAILED, f"the machine gave no snapshot: it raised {type(error).__name__}")
+            effects.notes.append(Note("snapshot_failed", f"no snapshot was taken: {self.failure}"))
+            return
+        work.take = self._taken = TakenCapture(self._raft.base_at(self._raft.applied_index), stamp_ms, packed, capture)
+        self._stage = _Stage.WRITTEN
+
+    def _fold(self) -> None:
+        assert self._taken is not None
+        if self._taken.capture.fold(FOLD_US):
+            self._stage, self._taken = _Stage.NONE, None
+
+    def _go_on_loading(self, work: SnapshotWork, index: Index) -> None:
+        """As soon as nobody reads the old state any more. A capture whose state is replaced is void."""
+        if self._stage is _Stage.WRITTEN:
+            work.abandon, self._is_abandoned = not self._is_abandoned, True
+        elif self._loading is None:
+            self._stage, self._taken = _Stage.NONE, None
+            work.load = self._loading = BegunLoading(index, self._machine.discard(), self._machine.loading())
+
+    def _settle(self) -> None:
+        """Whoever can be answered is."""
+        if not self._waiting:
+            return
+        refusal, newest = self._why_none(), self.newest
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if newest is not None and newest.index >= one.need:
+                one.done(SnapshotTaken(newest.index, newest.size_bytes, changed=True))
+            elif refusal is not None:
+                one.done(refusal)
+            elif one.deadline_us <= self._now_us:
+                one.done(SnapshotUnderWay(one.need))
+            else:
+                self._waiting.append(one)
+
+    # ---------------------------------------------------------------------------- what the shell says
+
+    def was_written(self, snapshot: SnapshotId) -> None:
+        """The capture is in place, and durable: the log before it may go, unless a received one took that already."""
+        taken = self._written()
+        self.taken_count += 1
+        self.failure, self._not_before_us, self._is_abandoned = None, 0, False
+        self._is_in_place(snapshot)
+        if taken.base.index > self._raft.state.log.base_index:
+            self._raft.snapshot_stored(taken.base, size_bytes=snapshot.size_bytes)
+
+    def was_not_written(self, why: SnapshotWhy, text: str) -> None:
+        """There is no file of it. The log goes on; after a while the next is tried."""
+        self._written()
+        if not self._is_abandoned:
+            self._failed(why, text)
+        self._is_abandoned = False
+
+    def was_received(self, write: SnapshotWrite, wanted_offset: int, complete: LogBase | None) -> None:
+        """A piece that came for us is stored as far as said, or the whole file is in place."""
+        if complete is not None:
+            self._is_in_place(write.snapshot)
+        self._raft.snapshot_was_written(write, wanted_offset, complete)
+
+    def was_loaded(self, loaded: BegunLoading) -> bool:
+        """Whether the machine holds it now; else a newer one came meanwhile, which is loaded next."""
+        assert self._loading is loaded
+        self._loading = None
+        if loaded.index != self._to_load:
+            return False
+        loaded.loading.finish()
+        self._to_load = None
+        self._captured_index, self._log_bytes = loaded.index, 0
+        self.loaded_count += 1
+        self._raft.snapshot_loaded(loaded.index)
+        return True
+
+    def was_not_loaded(self, begun: BegunLoading) -> None:
+        """Its file is gone, since a newer one took its place: the turn in which that is told begins anew."""
+        assert self._loading is begun
+        self._loading = None
+
+    def _written(self) -> TakenCapture:
+        assert self._stage is _Stage.WRITTEN
+        assert self._taken is not None
+        self._stage = _Stage.FOLDED
+        return self._taken
+
+    def _is_in_place(self, snapshot: SnapshotId) -> None:
+        if snapshot.index > self.index:
+            self.newest = snapshot
+
+    def _failed(self, why: SnapshotWhy, text: str) -> None:
+        self.failure = text
+        self.failures_count += 1
+        log_bytes, self._captured_index = self._before
+        self._log_bytes += log_bytes
+        self._not_before_us = self._now_us + RETRY_US
+        self.give_up(why, text)
