@@ -7,6 +7,7 @@ that one which is late, doubled or out of order can be told from the one that is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, SnapshotId, Term
 
@@ -28,6 +29,8 @@ class PreVoteReply:
     term: Term
     proposed_term: Term
     granted: bool
+    removed: bool = False
+    """On refusal: a leader is heard, and by what is committed there the asker is no member any more."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,8 @@ class RequestVoteReply:
 
     term: Term
     granted: bool
+    removed: bool = False
+    """As in PreVoteReply."""
 
 
 @dataclass(slots=True)
@@ -154,6 +159,10 @@ class TimeoutNowReply:
 
     term: Term
     accepted: bool
+
+
+SNAPSHOT_CHUNK_BYTES_MAX: Final = 1024 * 1024
+"""Of a snapshot's file in one message, whatever the sender's settings."""
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raftkv.core import rules
+from raftkv.core.messages import SNAPSHOT_CHUNK_BYTES_MAX
 from raftkv.errors import ConfigError
 
 
@@ -43,6 +44,11 @@ class RaftSettings:
         problems = [
             f"{name} must be at least 1" for name, value in numbers.items() if not isinstance(value, int) or value < 1
         ]
+        if not problems and self.snapshot_chunk_bytes > SNAPSHOT_CHUNK_BYTES_MAX:
+            problems.append(
+                f"snapshot_chunk_bytes ({self.snapshot_chunk_bytes}) must be at most {SNAPSHOT_CHUNK_BYTES_MAX}: "
+                "no node takes more at once"
+            )
         if self.heartbeat_ms * 2 > self.election_timeout_ms:
             problems.append(
                 f"heartbeat_ms ({self.heartbeat_ms}) must be at most half of election_timeout_ms "

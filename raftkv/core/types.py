@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, NamedTuple, NewType
+from typing import Any, Final, NewType
 
 import msgpack
 
@@ -30,7 +30,8 @@ Round = NewType("Round", int)
 ID_BYTES: Final = 16
 
 
-class SnapshotId(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class SnapshotId:
     """One file that holds a snapshot. Two nodes' files at one index may differ, so the index alone names none."""
 
     index: Index

@@ -23,6 +23,7 @@ import msgpack
 
 from raftkv import frames
 from raftkv.core.messages import (
+    SNAPSHOT_CHUNK_BYTES_MAX,
     AppendEntries,
     AppendEntriesReply,
     Envelope,
@@ -51,8 +52,6 @@ SMALL_BYTES_MAX: Final = 4096
 INTRODUCTION_BYTES_MAX: Final = 64 * 1024
 APPEND_BYTES_MAX: Final = frames.BODY_BYTES_MAX + 2 * 1024 * 1024
 """The largest entry behind an ordinary batch that it did not fit into."""
-SNAPSHOT_CHUNK_BYTES_MAX: Final = 1024 * 1024
-"""Of a snapshot's file in one message, whatever the sender's settings."""
 SNAPSHOT_BYTES_MAX: Final = SNAPSHOT_CHUNK_BYTES_MAX + SMALL_BYTES_MAX
 MEMBERS_MAX: Final = 256
 URL_CHARACTERS_MAX: Final = 2048
@@ -152,9 +151,9 @@ def _form(code: int, make: Callable[..., Message], names: str, checks: Sequence[
 _N, _T = _number, _truth
 _FORMS: Final[dict[type[Any], _Form]] = {
     PreVoteRequest: _form(1, PreVoteRequest, "term last_log_index last_log_term", (_N, _N, _N)),
-    PreVoteReply: _form(2, PreVoteReply, "term proposed_term granted", (_N, _N, _T)),
+    PreVoteReply: _form(2, PreVoteReply, "term proposed_term granted removed", (_N, _N, _T, _T)),
     RequestVote: _form(3, RequestVote, "term last_log_index last_log_term transfer", (_N, _N, _N, _T)),
-    RequestVoteReply: _form(4, RequestVoteReply, "term granted", (_N, _T)),
+    RequestVoteReply: _form(4, RequestVoteReply, "term granted removed", (_N, _T, _T)),
     AppendEntries: _form(5, AppendEntries, "term prev_index prev_term commit frames", (_N, _N, _N, _N, _frames)),
     AppendEntriesReply: _form(
         6,

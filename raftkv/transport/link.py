@@ -1,4 +1,7 @@
-"""The link to one peer: two lanes, so that a bulk append never delays a vote, a heartbeat or a read round.
+"""The link to one peer: lanes of their own, so that a bulk append never delays a vote, a heartbeat or a read round.
+
+Pieces of a snapshot delay neither: they have a third lane, which is there from the first piece on. Most peers never
+need it.
 
 Told: requests to send, and where the peer is. Tells: the node each reply, or that there will be none,
 exactly once for every request; who the peer says it is; and that it belongs to another cluster. It never
@@ -11,6 +14,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from raftkv.core.messages import (
@@ -22,6 +26,7 @@ from raftkv.core.messages import (
     InstallSnapshot,
     InstallSnapshotReply,
     Introduction,
+    Message,
     PreVoteReply,
     PreVoteRequest,
     ReadIndexReply,
@@ -108,7 +113,10 @@ class PeerLink:
         self.refusal: tuple[float, str, str] | None = None
         """When the peer refused us last, by the loop's clock, with which code, in which words; None: never."""
         self._introduction, self._listener = introduction, listener
-        self._bulk = Lane(
+        self._open_lane = partial(Lane, settings=settings, rng=rng, owner=self, peer=peer, credentials=credentials)
+        self._settings, self._url = settings, url
+        self._snapshots: Lane | None = None
+        self._bulk = self._open_lane(
             url=url,
             limits=ExchangeLimits(
                 timeout_s=settings.bulk_timeout_s,
@@ -116,13 +124,8 @@ class PeerLink:
                 answer_bytes_max=settings.answer_bytes_max,
                 unsent_bytes_max=settings.bulk_unsent_bytes_max,
             ),
-            settings=settings,
-            rng=rng,
-            owner=self,
-            peer=peer,
-            credentials=credentials,
         )
-        self._control = Lane(
+        self._control = self._open_lane(
             url=url,
             limits=ExchangeLimits(
                 timeout_s=settings.control_timeout_s,
@@ -130,16 +133,11 @@ class PeerLink:
                 answer_bytes_max=settings.answer_bytes_max,
                 unsent_bytes_max=settings.control_unsent_bytes_max,
             ),
-            settings=settings,
-            rng=rng,
-            owner=self,
-            peer=peer,
-            credentials=credentials,
         )
 
     @property
     def is_connected(self) -> bool:
-        """Both lanes are up, as far as is known here."""
+        """The lanes that every peer needs are up, as far as is known here."""
         return self._bulk.is_connected and self._control.is_connected
 
     @property
@@ -150,18 +148,36 @@ class PeerLink:
     @property
     def answered_at_s(self) -> float | None:
         """When the peer last answered anything, by the loop's clock; None: never."""
-        told = [lane.answered_at_s for lane in (self._control, self._bulk) if lane.answered_at_s is not None]
+        told = [lane.answered_at_s for lane in self._lanes() if lane.answered_at_s is not None]
         return max(told, default=None)
 
     def send(self, request: Envelope) -> None:
         """It is on its way; or the listener has been told that it failed."""
         message = request.message
-        lane = self._bulk if isinstance(message, AppendEntries) else self._control
+        lane = self._lane_for(message)
         if lane.has_room:
             lane.post(TARGET_OF[type(message)], codec.encode(request), request)
         else:
             why = "too many requests are outstanding" if lane.is_connected else "not connected"
             self._listener.on_failed(self.peer, request, why)
+
+    def _lane_for(self, message: Message) -> Lane:
+        """What may be large travels apart from what must not wait, and what may wait long apart from both."""
+        if isinstance(message, AppendEntries):
+            return self._bulk
+        if not isinstance(message, InstallSnapshot):
+            return self._control
+        if self._snapshots is None:
+            self._snapshots = self._open_lane(
+                url=self._url,
+                limits=ExchangeLimits(
+                    timeout_s=self._settings.snapshot_timeout_s,
+                    outstanding_max=self._settings.snapshot_outstanding_max,
+                    answer_bytes_max=self._settings.answer_bytes_max,
+                    unsent_bytes_max=self._settings.bulk_unsent_bytes_max,
+                ),
+            )
+        return self._snapshots
 
     def introduce(self) -> None:
         """Says again who we are, for what has changed since; if not connected, the next connection says it."""
@@ -178,13 +194,17 @@ class PeerLink:
 
     def move(self, url: str) -> None:
         """The peer is at ``url`` from now on."""
-        self._bulk.move(url)
-        self._control.move(url)
+        self._url = url
+        for lane in self._lanes():
+            lane.move(url)
 
     async def close(self) -> None:
         """The link is down for good; everything outstanding has failed."""
-        await self._bulk.close()
-        await self._control.close()
+        for lane in self._lanes():
+            await lane.close()
+
+    def _lanes(self) -> list[Lane]:
+        return [lane for lane in (self._bulk, self._control, self._snapshots) if lane is not None]
 
     # What the lanes tell.
 

@@ -13,9 +13,13 @@ class TransportSettings:
     """For votes, heartbeats, read rounds and introductions: beyond it the core has long asked again."""
     bulk_timeout_s: float = 5.0
     """For appends: the follower's disk is in it, and up to 18 MiB on a slow network."""
+    snapshot_timeout_s: float = 10.0
+    """For pieces of a snapshot: with the last one the follower proves the whole file."""
     control_outstanding_max: int = 64
     bulk_outstanding_max: int = 8
     """Above what the core has in flight to one peer, so that in order it is the core that waits."""
+    snapshot_outstanding_max: int = 2
+    """The core has one on its way; another where it has given that up."""
     control_unsent_bytes_max: int = 256 * 1024
     bulk_unsent_bytes_max: int = 8 * 1024 * 1024
     """Appends are pipelined: several of 1 MiB may be on their way."""

@@ -9,6 +9,8 @@ from raftkv.core.messages import (
     Envelope,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
     Introduction,
     Message,
     PreVoteReply,
@@ -20,7 +22,7 @@ from raftkv.core.messages import (
     TimeoutNow,
     TimeoutNowReply,
 )
-from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, Term
+from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, SnapshotId, Term
 
 CLUSTER = ClusterId(b"c" * 16)
 ONE, TWO = Incarnation(b"1" * 16), Incarnation(b"2" * 16)
@@ -57,6 +59,7 @@ REQUESTS: list[Message] = [
     heartbeat(),
     ReadIndexRequest(Term(3), 2**40),
     TimeoutNow(Term(3)),
+    InstallSnapshot(Term(3), SnapshotId(Index(9), Term(2), 12, 0xE3069283), 4, b"piece"),
 ]
 REPLIES: list[Message] = [
     PreVoteReply(Term(3), Term(4), granted=False),
@@ -65,4 +68,5 @@ REPLIES: list[Message] = [
     HeartbeatReply(Term(3), Round(1), Index(1024), b"h" * 16),
     ReadIndexReply(Term(3), 2**40, True, Index(8)),
     TimeoutNowReply(Term(3), accepted=True),
+    InstallSnapshotReply(Term(3), Index(9), 9, installed=False),
 ]

@@ -96,7 +96,7 @@ async def test_refusals_of_proved_requests_are_proved_too(peers: Peers):
     assert made.session is not None
     made.peer.refuses = True
     asked = [
-        (made.request(b"/raft/v1/install-snapshot"), 404),
+        (made.request(b"/raft/v1/install-snapshots"), 404),
         (made.request(body=b"nonsense"), 400),
         (made.request(READ_INDEX), 400),
         (made.request(), 409),

@@ -64,7 +64,7 @@ GOOD = codec.encode(envelope(heartbeat()))
         (post(APPEND_ENTRIES, GOOD, b"Content-Type: application/json"), 415, "unsupported_media_type"),
         (post(APPEND_ENTRIES, GOOD, MSGPACK, b"Content-Encoding: gzip"), 415, "unsupported_media_type"),
         (post(APPEND_ENTRIES, GOOD, MSGPACK).replace(b"POST", b"PUT", 1), 405, "method_not_allowed"),
-        (post(b"/raft/v1/install-snapshot", GOOD, MSGPACK), 404, "not_found"),
+        (post(b"/raft/v1/install-snapshots", GOOD, MSGPACK), 404, "not_found"),
         (post(b"/raft/v2/append-entries", GOOD, MSGPACK), 404, "not_found"),
         (post(APPEND_ENTRIES + b"?x", GOOD, MSGPACK), 404, "not_found"),
         (post(APPEND_ENTRIES, b"", MSGPACK), 400, "bad_request"),
