@@ -309,6 +309,37 @@ def test_a_tick_that_was_lost_with_the_office_is_proposed_again_in_the_next():
     assert lone.machine.commands == ["tick"]
 
 
+def lost_its_tick(settings: ReplicaSettings | None = None) -> LoneReplica:
+    """In office again; of the earlier one's three entries, which were truncated, the tick was the last."""
+    lone = leading(settings=settings)
+    lone.submit("x")
+    lone.submit("y")
+    lone.machine.due_ms = 1
+    lone.turn(1_000)
+    assert lone.raft.last_index == 4
+    lone.append("b", 2, [None], prev=1, commit=1)
+    lone.lead()
+    assert lone.raft.last_index == 3
+    return lone
+
+
+def test_a_tick_whose_index_stays_empty_keeps_no_later_one_back():
+    lone = lost_its_tick()
+    lone.turn(1_000)
+    assert lone.raft.last_index == 4
+    lone.acknowledge("b")
+    assert lone.machine.commands == ["tick"]
+
+
+def test_what_became_of_an_earlier_offices_tick_says_nothing_of_this_ones():
+    lone = lost_its_tick(ReplicaSettings(request_timeout_ms=2 * E_US // 1000 + 200))
+    lone.turn(1_000)
+    assert lone.raft.last_index == 4
+    lone.turn(250_000)
+    lone.turn()
+    assert lone.raft.last_index == 4
+
+
 def test_a_follower_proposes_no_tick():
     lone = LoneReplica()
     lone.machine.due_ms = 0
