@@ -15,7 +15,7 @@ from raftkv.storage.recovery import Recovered
 
 
 def raft_of(identity: stored.Identity, recovered: Recovered, settings: RaftSettings, rng: Random) -> Raft:
-    """The core of a node whose cluster is formed and whose log says this."""
+    """The core of a node whose cluster is formed and whose log says this; its machine holds the snapshot, if any."""
     assert identity.cluster_id is not None, "who belongs to no cluster has no part in one"
     saved = Saved(
         base=recovered.base,
@@ -25,5 +25,6 @@ def raft_of(identity: stored.Identity, recovered: Recovered, settings: RaftSetti
         tail_first=recovered.tail_first,
         tail=recovered.tail,
         configurations=recovered.configurations,
+        snapshot=None if recovered.snapshot is None else recovered.snapshot.meta.base,
     )
     return Raft(Identity(identity.node_id, identity.incarnation, identity.cluster_id), settings, saved, rng)

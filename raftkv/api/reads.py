@@ -110,7 +110,9 @@ def _read(context: Context, request: Request, outcome: ReadOutcome, answered: Ca
 
 def _too_stale(context: Context, outcome: TooStale) -> Response:
     """What was asked, and what this node has: whoever asks another node, or later, knows by how much."""
-    if outcome.applied_index < outcome.min_index:
+    if outcome.is_loading:
+        short = "this node is loading a snapshot that its leader has sent, and has nothing to read until then"
+    elif outcome.applied_index < outcome.min_index:
         short = f"log index {outcome.min_index} was asked, {outcome.applied_index} is applied here"
     else:
         age = "of unknown age" if outcome.staleness_ms is None else f"{outcome.staleness_ms} ms old"

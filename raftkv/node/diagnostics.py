@@ -49,6 +49,7 @@ from raftkv.forming import Forming
 from raftkv.node.clock import TurnMeter, now_us
 from raftkv.node.disk import DiskThread
 from raftkv.node.figures import Histogram
+from raftkv.node.keeper import SnapshotKeeper
 from raftkv.node.logs import event
 from raftkv.node.peers import Peers
 from raftkv.replica import Replica
@@ -311,6 +312,7 @@ class Parts:
     status: Callable[[], Status]
     replica: Replica | None = None
     disk: DiskThread | None = None
+    snapshots: SnapshotKeeper | None = None
     turns: TurnMeter = field(default_factory=TurnMeter)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from raftkv.core.effects import DiskWrite, LogRead
-from raftkv.core.types import Ticket
+from raftkv.core.types import Index, Ticket
 from raftkv.errors import DiskFailed
 from raftkv.node.clock import now_us
 from raftkv.node.figures import Histogram, Recent
@@ -86,6 +86,8 @@ class DiskThread:
         self._wal, self._loop, self._listener = wal, loop, listener
         self._gathered: deque[DiskWrite] = deque()
         self._reads: deque[LogRead] = deque()
+        self._drop_through: Index | None = None
+        """What was written and read goes first: to drop a segment takes a few milliseconds."""
         self._wake = threading.Condition()
         self._stopping = False
         self._failed = False
@@ -100,11 +102,16 @@ class DiskThread:
         self._writer.start()
         self._preparer.start()
 
-    def submit(self, writes: list[DiskWrite], reads: list[LogRead]) -> None:
-        """Enqueues; from the event loop. Bounded by whoever bounds proposals and appends in flight."""
+    def submit(self, writes: list[DiskWrite], reads: list[LogRead], drop_through: Index | None = None) -> None:
+        """Enqueues; from the event loop. Bounded by whoever bounds proposals and appends in flight.
+
+        ``drop_through``: a snapshot has everything up to there, and the log need not.
+        """
         with self._wake:
             self._gathered.extend(writes)
             self._reads.extend(reads)
+            if drop_through is not None:
+                self._drop_through = max(drop_through, self._drop_through or drop_through)
             self._wake.notify()
 
     def stop(self) -> None:
@@ -157,11 +164,22 @@ class DiskThread:
             for read in reads:
                 frames = self._wal.read(read.first, read.last, bytes_max=read.bytes_max)
                 self._tell(self._listener.was_read, read, frames)
-            if not writes and not reads:
+            has_dropped = self._drop(writes)
+            if not writes and not reads and not has_dropped:
                 self._wal.mark()
                 if self._stopping:
                     return
             self.meter.busy_since_us = None
+
+    def _drop(self, written: list[DiskWrite]) -> bool:
+        """Whether there was anything to drop. A log that begins anew needs nothing from before."""
+        with self._wake:
+            through, self._drop_through = self._drop_through, None
+        begun_after = [write.base.index for write in written if write.base is not None]
+        if through is None and not begun_after:
+            return False
+        self._wal.trim(max([*begun_after, through or Index(0)]))
+        return True
 
     def _next_work(self) -> tuple[list[DiskWrite], list[LogRead]]:
         """What has gathered; nothing after 100 ms without any, and at the stop."""
@@ -176,7 +194,7 @@ class DiskThread:
             return writes, reads
 
     def _is_called(self) -> bool:
-        return bool(self._gathered or self._reads or self._stopping)
+        return bool(self._gathered or self._reads or self._drop_through is not None or self._stopping)
 
     def _prepare_spares(self) -> None:
         was_short = False

@@ -109,6 +109,8 @@ def _refused(outcome: Refused, why_no_leader: Callable[[], str]) -> RequestError
 
 
 def _how_stale(outcome: TooStale) -> str:
+    if outcome.is_loading:
+        return "a snapshot is being loaded here; there is nothing to read until that is done"
     if outcome.applied_index < outcome.min_index:
         return f"index {outcome.min_index} was asked for, {outcome.applied_index} is applied here"
     age = "of unknown age" if outcome.staleness_ms is None else f"{outcome.staleness_ms} ms old"

@@ -25,6 +25,7 @@ from raftkv.node.diagnostics import Parts, oldest_wait_us
 from raftkv.node.disk import DiskThread
 from raftkv.node.figures import Histogram
 from raftkv.node.logs import CORE_EVENTS
+from raftkv.node.snapshots import SnapshotMeter
 from raftkv.replica import Replica
 
 _REQUEST_BITS: Final = range(7, 25)
@@ -89,6 +90,8 @@ class NodeMetrics:
             yield from _of_replica(parts, parts.replica)
             yield from _of_disk(parts.disk, parts.replica)
             yield from _of_turns(parts.turns)
+            if parts.snapshots is not None:
+                yield from _of_snapshots(parts.snapshots.meter, parts.replica)
 
     def _counted(self) -> Iterator[Metric]:
         events = CounterMetricFamily("raftkv_core_events", "Notes of the core, by name.", labels=["event"])
@@ -187,6 +190,23 @@ def _of_disk(disk: DiskThread, replica: Replica) -> Iterator[Metric]:
     if meter.free_bytes is not None:
         free.add_metric([], meter.free_bytes)
     yield free
+
+
+def _of_snapshots(meter: SnapshotMeter, replica: Replica) -> Iterator[Metric]:
+    snapshots = replica.snapshots
+    yield _gauge("snapshot_index", "The last entry in the newest snapshot here; 0: there is none.", snapshots.index)
+    yield _gauge("snapshot_bytes", "Size of the newest snapshot.", snapshots.size_bytes)
+    yield _gauge("snapshot_log_bytes", "Applied since the newest snapshot.", snapshots.log_bytes)
+    yield _gauge("snapshot_is_taken", "1 while a snapshot is being written.", snapshots.is_taking)
+    yield _gauge("snapshot_is_loading", "1 while one that was sent is loaded, and nothing read.", snapshots.is_loading)
+    yield _counter("snapshot_writes", "Snapshots of its own state that this node has taken.", snapshots.taken_count)
+    yield _counter("snapshot_failures", "Attempts at one that came to nothing.", snapshots.failures_count)
+    yield _counter("snapshot_loads", "Snapshots that were sent, and loaded.", snapshots.loaded_count)
+    yield _gauge("snapshot_last_write_seconds", "From its capture until it was in place.", meter.last_write_us / _US)
+    yield _gauge("snapshot_last_load_seconds", "What the last load after the start took.", meter.last_load_us / _US)
+    yield _counter("snapshot_written_bytes", "Written for snapshots.", meter.written_bytes)
+    yield _counter("snapshot_sent_bytes", "Read for nodes that need a snapshot.", meter.sent_bytes)
+    yield _counter("snapshot_received_bytes", "Received of snapshots.", meter.received_bytes)
 
 
 def _of_turns(turns: TurnMeter) -> Iterator[Metric]:

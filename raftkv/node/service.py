@@ -13,7 +13,18 @@ from raftkv.core.types import ClusterId, NodeId, Role
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Revision
 from raftkv.node.clock import now_us
-from raftkv.outcomes import Consistency, Leadership, Refused, TransferOutcome, TransferRefused, TransferWhy, Why
+from raftkv.outcomes import (
+    Consistency,
+    Leadership,
+    Refused,
+    SnapshotOutcome,
+    SnapshotRefused,
+    SnapshotWhy,
+    TransferOutcome,
+    TransferRefused,
+    TransferWhy,
+    Why,
+)
 from raftkv.replica import Replica
 from raftkv.state_machine import StateMachine
 from raftkv.waiting import ReadDone, WriteDone
@@ -84,6 +95,14 @@ class NodeService:
         self.replica.transfer_leadership(None if target is None else NodeId(target), done)
         self._has_work()
 
+    def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
+        """Of everything that is applied here now."""
+        if self.replica is None:
+            done(SnapshotRefused(SnapshotWhy.NOTHING_APPLIED, self._why_not_formed()))
+            return
+        self.replica.snapshots.ask(done, wait_us=wait_ms * 1000)
+        self._has_work()
+
     def new_session_id(self) -> bytes:
         """16 random bytes."""
         return secrets.token_bytes(16)
@@ -123,10 +142,10 @@ class NodeService:
             commit_index=raft.commit_index,
             applied_index=raft.applied_index,
             last_index=raft.last_index,
-            snapshot_index=raft.state.log.base_index,
+            snapshot_index=replica.snapshots.index,
             log_bytes=None if self.log_bytes is None else self.log_bytes(),
             revision=self._revision(),
-            state_hash=self._machine.state_hash(),
+            state_hash=None if replica.snapshots.is_loading else self._machine.state_hash(),
             version=__version__,
             uptime_ms=uptime_ms,
             voters=tuple(MemberStatus(*self._member(replica, voter)) for voter in raft.state.configurations.voters),
@@ -143,7 +162,9 @@ class NodeService:
         return self.diagnose()
 
     def _revision(self) -> int | None:
-        """The store's; other machines have none."""
+        """The store's; other machines have none, and none has one while another state takes its place."""
+        if self.replica is not None and self.replica.snapshots.is_loading:
+            return None
         return self._machine.query(Revision()) if isinstance(self._machine, KeyValueMachine) else None
 
     def _member(self, replica: Replica, member: NodeId) -> tuple[str, str | None, int | None, int | None]:
@@ -180,7 +201,11 @@ class NodeService:
             return ((Unready.NO_LEADER, self._why_not_formed()),)
         if replica.raft.disagrees_at is not None:
             where = f"this node's state differs from the majority's at log index {replica.raft.disagrees_at}"
-            return ((Unready.REPLICAS_DISAGREE, f"{where}; start it again, and it is built anew from the log"),)
+            mend = "start it again, and it is built anew from its snapshot and the log"
+            last = f"if that comes to the same, run raftkv member replace {self._node_id}"
+            return ((Unready.REPLICAS_DISAGREE, f"{where}; {mend}; {last}"),)
+        if replica.snapshots.is_loading:
+            return ((Unready.CATCHING_UP, "this node is loading the snapshot that its leader has sent"),)
         leadership = replica.leadership()
         if leadership.leader_id is None:
             return ((Unready.NO_LEADER, "no leader is known in this term"),)

@@ -184,7 +184,8 @@ SITUATIONS: Final = {
         "",
         "replicas_disagree",
         "this node's state differs from the majority's at log index 1024; "
-        "start it again, and it is built anew from the log",
+        "start it again, and it is built anew from its snapshot and the log; "
+        "if that comes to the same, run raftkv member replace n1",
     ),
     "its log is being read": Situation(told(replica=None), "", "no_leader", "this node is starting"),
 }

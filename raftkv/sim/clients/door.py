@@ -25,6 +25,7 @@ from raftkv.outcomes import (
     Consistency,
     Leadership,
     ReadOutcome,
+    SnapshotOutcome,
     TransferOutcome,
     WriteOutcome,
 )
@@ -102,6 +103,11 @@ class VirtualService:
         self._node.running.transfer_leadership(None if target is None else NodeId(target), done)
         self.has_work = True
 
+    def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
+        """Of everything that is applied here now."""
+        self._node.running.snapshots.ask(done, wait_us=wait_ms * 1000)
+        self.has_work = True
+
     def new_session_id(self) -> bytes:
         """One that nobody had before."""
         return self._words.new_session_id()
@@ -120,7 +126,7 @@ class VirtualService:
             commit_index=raft.commit_index,
             applied_index=raft.applied_index,
             last_index=raft.last_index,
-            snapshot_index=raft.state.log.base_index,
+            snapshot_index=replica.snapshots.index,
             log_bytes=None,
             revision=None,
             state_hash=None,
