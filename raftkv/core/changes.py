@@ -1,26 +1,223 @@
 """A change of members, from the request to its end (paper §6, thesis §4): who joins catches up, C_old,new, C_new.
 
-Everything rests on the log: whoever leads reads from the configuration in force how far the change has come,
-and takes the next step. Only how far a learner has caught up is known to the leader alone.
+Everything rests on the log: whoever leads reads from the configuration in force how far the change has come, and
+takes the next step. Only how far a learner has caught up is the leader's own knowledge; another begins to measure anew.
+Those that left are told so: without it they would ask for votes until somebody told them.
 """
 
 from __future__ import annotations
 
-from raftkv.core.state import State
-from raftkv.core.types import ChangeStatus, Index, Member, Membership, NodeId
+from raftkv import frames as framing
+from raftkv.core import election, membership, replication, rules, transfer
+from raftkv.core.messages import TimeoutNow
+from raftkv.core.state import Departing, Office, State
+from raftkv.core.types import (
+    ChangePhase,
+    ChangeStatus,
+    Configuration,
+    Incarnation,
+    Index,
+    Member,
+    Membership,
+    NodeId,
+    Round,
+)
+from raftkv.errors import ChangeRefused, ChangeWhy
+
+# ------------------------------------------------------------------------------------- the request
 
 
 def begin(state: State, target: Membership, *, deadline_ms: int | None, force: bool) -> Index:
     """Appends the first configuration on the way to ``target``; ChangeRefused says why not. The caller leads."""
-    raise NotImplementedError
+    office, current = state.office, state.configurations.current.current
+    assert office is not None
+    target = membership.in_order(target)
+    problem = membership.problem_with(current, target)
+    if problem is not None:
+        raise ChangeRefused(ChangeWhy.BAD, problem)
+    if not replication.may_serve(state, office):
+        raise ChangeRefused(ChangeWhy.NOT_READY, "this leader has not committed anything of its own term yet")
+    if is_running(state):
+        raise ChangeRefused(ChangeWhy.IN_PROGRESS, "another change of members is not over yet")
+    if target == membership.given_up(current):
+        raise ChangeRefused(ChangeWhy.SAME, "these are the members already")
+    joining = {member.id for member in target.voters} - {member.id for member in current.voters}
+    if not force and _is_at_risk(state, office, target, counting=joining):
+        raise ChangeRefused(ChangeWhy.QUORUM_AT_RISK, "fewer than a majority of the new voters answer this leader")
+    office.change_is_forced = force
+    return _append(state, rules.first_configuration(current, target, deadline_ms=deadline_ms))
+
+
+def is_running(state: State) -> bool:
+    """Whether a change is not over yet, as far as this node knows."""
+    return rules.change_is_running(state.configurations.current, is_committed=state.configuration_is_committed)
+
+
+def _is_at_risk(state: State, office: Office, target: Membership, *, counting: set[NodeId]) -> bool:
+    """Whether too few of the new voters were heard within 2 E. Those that join prove themselves by catching up."""
+    oldest_us = state.now_us - 2 * state.settings.election_timeout_us
+    heard = {peer for peer, one in office.progress.items() if one.has_answered and one.last_contact_us >= oldest_us}
+    return rules.quorum_is_at_risk([member.id for member in target.voters], heard | counting | {state.me.id})
+
+
+def _append(state: State, configuration: Configuration) -> Index:
+    index = Index(state.log.last_index + 1)
+    kind, term = framing.EntryKind.CONFIGURATION, state.current_term
+    state.append([framing.encode(kind, term=term, index=index, body=configuration.encode())])
+    state.note("members_change", f"{state.me.id}: {in_words(configuration)}, entry {index}")
+    return index
+
+
+def in_words(configuration: Configuration) -> str:
+    """A configuration for people."""
+    current = configuration.current
+    words = [f"voters {' '.join(member.id for member in current.voters)}"]
+    if configuration.outgoing is not None:
+        words = [f"voters {' '.join(member.id for member in configuration.outgoing.voters)} and the new {words[0]}"]
+    joining = membership.joining(current)
+    learners = [learner.member.id for learner in current.learners if learner.member.id not in joining]
+    words += [f"learners {' '.join(learners)}"] if learners else []
+    words += [f"to vote {' '.join(joining)}"] if joining else []
+    words += [f"to leave {' '.join(current.leaving)}"] if current.leaving else []
+    words += [f"to learn {' '.join(current.demoted)}"] if current.demoted else []
+    return ", ".join(words)
+
+
+# ---------------------------------------------------------------------------------------- each turn
+
+
+def go_on(state: State) -> None:
+    """Takes the next step of a change, if it is this node's to take, and draws the conclusions of the last."""
+    current_index = state.configurations.current_index
+    if state.settled_at != current_index and state.configuration_is_committed:
+        state.settled_at = current_index
+        _settle(state)
+    office = state.office
+    if office is None:
+        return
+    _tell_those_who_left(state, office)
+    if rules.leader_is_done(votes=state.is_voter, is_committed=state.configuration_is_committed):
+        _leave_office(state, office)
+    elif office.transfer is None:
+        _take_next_step(state, office)
+
+
+def _settle(state: State) -> None:
+    """The configuration in force has just been seen to be committed: it will not be undone."""
+    if state.office is None and state.campaign is None:
+        state.role = state.idle_role
+    if state.is_known_to_be_removed:
+        state.note("removed", f"{state.me.id}: is no member of the cluster any more, since entry {state.removed_at}")
+
+
+def _take_next_step(state: State, office: Office) -> None:
+    configuration = state.configurations.current
+    joining = membership.joining(configuration.current)
+    for learner in joining:
+        office.progress[learner].catch_up(last_index=state.log.last_index, now_us=state.now_us)
+    if not state.configuration_is_committed or not replication.may_serve(state, office):
+        return
+    deadline_ms = membership.deadline_ms(configuration.current)
+    following = rules.next_configuration(
+        configuration,
+        caught_up=_may_vote(state, office, joining),
+        too_late=deadline_ms is not None and state.cluster_time_ms >= deadline_ms,
+    )
+    if following is None:
+        return
+    if joining and not following.is_joint:
+        state.note("members_gave_up", f"{state.me.id}: {' '.join(joining)} did not catch up in time")
+    _append(state, following)
+
+
+def _may_vote(state: State, office: Office, joining: tuple[NodeId, ...]) -> bool:
+    """Whether all have caught up; and if meanwhile too many others are gone, C_old,new waits for them too."""
+    all_caught_up = all(
+        office.progress[learner].has_caught_up(
+            now_us=state.now_us, election_timeout_us=state.settings.election_timeout_us
+        )
+        for learner in joining
+    )
+    target = membership.when_caught_up(state.configurations.current.current)
+    return all_caught_up and (office.change_is_forced or not _is_at_risk(state, office, target, counting=set()))
+
+
+def _leave_office(state: State, office: Office) -> None:
+    """C_new is committed and this leader is not in it. Whoever holds all that it holds may stand at once."""
+    target = transfer.best_target(state)
+    if target is not None and rules.transfer_target_is_ready(
+        target_match=office.progress[target].match_index, our_last_index=state.log.last_index
+    ):
+        state.outbox.send_at_once(state.request(target, TimeoutNow(state.current_term)))
+    election.follow(state, state.current_term, None, "it is no voter any more")
+
+
+# ---------------------------------------------------------------------------------- those who left
+
+
+def _tell_those_who_left(state: State, office: Office) -> None:
+    """A heartbeat tells each that the configuration without it is committed; after 4 E nobody waits for its answer."""
+    for id, left in list(office.departing.items()):
+        if left.committed_us is None and left.index <= state.commit_index:
+            left.committed_us = state.now_us
+        if left.committed_us is not None and _is_told(state, office, left):
+            del office.departing[id], office.progress[id]
+
+
+def _is_told(state: State, office: Office, left: Departing) -> bool:
+    progress = office.progress[left.member.id]
+    if left.round is None and progress.match_index >= left.index:
+        left.round = Round(office.last_round + 1)
+        office.next_heartbeat_us = state.now_us
+    assert left.committed_us is not None
+    if state.now_us - left.committed_us >= 4 * state.settings.election_timeout_us:
+        return True
+    return left.round is not None and progress.echo.round >= left.round
 
 
 def contacts(state: State) -> dict[NodeId, Member]:
     """Everybody to whom messages may go."""
-    return dict(state.configurations.members)
+    members = dict(state.configurations.members)
+    if state.office is not None:
+        members.update((id, left.member) for id, left in state.office.departing.items())
+    return members
+
+
+def is_known(state: State, node: NodeId, incarnation: Incarnation) -> bool:
+    """Whether a reply may come from there: a member, or one that was and whose id is nobody else's now."""
+    member = state.configurations.members.get(node)
+    if member is not None:
+        return member.incarnation == incarnation
+    return state.configurations.was_listed(node, incarnation)
+
+
+# --------------------------------------------------------------------------------------- for people
 
 
 def status(state: State) -> ChangeStatus | None:
-    """The change that is under way, for people."""
-    del state
-    return None
+    """The change that is under way; None: there is none."""
+    departing = () if state.office is None else tuple(state.office.departing)
+    if not is_running(state) and not departing:
+        return None
+    configuration = state.configurations.current
+    current, outgoing = configuration.current, configuration.outgoing
+    phase, joining, leaving, demoted = ChangePhase.LEAVING, membership.joining(current), departing, current.demoted
+    if joining:
+        phase, leaving = ChangePhase.CATCHING_UP, current.leaving
+    elif outgoing is not None:
+        phase = ChangePhase.JOINT
+        ids = {member.id for member in current.members()}
+        voters, before = ({member.id for member in one.voters} for one in (current, outgoing))
+        joining = tuple(sorted(voters - before))
+        leaving = tuple(sorted({member.id for member in outgoing.members()} - ids))
+        demoted = tuple(sorted((before - voters) & ids))
+    progress = {} if state.office is None else state.office.progress
+    return ChangeStatus(
+        phase=phase,
+        index=state.configurations.current_index,
+        joining=joining,
+        leaving=leaving,
+        demoted=demoted,
+        deadline_ms=membership.deadline_ms(current),
+        match=tuple((id, progress[id].match_index) for id in joining if id in progress),
+    )

@@ -13,7 +13,6 @@ from raftkv.core.messages import (
     RequestVote,
     RequestVoteReply,
 )
-from raftkv.core.progress import Progress
 from raftkv.core.quorum import majority_is_out_of_reach
 from raftkv.core.state import Campaign, Office, State
 from raftkv.core.types import Index, NodeId, Role, Term
@@ -51,6 +50,7 @@ def heard_leader(state: State, leader: NodeId, term: Term) -> None:
     if term > state.current_term or state.leader_id != leader or state.campaign is not None:
         follow(state, term, leader, f"{leader} leads term {term}")
     state.last_heard_leader_us = state.now_us
+    state.told_removed_at = None
     restart_election_timer(state)
 
 
@@ -81,18 +81,25 @@ def _leave_office(state: State, why: str) -> None:
 
 
 def election_timeout_passed(state: State) -> None:
-    """Nobody was heard for a whole wait: asks whether an election would be won (thesis §9.6)."""
+    """Nobody was heard for a whole wait: asks whether an election would be won (thesis §9.6).
+
+    Who may not stand asks too, since the answer may be that it was removed; whatever else is said is not counted.
+    """
     restart_election_timer(state)
     state.leader_id = None
-    if not state.is_voter or state.disagrees_at is not None:
+    may_stand = state.may_stand and state.told_removed_at is None
+    if state.disagrees_at is not None or (not may_stand and state.is_known_to_be_removed):
+        state.role = state.idle_role
+        return
+    term = Term(state.current_term + 1)
+    last_index, last_term = state.log.last_index, state.log.last_term
+    for voter in state.other_voters():
+        state.outbox.send_at_once(state.request(voter, PreVoteRequest(term, last_index, last_term)))
+    if not may_stand:
         state.role = state.idle_role
         return
     state.role = Role.CANDIDATE
-    state.campaign = Campaign(Term(state.current_term + 1), is_pre_vote=True, granted={state.me.id})
-    last_index, last_term = state.log.last_index, state.log.last_term
-    for voter in state.other_voters():
-        message = PreVoteRequest(state.campaign.term, last_index, last_term)
-        state.outbox.send_at_once(state.request(voter, message))
+    state.campaign = Campaign(term, is_pre_vote=True, granted={state.me.id})
     _count_votes(state)
 
 
@@ -138,10 +145,13 @@ def _take_office(state: State) -> None:
     state.role, state.leader_id = Role.LEADER, state.me.id
     state.election_deadline_us = None
     term_start = Index(state.log.last_index + 1)
-    progress = {peer: Progress(next_index=term_start, last_contact_us=state.now_us) for peer in state.peers()}
-    state.office = Office(
-        term_start=term_start, began_us=state.now_us, progress=progress, next_heartbeat_us=state.now_us
-    )
+    state.office = Office(term_start=term_start, began_us=state.now_us, progress={}, next_heartbeat_us=state.now_us)
+    before = state.configurations.before
+    if before is not None and not state.configuration_is_committed:
+        # Its predecessor may not have told those who left.
+        leaving = {id: member for id, member in before[1].members().items() if id != state.me.id}
+        state.office.members_are(leaving, next_index=term_start, index=before[0], now_us=state.now_us)
+    state.configuration_changed()
     state.note("became_leader", f"{state.me.id}: leader in term {state.current_term}")
     state.append([framing.encode(framing.EntryKind.NOOP, term=state.current_term, index=term_start)])
 
@@ -203,7 +213,8 @@ def handle_pre_vote(state: State, envelope: Envelope, request: PreVoteRequest, e
         up_to_date=_candidate_is_up_to_date(state, request),
     )
     term = request.term if granted else state.current_term
-    reply = state.answer(envelope, PreVoteReply(term, request.term, granted))
+    removed = not granted and _was_removed(state, envelope, request)
+    reply = state.answer(envelope, PreVoteReply(term, request.term, granted, removed))
     state.outbox.reply(exchange, reply, said_in=state.current_term)
 
 
@@ -212,7 +223,8 @@ def handle_request_vote(state: State, envelope: Envelope, request: RequestVote, 
     candidate = envelope.sender
     if _withholds(state, transfer=request.transfer):
         state.note("refused_vote", f"{state.me.id}: no vote for {candidate} in term {request.term}, a leader is heard")
-        return _reply_to_candidate(state, envelope, exchange, granted=False)
+        removed = _was_removed(state, envelope, request)
+        return _reply_to_candidate(state, envelope, exchange, granted=False, removed=removed)
     adopt_term(state, request.term, f"{candidate} stands in term {request.term}")
     if rules.term_is_stale(theirs=request.term, ours=state.current_term):
         return _reply_to_candidate(state, envelope, exchange, granted=False)
@@ -231,8 +243,25 @@ def handle_request_vote(state: State, envelope: Envelope, request: RequestVote, 
     return _reply_to_candidate(state, envelope, exchange, granted=True)
 
 
-def _reply_to_candidate(state: State, envelope: Envelope, exchange: Exchange, *, granted: bool) -> None:
-    reply = state.answer(envelope, RequestVoteReply(state.current_term, granted))
+def _was_removed(state: State, envelope: Envelope, request: PreVoteRequest | RequestVote) -> bool:
+    """Whether whoever asks is no member, by what is committed here, and cannot know it."""
+    configurations = state.configurations
+    committed = configurations.at(state.commit_index).members().get(envelope.sender)
+    listed = configurations.is_listed(envelope.sender, envelope.sender_incarnation) or (
+        committed is not None and committed.incarnation == envelope.sender_incarnation
+    )
+    return rules.candidate_was_removed(
+        leader_is_heard=_withholds(state, transfer=False),
+        is_listed=listed,
+        candidates_last=(request.last_log_term, request.last_log_index),
+        our_committed=(state.log.term_at(state.commit_index) or 0, state.commit_index),
+    )
+
+
+def _reply_to_candidate(
+    state: State, envelope: Envelope, exchange: Exchange, *, granted: bool, removed: bool = False
+) -> None:
+    reply = state.answer(envelope, RequestVoteReply(state.current_term, granted, removed))
     vote = (state.current_term, envelope.sender) if granted else None
     state.outbox.reply(exchange, reply, said_in=state.current_term, vote=vote)
 
@@ -242,6 +271,8 @@ def _reply_to_candidate(state: State, envelope: Envelope, exchange: Exchange, *,
 
 def handle_pre_vote_reply(state: State, envelope: Envelope, reply: PreVoteReply) -> None:
     """Counts it; a refusal that knows a higher term is believed, so that no asker asks for ever in vain."""
+    if _is_told_to_have_left(state, envelope, reply):
+        return
     if not reply.granted:
         adopt_term(state, reply.term, f"{envelope.sender} knows term {reply.term}")
     campaign = state.campaign
@@ -252,11 +283,29 @@ def handle_pre_vote_reply(state: State, envelope: Envelope, reply: PreVoteReply)
 
 def handle_request_vote_reply(state: State, envelope: Envelope, reply: RequestVoteReply) -> None:
     """Counts a vote of this very term; any other is late."""
+    if _is_told_to_have_left(state, envelope, reply):
+        return
     adopt_term(state, reply.term, f"{envelope.sender} knows term {reply.term}")
     campaign = state.campaign
     if campaign is None or campaign.is_pre_vote or reply.term != campaign.term:
         return
     _count(state, campaign, envelope.sender, granted=reply.granted)
+
+
+def _is_told_to_have_left(state: State, envelope: Envelope, reply: PreVoteReply | RequestVoteReply) -> bool:
+    """Notes a removal that this node has missed; no term moves by it. Who would vote for it proves nothing was missed.
+
+    Nothing is noted while a leader is heard: it speaks to members, and to those that it tells itself.
+    """
+    if not reply.removed:
+        if reply.granted:
+            state.told_removed_at = None
+        return False
+    if not _withholds(state, transfer=False) and state.told_removed_at is None:
+        state.told_removed_at = state.log.last_index
+        state.note("removed", f"{state.me.id}: is no member of the cluster any more, {envelope.sender} says")
+        follow(state, state.current_term, None, "it is no member any more")
+    return True
 
 
 def _count(state: State, campaign: Campaign, voter: NodeId, *, granted: bool) -> None:

@@ -1,14 +1,28 @@
 """Which configuration is in force: the newest in the log, committed or not (paper §6, thesis §4.1).
 
-Told: configurations as they are appended, and truncations. Tells: the voter sets and members now. How a
-change of members is begun and ended will have its place here.
+``Configurations`` is told of them as they are appended, and of truncations; it tells the voter sets and members now.
+The functions below it say what a wanted membership comes to, step by step; none of them knows who leads.
+
+    a b c            a b c, d catches up           a b c and a b d         a b d
+    C_old      →     (c is to leave)        →      C_old,new        →      C_new
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from raftkv.core.types import Configuration, Incarnation, Index, Member, NodeId
+from raftkv.core.types import (
+    ID_BYTES,
+    Configuration,
+    Incarnation,
+    Index,
+    Intent,
+    Learner,
+    Member,
+    Membership,
+    NodeId,
+)
 
 
 class Configurations:
@@ -37,6 +51,19 @@ class Configurations:
         member = self.members.get(node)
         return member is not None and member.incarnation == incarnation
 
+    def was_listed(self, node: NodeId, incarnation: Incarnation) -> bool:
+        """Whether it is a member, or was one as far back as this log says."""
+        return any(
+            member.id == node and member.incarnation == incarnation
+            for _, configuration in self._stack
+            for member in configuration.members().values()
+        )
+
+    @property
+    def before(self) -> tuple[Index, Configuration] | None:
+        """The one before that in force, and where it stands; None: it is in the snapshot, or there was none."""
+        return self._stack[-2] if len(self._stack) > 1 else None
+
     def append(self, index: Index, configuration: Configuration) -> None:
         """Counts from the moment it is in the log."""
         assert index > self.current_index
@@ -54,7 +81,115 @@ class Configurations:
         """The one in force when the log ended at ``index``."""
         return next(configuration for first, configuration in reversed(self._stack) if first <= index)
 
+    def index_at(self, index: int) -> Index:
+        """Where that one stands."""
+        return next(first for first, _ in reversed(self._stack) if first <= index)
+
     def _take_effect(self) -> None:
         self.voter_sets: tuple[frozenset[NodeId], ...] = self.current.voter_sets()
         self.members: dict[NodeId, Member] = self.current.members()
         self.voters: tuple[NodeId, ...] = self.current.voters()
+
+
+# ------------------------------------------------------------------------------ what a change comes to
+
+
+def in_order(membership: Membership) -> Membership:
+    """The same, sorted by id."""
+    return Membership(
+        tuple(sorted(membership.voters)),
+        tuple(sorted(membership.learners, key=lambda learner: learner.member)),
+        tuple(sorted(membership.leaving)),
+        tuple(sorted(membership.demoted)),
+    )
+
+
+def joining(membership: Membership) -> tuple[NodeId, ...]:
+    """The learners that are to vote, in order of id."""
+    return tuple(learner.member.id for learner in membership.learners if learner.intent is Intent.VOTER)
+
+
+def learners_first(current: Membership, target: Membership, *, deadline_ms: int | None) -> Membership:
+    """As ``current``, and who is to vote listens first; what else ``target`` says waits until they have caught up."""
+    wanted = {member.id: member for member in target.members()}
+    voting = {member.id for member in target.voters}
+    voters = tuple(wanted.get(member.id, member) for member in current.voters)
+    known = {member.id for member in current.voters}
+    learners = []
+    for learner in current.learners:
+        member = wanted.get(learner.member.id, learner.member)
+        known.add(member.id)
+        to_vote = member.id in voting
+        learners.append(
+            Learner(member, Intent.VOTER, deadline_ms, stays=True) if to_vote else replace(learner, member=member)
+        )
+    for member in target.members():
+        if member.id not in known:
+            learners.append(Learner(member, Intent.VOTER if member.id in voting else Intent.LEARNER, deadline_ms))
+    return in_order(
+        Membership(
+            voters,
+            tuple(learners),
+            leaving=tuple(id for id in known if id not in wanted),
+            demoted=tuple(member.id for member in current.voters if member.id in wanted and member.id not in voting),
+        )
+    )
+
+
+def when_caught_up(membership: Membership) -> Membership:
+    """What the change was for: learners that are to vote do, who is to leave has left."""
+    leaving, demoted = set(membership.leaving), set(membership.demoted)
+    voters = [member for member in membership.voters if member.id not in leaving | demoted]
+    learners = [Learner(member, Intent.LEARNER, None) for member in membership.voters if member.id in demoted]
+    for learner in membership.learners:
+        if learner.intent is Intent.VOTER:
+            voters.append(learner.member)
+        elif learner.member.id not in leaving:
+            learners.append(Learner(learner.member, Intent.LEARNER, None))
+    return in_order(Membership(tuple(voters), tuple(learners)))
+
+
+def given_up(membership: Membership) -> Membership:
+    """As before the change; addresses alone stay as they were told with it."""
+    learners = [
+        Learner(learner.member, Intent.LEARNER, None)
+        for learner in membership.learners
+        if learner.stays or (learner.intent is Intent.LEARNER and learner.deadline_ms is None)
+    ]
+    return in_order(Membership(membership.voters, tuple(learners)))
+
+
+def outcome(configuration: Configuration) -> Membership:
+    """What the members are when the change that runs is over, or now if none runs."""
+    return configuration.current if configuration.is_joint else when_caught_up(configuration.current)
+
+
+def deadline_ms(membership: Membership) -> int | None:
+    """Cluster time by which those that join must have caught up; None: whenever."""
+    deadlines = [
+        learner.deadline_ms
+        for learner in membership.learners
+        if learner.intent is Intent.VOTER and learner.deadline_ms is not None
+    ]
+    return min(deadlines, default=None)
+
+
+def problem_with(current: Membership, target: Membership) -> str | None:
+    """Why these can never be the members, or not after the present ones in one change; None: they can be."""
+    if not target.voters:
+        return "nobody would vote"
+    if target.leaving or target.demoted or joining(target):
+        return "who is to vote is listed as a voter, and who is to leave is not listed"
+    members = target.members()
+    for what in ("id", "incarnation", "url"):
+        values = [getattr(member, what) for member in members]
+        twice = sorted({member.id for member in members if values.count(getattr(member, what)) > 1})
+        if twice:
+            return f"{' and '.join(twice)} {'is listed twice' if what == 'id' else f'have one {what}'}"
+    known = {member.id: member.incarnation for member in current.members()}
+    for member in members:
+        if len(member.incarnation) != ID_BYTES:
+            return f"{member.id} has not said who it is"
+        if known.get(member.id, member.incarnation) != member.incarnation:
+            return f"another {member.id} is a member: remove that one first, then add this one"
+    return None

@@ -112,6 +112,11 @@ class Progress:
     hashes: StateHashes = field(default_factory=lambda: StateHashes())
     """What it has said of its state."""
 
+    round_of_catching_up: tuple[Index, int] | None = None
+    """(the end of the log, when) as the present round began (thesis §4.2.1); None: it has not to catch up."""
+    last_round_us: int | None = None
+    """How long the last such round took."""
+
     @property
     def state_hash(self) -> tuple[Index, bytes]:
         """What it last said of its state."""
@@ -145,6 +150,26 @@ class Progress:
         self.phase = Phase.PROBE
         self.inflight.clear()
         self.next_index = next_index
+
+    def catch_up(self, *, last_index: Index, now_us: int) -> None:
+        """A round ends with what the log held when it began; the next begins at once."""
+        if self.round_of_catching_up is not None:
+            end, began_us = self.round_of_catching_up
+            if self.match_index < end:
+                return
+            self.last_round_us = now_us - began_us
+        self.round_of_catching_up = (last_index, now_us)
+
+    def has_caught_up(self, *, now_us: int, election_timeout_us: int) -> bool:
+        """Whether it may vote without holding anybody up."""
+        if self.round_of_catching_up is None:
+            return False
+        return rules.learner_has_caught_up(
+            last_round_us=self.last_round_us,
+            this_round_us=now_us - self.round_of_catching_up[1],
+            silent_us=now_us - self.last_contact_us,
+            election_timeout_us=election_timeout_us,
+        )
 
     def echoed(self, echo: Echo) -> None:
         """The peer has echoed a round; an echo that is late or doubled changes nothing."""

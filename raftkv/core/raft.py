@@ -198,6 +198,7 @@ class Raft:
     def take(self) -> Effects:
         """Everything that is to be done since the last call. May be sent and written in any order."""
         state = self._state
+        changes.go_on(state)
         if state.office is not None:
             reads.open_round_if_reads_wait(state)
             reads.confirm_rounds(state)
@@ -370,7 +371,7 @@ class Raft:
             raise Misdirected(f"this is {me.id}, not {envelope.receiver}")
         if envelope.receiver_incarnation != me.incarnation:
             raise Misdirected(f"{me.id}'s data is gone; run raftkv member replace {me.id}")
-        if isinstance(envelope.message, REPLY_TYPES) and not self._state.configurations.is_listed(
-            envelope.sender, envelope.sender_incarnation
+        if isinstance(envelope.message, REPLY_TYPES) and not changes.is_known(
+            self._state, envelope.sender, envelope.sender_incarnation
         ):
             raise Misdirected(f"a reply of {envelope.sender}, which is not the member of that name")

@@ -35,7 +35,7 @@ def send_appends(state: State) -> None:
 
 def _send_one_append(state: State, peer: NodeId, progress: Progress) -> bool:
     """Whether an AppendEntries went out, and another may follow."""
-    last = state.log.last_index
+    last = state.last_index_for(peer)
     if progress.next_index > last or not progress.may_send(
         now_us=state.now_us, inflight_max=state.settings.inflight_appends_max
     ):
@@ -56,7 +56,7 @@ def _read_for(state: State, peer: NodeId, progress: Progress) -> None:
         progress.blocked_until_us = state.now_us + state.settings.election_timeout_us
         return
     progress.reads_log = True
-    last = Index(state.log.memory_first - 1)
+    last = Index(min(state.last_index_for(peer), state.log.memory_first - 1))
     state.log_reads.append(LogRead(progress.next_index, last, state.settings.append_bytes_max, peer))
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from random import Random
 
+from raftkv.core import membership
 from raftkv.core.quorum import VoterSets, has_majority, majority_value
-from raftkv.core.types import Index, NodeId, Round, Term
+from raftkv.core.types import Configuration, Index, Membership, NodeId, Round, Term
 
 # ---------------------------------------------------------------------------------------------- terms
 
@@ -99,12 +100,21 @@ def has_won_election(voter_sets: VoterSets, granted: Collection[NodeId]) -> bool
     return has_majority(voter_sets, granted)
 
 
-def may_stand(voter_sets: VoterSets, me: NodeId) -> bool:
-    """Thesis §4.2.1: only a voter of the configuration that it knows starts an election.
+def is_voter(voter_sets: VoterSets, me: NodeId) -> bool:
+    """Thesis §4.2.1: a learner, or a server that was removed, has no vote to give itself.
 
-    Without it a learner, or a server that was removed, would disturb those who decide.
+    Without it a leader outside C_new would count its own log towards a majority (thesis §4.2.2).
     """
     return any(me in voters for voters in voter_sets)
+
+
+def may_stand(voter_sets: VoterSets, me: NodeId, *, voter_sets_before: VoterSets = ()) -> bool:
+    """Thesis §4.2.1, §4.2.2: a voter of the configuration in force, or of the one before, if the newest may be undone.
+
+    Without the first a learner would disturb those who decide. Without the second nobody may be left to lead:
+    while C_new is not committed, the one log that holds it may be that of a server outside it.
+    """
+    return is_voter(voter_sets, me) or is_voter(voter_sets_before, me)
 
 
 # ------------------------------------------------------------------------------------------- the log
@@ -285,6 +295,87 @@ def transfer_target_is_ready(*, target_match: Index, our_last_index: Index) -> b
     Sent earlier, the election restriction would have the target lose, and writes would stop for nothing.
     """
     return target_match == our_last_index
+
+
+# ---------------------------------------------------------------------------------------- membership
+
+
+def change_is_running(configuration: Configuration, *, is_committed: bool) -> bool:
+    """Paper §6, thesis §4.3: from the first entry of a change until C_new is committed, or all is as before.
+
+    Without it a second change could begin from a configuration that is undone later: two majorities without a
+    common member.
+    """
+    return not is_committed or configuration.is_joint or bool(membership.joining(configuration.current))
+
+
+def first_configuration(current: Membership, target: Membership, *, deadline_ms: int | None) -> Configuration:
+    """Paper §6, thesis §4.2.1: who is new listens first; then C_old,new. Where the same vote as before, at once.
+
+    Without the first a new server, empty yet, would stop commits. Without C_old,new some would decide by the old
+    set while others decide by the new one.
+    """
+    voters, wanted = ({member.id for member in one.voters} for one in (current, target))
+    if wanted - voters:
+        return Configuration(membership.learners_first(current, target, deadline_ms=deadline_ms))
+    return Configuration(target, outgoing=None if wanted == voters else current)
+
+
+def next_configuration(configuration: Configuration, *, caught_up: bool, too_late: bool) -> Configuration | None:
+    """Paper §6, thesis §4.2.1, of one that is committed: C_new after C_old,new, C_old,new when all have caught up.
+
+    Past the deadline everything is as it was. None: it may stay. Whoever leads asks this, so a change goes on when
+    the leader that began it is gone; without it the cluster could stay in joint consensus for ever.
+    """
+    current = configuration.current
+    if configuration.is_joint:
+        return Configuration(current)
+    if not membership.joining(current):
+        return None
+    if caught_up:
+        return Configuration(membership.when_caught_up(current), outgoing=current)
+    return Configuration(membership.given_up(current)) if too_late else None
+
+
+def learner_has_caught_up(
+    *, last_round_us: int | None, this_round_us: int, silent_us: int, election_timeout_us: int
+) -> bool:
+    """Thesis §4.2.1: its last round of catching up was shorter than E, and nothing since speaks against it.
+
+    A round is what the log held when the round began. Without it a server that lags by hours would vote, and
+    the next failure would stop commits for those hours.
+    """
+    if last_round_us is None or silent_us >= election_timeout_us:
+        return False
+    return max(last_round_us, this_round_us) < election_timeout_us
+
+
+def quorum_is_at_risk(voters: Collection[NodeId], in_contact: Collection[NodeId]) -> bool:
+    """Paper §6: C_new decides alone in the end, so most of it should be there before it begins.
+
+    Without it a typing error in an address ends the cluster: nobody could commit the entry that mends it.
+    """
+    return not has_majority((frozenset(voters),), in_contact)
+
+
+def leader_is_done(*, votes: bool, is_committed: bool) -> bool:
+    """Paper §6, thesis §4.2.2: a leader outside C_new steps down when that is committed, no sooner.
+
+    Sooner, a server that knows only C_old could be elected and begin again. Never, and it would lead a cluster that
+    it does not belong to.
+    """
+    return not votes and is_committed
+
+
+def candidate_was_removed(
+    *, leader_is_heard: bool, is_listed: bool, candidates_last: tuple[int, int], our_committed: tuple[int, int]
+) -> bool:
+    """Thesis §4.2.3: a server that missed its removal hears of it from whom it asks for votes.
+
+    Both pairs are (term, index). A candidate whose log goes further than what is committed here may have been added
+    there. Without this rule a removed server would ask for ever, and its operator never know why.
+    """
+    return leader_is_heard and not is_listed and candidates_last <= our_committed
 
 
 # ------------------------------------------------------------------------------------- equal states

@@ -9,7 +9,7 @@ why that happens here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -23,7 +23,7 @@ from raftkv.core.messages import Envelope, Reply, Request
 from raftkv.core.outbox import Outbox
 from raftkv.core.progress import Progress, StateHashes
 from raftkv.core.settings import RaftSettings
-from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, NodeId, Role, Round, Term
+from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Member, NodeId, Role, Round, Term
 
 _FRESHNESS_KEPT_MAX = 64
 """A node that applies nothing for long forgets steps between, which only makes it say "older"."""
@@ -100,6 +100,19 @@ class Transfer:
 
 
 @dataclass(slots=True)
+class Departing:
+    """A member that the newest configuration does not list: it is told so before it is forgotten."""
+
+    member: Member
+    index: Index
+    """Of the configuration that lists it no more; nothing after it is sent to it."""
+    committed_us: int | None = None
+    """When that was seen to be committed."""
+    round: Round | None = None
+    """A heartbeat with this number tells it that."""
+
+
+@dataclass(slots=True)
 class Office:
     """What only a leader keeps; it is thrown away with the office."""
 
@@ -122,6 +135,25 @@ class Office:
     agreed_hashes: StateHashes = field(default_factory=StateHashes)
     """What a majority of voters has, by index."""
     disagreement_noted: bool = False
+    members: dict[NodeId, Member] = field(default_factory=dict)
+    """Everybody else in the configuration in force; each has a progress."""
+    departing: dict[NodeId, Departing] = field(default_factory=dict)
+    """Those that left and are still told so have one too."""
+    change_is_forced: bool = False
+    """Whoever asked for the change that runs wants it also if that leaves no majority in contact."""
+
+    def members_are(self, members: Mapping[NodeId, Member], *, next_index: Index, index: Index, now_us: int) -> None:
+        """The configuration at ``index`` is in force: who is new is probed from there on, who left is to be told so."""
+        for id, member in self.members.items():
+            if id not in members:
+                self.departing[id] = Departing(member, index)
+        for id, member in members.items():
+            known = self.departing[id].member if id in self.departing else self.members.get(id)
+            if known is None or known.incarnation != member.incarnation:
+                self.progress[id] = Progress(next_index=next_index, last_contact_us=now_us)
+            self.departing.pop(id, None)
+        self.members = dict(members)
+        self.progress = dict(sorted(self.progress.items()))
 
 
 @dataclass(slots=True)
@@ -177,6 +209,8 @@ class State:
         # Members. Changed by changes.py and election.py.
         self.cluster_time_ms = 0
         """The cluster's time, told by the shell."""
+        self.settled_at = Index(0)
+        """The newest configuration that was in force and seen to be committed."""
         self.told_removed_at: Index | None = None
         """The end of this log when a voter said that this node is no member any more; void once a leader is heard."""
         # Work for others.
@@ -200,28 +234,68 @@ class State:
     @property
     def is_voter(self) -> bool:
         """Whether this node, in this incarnation, votes in the configuration in force."""
-        return rules.may_stand(self.voter_sets, self.me.id) and self.configurations.is_listed(
-            self.me.id, self.me.incarnation
-        )
+        return rules.is_voter(self.voter_sets, self.me.id) and self.is_listed
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether this node, in this incarnation, is a member by the configuration in force."""
+        return self.configurations.is_listed(self.me.id, self.me.incarnation)
+
+    @property
+    def configuration_is_committed(self) -> bool:
+        """Whether the configuration in force is known to be committed."""
+        return self.configurations.current_index <= self.commit_index
+
+    @property
+    def may_stand(self) -> bool:
+        """Whether an election is this node's to begin: it votes, or did before a configuration that may be undone."""
+        if not self.is_listed and self.me.id in self.configurations.members:
+            return False
+        before = None if self.configuration_is_committed else self.configurations.before
+        sets_before = before[1].voter_sets() if before is not None and _lists(before[1], self.me) else ()
+        return rules.may_stand(self.voter_sets, self.me.id, voter_sets_before=sets_before)
 
     @property
     def removed_at(self) -> Index | None:
         """Where this node knows itself to be no member any more; None: it is one, or never was."""
+        committed = self.configurations.at(self.commit_index)
+        if self.is_listed or _lists(committed, self.me):
+            return self.told_removed_at
+        if self.configurations.was_listed(self.me.id, self.me.incarnation):
+            return self.configurations.index_at(self.commit_index)
         return self.told_removed_at
+
+    @property
+    def is_known_to_be_removed(self) -> bool:
+        """Whether its own log says so, beyond doubt: nobody need be asked."""
+        return self.removed_at is not None and self.told_removed_at is None
 
     @property
     def idle_role(self) -> Role:
         """What this node is when it neither stands nor leads."""
-        return Role.FOLLOWER if self.is_voter else Role.LEARNER
+        return Role.FOLLOWER if self.may_stand and self.told_removed_at is None else Role.LEARNER
+
+    def configuration_changed(self) -> None:
+        """Another configuration is in force: this node's role is by that, and a leader speaks to all its members."""
+        if self.role in (Role.FOLLOWER, Role.LEARNER):
+            self.role = self.idle_role
+        if self.office is not None:
+            next_index = max(self.office.term_start, index := self.configurations.current_index)
+            self.office.members_are(self.other_members(), next_index=next_index, index=index, now_us=self.now_us)
+
+    def other_members(self) -> dict[NodeId, Member]:
+        """Everybody else in the configuration in force, in order of id."""
+        return {id: member for id, member in self.configurations.members.items() if id != self.me.id}
 
     @property
     def state_hash(self) -> tuple[Index, bytes]:
         """The newest hash of this node's state, and its index."""
         return self.hashes.newest
 
-    def peers(self) -> list[NodeId]:
-        """Everybody else who receives the log, in order of id."""
-        return [member for member in self.configurations.members if member != self.me.id]
+    def last_index_for(self, peer: NodeId) -> Index:
+        """The last entry that this leader sends to that peer: who left gets the configuration that says so, no more."""
+        left = None if self.office is None else self.office.departing.get(peer)
+        return self.log.last_index if left is None else left.index
 
     def other_voters(self) -> list[NodeId]:
         """Everybody else who votes, in order of id."""
@@ -244,12 +318,18 @@ class State:
         return self.began_us + 1
 
     def note_freshness(self, commit: Index, *, as_of_us: int) -> None:
-        """Who has applied ``commit`` holds everything that was acknowledged before ``as_of_us``."""
-        while self.freshness and self.freshness[-1][1] >= as_of_us:
-            if self.freshness[-1][0] <= commit:
+        """Who has applied ``commit`` holds everything that was acknowledged before ``as_of_us``.
+
+        Late news stands before what is newer, and takes nothing of it back.
+        """
+        place = len(self.freshness)
+        while place and self.freshness[place - 1][1] >= as_of_us:
+            place -= 1
+            if self.freshness[place][0] <= commit:
                 return
-            self.freshness.pop()
-        self.freshness.append((commit, as_of_us))
+            if self.freshness[place][1] == as_of_us:
+                del self.freshness[place]
+        self.freshness.insert(place, (commit, as_of_us))
         if len(self.freshness) > _FRESHNESS_KEPT_MAX:
             # Not an old one: a node that always lags a little must come to the next before that is forgotten.
             del self.freshness[-2]
@@ -277,8 +357,11 @@ class State:
     # -- messages
 
     def request(self, to: NodeId, message: Request) -> Envelope:
-        """The envelope of a request to a member."""
-        member = self.configurations.members[to]
+        """The envelope of a request to a member, or to one that left and is still told so."""
+        member = self.configurations.members.get(to)
+        if member is None:
+            assert self.office is not None, f"{to} is no member"
+            member = self.office.departing[to].member
         return Envelope(self.me.cluster_id, self.me.id, self.me.incarnation, to, member.incarnation, message)
 
     def answer(self, request: Envelope, reply: Reply) -> Envelope:
@@ -302,6 +385,7 @@ class State:
             if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
                 index = Index(framing.term_and_index(frame)[1])
                 self.configurations.append(index, Configuration.decode(framing.body(frame)))
+                self.configuration_changed()
         self.durability.appended(frames, last_index=self.log.last_index)
 
     def truncate_from(self, index: Index) -> None:
@@ -310,4 +394,10 @@ class State:
         self.note("truncated", f"{self.me.id}: entries from {index} to {self.log.last_index} gave way to the leader's")
         self.log.truncate_from(index)
         self.configurations.truncate_from(index)
+        self.configuration_changed()
         self.durability.truncated(index)
+
+
+def _lists(configuration: Configuration, me: Identity) -> bool:
+    member = configuration.members().get(me.id)
+    return member is not None and member.incarnation == me.incarnation

@@ -293,13 +293,15 @@ def test_only_the_present_leader_makes_a_node_stand(term):
 
 
 def test_who_has_no_vote_never_stands():
-    """Thesis §4.2.1: neither by itself nor when it is told to."""
+    """Thesis §4.2.1: neither by itself nor when it is told to; it asks only so that it may hear of its removal."""
     lone = Lone("a", "bcd")
     for _ in range(5):
         lone.elapse(2 * E_US)
+        for voter in "bcd":
+            lone.says(voter, PreVoteReply(Term(1), Term(1), granted=True))
     lone.says("b", TimeoutNow(NO_TERM))
     assert lone.reply == TimeoutNowReply(NO_TERM, accepted=False)
-    assert lone.sent(object) == []
+    assert {type(envelope.message) for envelope in lone.sent(object)} == {PreVoteRequest}
     assert (lone.role, lone.raft.term) == ("learner", 0)
 
 
@@ -311,7 +313,9 @@ def test_who_was_replaced_under_its_own_name_never_stands():
     lone.raft.state.append([configuration_entry(1, 0, anew)])
     for _ in range(5):
         lone.elapse(2 * E_US)
-    assert lone.sent(object) == []
+        for voter in "bc":
+            lone.says(voter, PreVoteReply(Term(1), Term(1), granted=True))
+    assert {type(envelope.message) for envelope in lone.sent(object)} == {PreVoteRequest}
     assert (lone.role, lone.raft.term) == ("learner", 0)
 
 
