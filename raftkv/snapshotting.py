@@ -264,7 +264,7 @@ class Snapshotting:
             capture = self._machine.capture()
         except Exception as error:  # noqa: BLE001 - an embedder's machine gave nothing, and is as it was
             self._failed(SnapshotWhy.FAILED, f"the machine gave no snapshot: it raised {type(error).__name__}")
-            effects.notes.append(Note("snapshot_failed", f"no snapshot was taken: {self.failure}"))
+            effects.notes.append(Note("capture_failed", f"no snapshot was taken: {self.failure}"))
             return
         work.take = self._taken = TakenCapture(self._raft.base_at(self._raft.applied_index), stamp_ms, packed, capture)
         self._stage = _Stage.WRITTEN
