@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from raftkv.core.formation import gone
 from raftkv.core.messages import Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import (
@@ -256,11 +257,6 @@ def _unfit(named: Named, said: Introduction | None, cluster_id: ClusterId) -> Me
             "with the other as its --url",
         )
     return None
-
-
-def gone(id: str) -> str:
-    """What is said of a member whose disk was emptied."""
-    return f"{id}'s data is gone; run raftkv member replace {id}"
 
 
 def _membership(voters: Sequence[Member], learners: Sequence[Member]) -> Membership:

@@ -41,6 +41,7 @@ from raftkv.values import (
     parse_path,
     parse_switch,
     parse_url,
+    parse_urls,
     url_address,
     whole_number,
 )
@@ -67,6 +68,8 @@ class NodeConfig:
     """What is bound for them; ``listen`` unless said otherwise."""
     initial_cluster: InitialCluster = ()
     """By peer URL. Empty: this node goes on with what its directory holds, and forms nothing."""
+    join: tuple[str, ...] = ()
+    """URLs of nodes that are asked to let this one in, if it belongs to no cluster yet."""
     peer_secret_file: Path | None = None
     peer_secret: PeerSecret | None = field(default=None, compare=False, repr=False)
     """What stood in that file when it was read, once; None: peers prove nothing to each other."""
@@ -142,7 +145,7 @@ class Setting(NamedTuple):
     def shape(self) -> str:
         """What a value looks like, for the help."""
         known = {"id": "ID", "data-dir": "DIR", "url": "URL", "listen": "HOST:PORT", "initial-cluster": "ID=URL,…"}
-        known |= {"peer-url": "URL", "peer-listen": "HOST:PORT", "peer-secret-file": "FILE"}
+        known |= {"join": "URL,…", "peer-url": "URL", "peer-listen": "HOST:PORT", "peer-secret-file": "FILE"}
         known |= {"log-format": "|".join(LOG_FORMATS), "log-level": "|".join(LOG_LEVELS)}
         return known.get(self.name, "N")
 
@@ -181,6 +184,7 @@ SETTINGS: Final = (
     Setting("peer-listen", parse_address, "What to bind for other nodes, where it differs from the peer URL's."),
     Setting("peer-secret-file", parse_path, "A file that all nodes have and nobody else: they prove it to each other."),
     Setting("initial-cluster", parse_initial_cluster, "Who forms the cluster, this node too; by peer URL."),
+    Setting("join", parse_urls, "Join the cluster of these nodes, instead of forming one: the URL of any, or several."),
     Setting("insecure", parse_switch, "The network is trusted: a bind that is not loopback is allowed."),
     Setting("log-format", parse_log_format, "How log lines look: text or json."),
     Setting("log-level", parse_log_level, "The least grave log lines that are written: info, warning or error."),
@@ -212,6 +216,12 @@ SETTINGS: Final = (
     ),
     Setting("proposal-bytes-in-flight-max", whole_number(_MIB, _TIB), "The same in bytes.", "replica"),
     Setting("reads-in-flight-max", whole_number(1, 10**7), "Reads taken and not answered; beyond: 429.", "replica"),
+    Setting(
+        "member-catch-up-timeout-ms",
+        whole_number(1000, 24 * _HOUR_MS),
+        "A node that is to become a voter and has not caught up by then is taken out again.",
+        "replica",
+    ),
     Setting("max-value-bytes", whole_number(1, VALUE_BYTES_MAX), "The largest value that is taken.", "api"),
     Setting("segment-bytes", whole_number(_MIB, 1024 * _MIB), "How large a file of the log grows."),
     Setting(
@@ -395,6 +405,8 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     id, members = values.get("id"), values.get("initial-cluster")
     if id and members and id not in dict(members):
         problems.append(f"--initial-cluster does not list this node, {id}: every node gets the whole list")
+    if members and values.get("join"):
+        problems.append("--join and --initial-cluster exclude each other: a node joins a cluster, or helps to form one")
     return problems + _address_contradictions(values) + _open_binds(values)
 
 

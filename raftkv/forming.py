@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from raftkv.core.formation import Formation
+from raftkv.core.formation import Formation, gone
 from raftkv.core.messages import Introduction
-from raftkv.core.types import ClusterId, Member, NodeId
+from raftkv.core.types import ClusterId, Incarnation, Member, NodeId
 from raftkv.errors import DataError
 from raftkv.pump import Scheduler, Timer
 from raftkv.storage.identity import IdentityFile
@@ -31,6 +31,8 @@ class FormingPlan:
     """None: clients reach it where its peers do."""
     initial_cluster: Sequence[tuple[NodeId, str]] = ()
     """All members with their peer URLs, this one included."""
+    joins: bool = False
+    """It is to become a member of a cluster that is there, and forms none."""
 
 
 @dataclass(slots=True)
@@ -63,6 +65,8 @@ class Forming:
         )
         self._done = False
         """It is formed, or never will be by this node."""
+        self._why_not_in = ""
+        self._is_gone = False
         self._said = ""
         self._timer: Timer | None = None
 
@@ -84,7 +88,12 @@ class Forming:
     @property
     def problem(self) -> str | None:
         """What will not mend by waiting, and what to do about it; None: nothing."""
-        return self._formation.problem
+        return gone(self._plan.id) if self._is_gone and self.joins else self._formation.problem
+
+    @property
+    def joins(self) -> bool:
+        """This node was started to join a cluster, and belongs to none yet."""
+        return self._plan.joins and self.cluster_id is None
 
     def others(self) -> list[tuple[NodeId, str]]:
         """The ids and URLs of whom to reach."""
@@ -103,6 +112,7 @@ class Forming:
             cluster_id=stored.cluster_id,
             formed=stored.formed,
             client_url=self._plan.client_url,
+            joins=self.joins,
         )
 
     def start(self) -> None:
@@ -126,15 +136,39 @@ class Forming:
         self._formation.heard_of_formation()
         self._moved()
 
+    def was_named(self, cluster_id: ClusterId, incarnation: Incarnation) -> None:
+        """A message of that cluster came for this node, in that incarnation.
+
+        Only its own, drawn at random when its directory was made, says that the cluster has let this node in: then it
+        belongs there, and that is stored before anybody hears of it. A node that was not started to join never does.
+        """
+        if self._done or not self.joins:
+            return
+        self._is_gone = incarnation != self.identity.identity.incarnation
+        if not self._is_gone:
+            self._formation.was_let_in(cluster_id)
+            self._moved()
+
+    def was_not_let_in(self, why: str) -> None:
+        """Whoever was asked to let this node in has not, or not yet."""
+        self._why_not_in = why
+
     def why_not_formed(self) -> str:
         """One sentence for the operator."""
         formation = self._formation
         if formation.problem is not None:
             return formation.problem
+        if self._is_gone and self.joins:
+            return gone(self._plan.id)
+        if self.joins:
+            return f"this node waits to be let into the cluster{f': {self._why_not_in}' if self._why_not_in else ''}"
         if formation.waits_for:
             return f"the cluster is not formed yet: waiting for {', '.join(formation.waits_for)}"
         if not self._plan.initial_cluster and formation.cluster_id is None:
-            return "the data directory is empty and no --initial-cluster says whom to form a cluster with"
+            return (
+                "the data directory is empty, and neither --initial-cluster says whom to form a cluster with, nor "
+                "--join whose to join"
+            )
         return "this node is starting"
 
     def _introduce_on(self) -> None:

@@ -112,6 +112,14 @@ def parse_initial_cluster(value: Any) -> InitialCluster:
     return tuple(members)
 
 
+def parse_urls(value: Any) -> tuple[str, ...]:
+    """``URL,URL,…``, or a list of them; at least one."""
+    listed = [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple) or not listed:
+        raise ValueError(f"{value!r} is not a list of URLs: give it like http://127.0.0.1:7401,http://…")
+    return tuple(dict.fromkeys(parse_url(item) for item in listed))
+
+
 def parse_switch(value: Any) -> bool:
     """On or off."""
     if isinstance(value, bool):

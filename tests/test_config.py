@@ -73,6 +73,7 @@ SAMPLES = {
     "url": "http://127.0.0.1:9000",
     "listen": "127.0.0.1:9001",
     "initial-cluster": "n1=http://127.0.0.1:7401,node-7=http://127.0.0.1:9000",
+    "join": "http://127.0.0.1:7401,http://127.0.0.1:7402",
     "peer-url": "http://127.0.0.1:9100",
     "peer-listen": "127.0.0.1:9101",
     "insecure": "true",
@@ -439,3 +440,24 @@ def test_an_unusable_file_is_told(content: bytes | None, complaint: str, tmp_pat
         file.write_bytes(content)
     assert complaint in problems_of(NEEDED, file=file)
     assert "missing" not in problems_of({}, file=file)
+
+
+def test_a_cluster_is_joined_at_any_of_its_nodes(tmp_path: Path) -> None:
+    first, second = "http://127.0.0.1:7401", "http://127.0.0.1:7402"
+    assert config_of(join=f"{first}/, {second},{first}").join == (first, second)
+    file = tmp_path / "raftkv.toml"
+    file.write_text(f'join = ["{first}", "{second}"]\n')
+    assert load(flags=NEEDED, environment={}, file=file).join == (first, second)
+    assert NodeConfig.of(id="n4", data_dir=tmp_path, url="http://127.0.0.1:7404", join=[first]).join == (first,)
+
+
+@pytest.mark.parametrize("value", ["", ",", "127.0.0.1:7401", "http://127.0.0.1", [], 7, [7]])
+def test_what_is_no_node_cannot_be_joined(value: object) -> None:
+    with pytest.raises(ConfigError, match="--join"):
+        load(flags={**NEEDED, "join": value}, environment={})
+
+
+def test_a_node_joins_a_cluster_or_forms_one() -> None:
+    both = {"join": "http://127.0.0.1:7401", "initial-cluster": "n1=http://127.0.0.1:7401"}
+    with pytest.raises(ConfigError, match="--join and --initial-cluster exclude each other"):
+        load(flags={**NEEDED, **both}, environment={})

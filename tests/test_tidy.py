@@ -67,6 +67,7 @@ MAY_IMPORT: Final = {
             "frames",
             "state_machine",
             "outcomes",
+            "members",
             "storage",
             "kv",
             "transport.codec",
@@ -79,7 +80,7 @@ MAY_IMPORT: Final = {
     "node": (
         *("api", "transport", "http", "storage", "replica", "pump", "forming", "beginning", "waiting", "config"),
         "snapshotting",
-        *("values", "core", "kv", "state_machine", "outcomes", "frames"),
+        *("values", "core", "kv", "state_machine", "outcomes", "members", "changing", "frames"),
     ),
     "cli": ("config", "values", "storage", "node", "client", "kv", "sim"),
     "__main__": ("cli",),

@@ -28,6 +28,8 @@ class Conditions(Enum):
     NONE = "none"
     READ = "read"
     """``If-None-Match: "<revision>"``: what the client has already."""
+    CONFIGURATION = "configuration"
+    """``If-Match: "<configuration index>"`` or ``*``: which membership is to be replaced."""
     WRITE = "write"
     """``If-Match: "<revision>"`` or ``*``, ``If-None-Match: *``: what the key must be."""
 

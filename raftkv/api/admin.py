@@ -1,4 +1,4 @@
-"""Administration, the leader's: ``GET /v1/admin/members``, ``POST /v1/admin/leader``.
+"""The leader's office: ``POST /v1/admin/leader``.
 
 Told: requests. Tells: what is asked of the cluster, and what became of it. May never know: how it is done.
 """
@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from raftkv.api.actions import LEADERS, READS, Action, Answer, Field, Numbering
+from raftkv.api.actions import LEADERS, Action, Answer
 from raftkv.api.bodies import structured
-from raftkv.api.exchange import Context, Decision, etag, to_leader
+from raftkv.api.exchange import Context, Decision, to_leader
 from raftkv.api.posts import post
 from raftkv.api.problems import bad_request, problem
-from raftkv.api.reads import PROVENANCE, Freshness, read
 from raftkv.api.requests import Request
 from raftkv.api.responses import Respond, Response, json_response
-from raftkv.api.schemas import BOOLEAN, NUMBER, TEXT, list_of, reference, structure
-from raftkv.api.status import member_fields
-from raftkv.kv.queries import Revision
-from raftkv.outcomes import Consistency, TransferOutcome, Transferred, TransferWhy
+from raftkv.api.schemas import BOOLEAN, NUMBER, TEXT, structure
+from raftkv.outcomes import TransferOutcome, Transferred, TransferWhy
 from raftkv.problems import Code
 
 _REFUSALS: Final = {
@@ -28,20 +25,6 @@ _REFUSALS: Final = {
     TransferWhy.IN_PROGRESS: (Code.MEMBERSHIP_CHANGE_IN_PROGRESS, "another change is running; ask again after it"),
     TransferWhy.TIMED_OUT: (Code.OUTCOME_UNKNOWN, "the other node did not take over in time; it still may"),
 }
-
-
-def members(context: Context, request: Request, _: bytes) -> Decision:
-    """The members, as a leader knows them that a majority has just confirmed."""
-
-    def answered(_revision: Any) -> Response:
-        now = context.service.status()
-        shown = {
-            "voters": [member_fields(voter) for voter in now.voters],
-            "learners": [member_fields(learner) for learner in now.learners],
-        }
-        return json_response(200, shown, etag(now.configuration_index))
-
-    return read(context, request, Revision(), Freshness(Consistency.LINEARIZABLE, 0, None), answered)
 
 
 def transfer_leadership(context: Context, request: Request, _: bytes) -> Decision:
@@ -88,21 +71,4 @@ TRANSFER: Final = Action(
         "The voter that is to lead; without an id, the best placed.",
         empty_needs_no_type=False,
     ),
-)
-MEMBERS: Final = Action(
-    members,
-    "The members, as the leader knows them.",
-    (
-        Answer(
-            200,
-            "Voters and learners of the configuration in force.",
-            structure({"voters": list_of(reference("Member")), "learners": list_of(reference("Member"))}),
-            fields=(
-                Field("ETag", {"type": "string", "pattern": '^"(?:0|[1-9][0-9]*)"$'}, "The configuration's index."),
-                *PROVENANCE,
-            ),
-        ),
-    ),
-    READS,
-    numbering=Numbering.IGNORED,
 )

@@ -55,6 +55,13 @@ _CONDITIONS: Final[dict[Conditions, tuple[Field, ...]]] = {
     Conditions.READ: (
         Field("If-None-Match", {"type": "string", "pattern": f"^{REVISION_TAG}$"}, "304 if the key still has it."),
     ),
+    Conditions.CONFIGURATION: (
+        Field(
+            "If-Match",
+            {"type": "string", "pattern": r'^(?:\*|"(?:0|[1-9][0-9]{0,18})")$'},
+            "The configuration that is to be replaced, as the ETag of the members has it, or * for any.",
+        ),
+    ),
     Conditions.WRITE: (
         Field(
             "If-Match",

@@ -148,6 +148,8 @@ class FormationReport:
     """What will not mend by waiting, and what to do about it."""
     complaint: str | None = None
     """What this node says about another one's identity, or its own."""
+    joins: bool = False
+    """It was started to join a cluster, and belongs to none yet."""
 
 
 @dataclass(frozen=True, slots=True)

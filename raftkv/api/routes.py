@@ -13,7 +13,20 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final
 
-from raftkv.api import admin, diagnostics, handshake, keys, openapi, ranges, reads, sessions, status, txns
+from raftkv.api import (
+    admin,
+    diagnostics,
+    handshake,
+    keys,
+    members,
+    openapi,
+    ranges,
+    reads,
+    sessions,
+    snapshots,
+    status,
+    txns,
+)
 from raftkv.api.actions import Action, Conditions, Numbering, Route, reading
 from raftkv.api.exchange import Context, Decision, pending_without_body
 from raftkv.api.metering import NO_ACTION, Meter
@@ -51,8 +64,10 @@ NODE_ROUTES: Final = (
     Route("/v1/status", reading(status.STATUS)),
     Route("/v1/cluster", reading(status.CLUSTER)),
     Route("/v1/diagnostics", reading(diagnostics.DIAGNOSTICS)),
-    Route("/v1/admin/members", reading(admin.MEMBERS)),
+    Route("/v1/admin/members", {**reading(members.MEMBERS), "POST": members.ADD, "PUT": members.BECOME}),
+    Route("/v1/admin/members/{id}", {"DELETE": members.REMOVE, "PATCH": members.ALTER}, members.ID),
     Route("/v1/admin/leader", {"POST": admin.TRANSFER}),
+    Route("/v1/admin/snapshot", {"POST": snapshots.TAKE}),
     Route("/v1/openapi.json", reading(openapi.DOCUMENT)),
     Route("/healthz", reading(status.HEALTHZ)),
     Route("/readyz", reading(status.READYZ)),

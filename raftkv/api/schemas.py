@@ -44,6 +44,11 @@ def reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def nullable_reference(name: str) -> Schema:
+    """That, or null."""
+    return {"oneOf": [reference(name), {"type": "null"}]}
+
+
 def octets(name: str, **bounds: int) -> dict[str, Schema]:
     """The two properties in which bytes come: as text, or in base64."""
     encoded = {"type": "string", "contentEncoding": "base64", "pattern": BASE64_PATTERN}
@@ -65,6 +70,19 @@ _MEMBER: Final = structure(
     {"id": TEXT, "url": nullable(TEXT), "match_index": nullable(NUMBER), "last_contact_ms": nullable(NUMBER)},
     description="A member; what only the leader knows is null elsewhere.",
 )
+_CHANGE: Final = structure(
+    {
+        "phase": {"type": "string", "enum": ["catching_up", "joint", "leaving"]},
+        "joining": list_of(structure({"id": TEXT, "match_index": nullable(NUMBER)})),
+        "leaving": list_of(TEXT),
+        "demoted": list_of(TEXT),
+        "remaining_ms": nullable(NUMBER),
+        "last_index": NUMBER,
+    },
+    description="A change of members that is running: who is to vote and how far its log is, against the end of the "
+    "log of the node that tells; who goes; who becomes a learner; after how long those that have not caught up are "
+    "taken out again (null: no more).",
+)
 _PROBLEM: Final[Schema] = {
     "type": "object",
     "description": "RFC 9457, with a code of a closed list; some codes have members of their own.",
@@ -79,6 +97,7 @@ _PROBLEM: Final[Schema] = {
         "retry_after_ms": NUMBER,
         "revision": REVISION,
         "mod_revision": NUMBER,
+        "configuration_index": NUMBER,
         "applied_index": NUMBER,
         "staleness_ms": nullable(NUMBER),
         "min_index": NUMBER,
@@ -88,4 +107,4 @@ _PROBLEM: Final[Schema] = {
     "required": ["type", "title", "status", "detail", "code"],
 }
 
-SHARED: Final[dict[str, Schema]] = {"Item": _ITEM, "Member": _MEMBER, "Problem": _PROBLEM}
+SHARED: Final[dict[str, Schema]] = {"Change": _CHANGE, "Item": _ITEM, "Member": _MEMBER, "Problem": _PROBLEM}

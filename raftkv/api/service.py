@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Protocol
 
 from raftkv.api.reports import Diagnostics
-from raftkv.outcomes import Consistency, Leadership, ReadOutcome, TransferOutcome, WriteOutcome
+from raftkv.members import MembersOutcome, Terms, Wish
+from raftkv.outcomes import Consistency, Leadership, ReadOutcome, SnapshotOutcome, TransferOutcome, WriteOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,23 @@ class MemberStatus:
     match_index: int | None = None
     last_contact_ms: int | None = None
     """Since its newest answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChange:
+    """The change of members that is running, as this node sees it."""
+
+    phase: str
+    """catching_up, joint or leaving."""
+    joining: tuple[tuple[str, int | None], ...]
+    """Who is to vote, and how far its leader knows it to hold the log; None: this is not the leader."""
+    leaving: tuple[str, ...]
+    demoted: tuple[str, ...]
+    """Voters that become learners."""
+    remaining_ms: int | None
+    """Until those that have not caught up are taken out again; None: they have, or nobody joins."""
+    last_index: int
+    """The end of this node's log."""
 
 
 class Unready(Enum):
@@ -71,6 +89,10 @@ class Status:
     learners: tuple[MemberStatus, ...] = ()
     configuration_index: int = 0
     """Where in the log the configuration in force stands."""
+    change: MembersChange | None = None
+    """None: none is running."""
+    removed_at: int | None = None
+    """Where in the log this node knows itself to be no member any more; None: it is one, or never was."""
     health: Health = Health()
 
 
@@ -110,6 +132,14 @@ class Service(Protocol):
 
     def transfer_leadership(self, target: str | None, done: Callable[[TransferOutcome], None]) -> None:
         """Has that voter lead; None: the best placed."""
+        ...
+
+    def change_members(self, wish: Wish, terms: Terms, done: Callable[[MembersOutcome], None]) -> None:
+        """Has the members be as wished."""
+        ...
+
+    def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
+        """Has this node keep a snapshot of all that is applied here; ``done`` hears by then that it is under way."""
         ...
 
     def new_session_id(self) -> bytes:

@@ -13,8 +13,8 @@ from raftkv.api.exchange import Context, Decision, retry_after
 from raftkv.api.problems import problem
 from raftkv.api.requests import Request
 from raftkv.api.responses import Response, json_response
-from raftkv.api.schemas import BOOLEAN, NUMBER, TEXT, list_of, nullable, reference, structure
-from raftkv.api.service import MemberStatus, Unready
+from raftkv.api.schemas import BOOLEAN, NUMBER, TEXT, list_of, nullable, nullable_reference, reference, structure
+from raftkv.api.service import MembersChange, MemberStatus, Unready
 from raftkv.problems import Code
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +49,7 @@ def status(context: Context, _request: Request, _rest: bytes) -> Decision:
             "state_hash": None if now.state_hash is None else f"{now.state_hash:032x}",
             "version": now.version,
             "uptime_ms": now.uptime_ms,
+            "removed_at": now.removed_at,
         },
     )
 
@@ -64,7 +65,7 @@ def cluster(context: Context, _request: Request, _rest: bytes) -> Decision:
             "leader_id": now.leader_id,
             "voters": [member_fields(voter) for voter in now.voters],
             "learners": [member_fields(learner) for learner in now.learners],
-            "change": None,
+            "change": None if now.change is None else change_fields(now.change),
         },
     )
 
@@ -108,6 +109,18 @@ def member_fields(member: MemberStatus) -> dict[str, Any]:
     }
 
 
+def change_fields(change: MembersChange) -> dict[str, Any]:
+    """A change of members as it is shown."""
+    return {
+        "phase": change.phase,
+        "joining": [{"id": id, "match_index": match_index} for id, match_index in change.joining],
+        "leaving": list(change.leaving),
+        "demoted": list(change.demoted),
+        "remaining_ms": change.remaining_ms,
+        "last_index": change.last_index,
+    }
+
+
 def _hex(raw: bytes | None) -> str | None:
     return None if raw is None else raw.hex()
 
@@ -142,6 +155,7 @@ STATUS: Final = _about_this_node(
                 "state_hash": nullable(_HEX),
                 "version": TEXT,
                 "uptime_ms": NUMBER,
+                "removed_at": nullable(NUMBER),
             }
         ),
     ),
@@ -159,7 +173,7 @@ CLUSTER: Final = _about_this_node(
                 "leader_id": nullable(TEXT),
                 "voters": list_of(reference("Member")),
                 "learners": list_of(reference("Member")),
-                "change": {"type": ["object", "null"], "description": "The change of members that is running."},
+                "change": nullable_reference("Change"),
             }
         ),
     ),

@@ -38,6 +38,9 @@ class Formation:
         self.configuration = configuration
         """Of the members as they formed the cluster; to be stored with its id before anything else is said."""
         self.formed = formed
+        if cluster_id is not None and configuration is None:
+            # Only who joined a cluster has an id of it and no members: it was formed, and forms nothing.
+            self.formed, listed = True, ()
         self._listed = dict(listed)
         self._heard: dict[NodeId, Introduction] = {}
         self._settle()
@@ -58,6 +61,11 @@ class Formation:
         """A message of Raft came that bears this cluster's id: somebody knows that it is formed."""
         if self.cluster_id is not None:
             self.formed = True
+
+    def was_let_in(self, cluster_id: ClusterId) -> None:
+        """A member's message named this very incarnation, which only a cluster that has added it does."""
+        if self.cluster_id is None:
+            self.cluster_id, self.formed, self._listed = cluster_id, True, {}
 
     @property
     def waits_for(self) -> list[NodeId]:
@@ -161,10 +169,10 @@ class Formation:
             return f"{other} was started with another --initial-cluster ({theirs})"
         if said.cluster_id is None or said.cluster_id == self.cluster_id:
             if self.cluster_id is not None and said.cluster_id is None and not self._is_known(said):
-                return _gone(other)
+                return gone(other)
             return None
         if self.cluster_id is None and dict(said.initial_members).get(mine) != self.me.incarnation:
-            return _gone(mine)
+            return gone(mine)
         return (
             f"{other} belongs to cluster {said.cluster_id.hex()}: the members were emptied while they formed; "
             "nothing was stored yet, so empty all their data directories and start again"
@@ -175,5 +183,6 @@ class Formation:
         return self.configuration.members()[said.sender].incarnation == said.incarnation
 
 
-def _gone(node: NodeId) -> str:
+def gone(node: str) -> str:
+    """What is said of a node whose disk was emptied."""
     return f"{node}'s data is gone; run raftkv member replace {node}"

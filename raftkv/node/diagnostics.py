@@ -464,4 +464,4 @@ def _formation(parts: Parts) -> FormationReport:
     if parts.replica is not None:
         return FormationReport(formed=True, waits_for=(), problem=None, complaint=complaint)
     forming = parts.forming
-    return FormationReport(forming.is_formed, forming.waits_for, forming.problem, complaint)
+    return FormationReport(forming.is_formed, forming.waits_for, forming.problem, complaint, forming.joins)

@@ -117,6 +117,18 @@ class Peers:
         else:
             link.send(envelope)
 
+    def names(self) -> list[NodeId]:
+        """To whom there is a link, in order of id."""
+        return sorted(self._links)
+
+    async def let_go(self, peer: NodeId) -> None:
+        """There is no link to it any more, and nothing is known of it."""
+        link = self._links.pop(peer)
+        del self._urls[peer]
+        self._complaints.pop(peer, None)
+        self._told.pop(peer, None)
+        await link.close()
+
     def introduce_again(self) -> None:
         """What this node says of itself has changed: everybody hears it."""
         for link in self._links.values():
@@ -161,6 +173,8 @@ class Peers:
 
     def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
         """Handed on, unless somebody else answers there."""
+        if peer not in self._links:
+            return
         if introduction.sender == peer:
             self._complaints.pop(peer, None)
             self._told.pop(peer, None)

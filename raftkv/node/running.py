@@ -27,7 +27,7 @@ from raftkv.beginning import raft_of
 from raftkv.config import NodeConfig
 from raftkv.core.effects import Exchange, LogRead, Note
 from raftkv.core.messages import Envelope, Introduction
-from raftkv.core.types import ID_BYTES, Incarnation, NodeId, Ticket
+from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId, Ticket
 from raftkv.errors import DiskFailed, Misdirected, RaftkvError
 from raftkv.forming import Forming, FormingPlan, FormingShell
 from raftkv.kv.machine import KeyValueMachine
@@ -35,17 +35,22 @@ from raftkv.node.clock import LoopScheduler, now_us
 from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
+from raftkv.node.joining import ask_to_join
+from raftkv.node.keeper import KeeperShell, SnapshotKeeper, load, restored_from
 from raftkv.node.logs import event, in_words
+from raftkv.node.members import Members
 from raftkv.node.metrics import NodeMetrics
 from raftkv.node.peers import ClientUrls, Peers
+from raftkv.node.probing import Prober
 from raftkv.node.service import NodeService
-from raftkv.outcomes import TransferOutcome
+from raftkv.outcomes import SnapshotWhy, TransferOutcome
 from raftkv.pump import Pump, PumpShell
 from raftkv.replica import Replica, Work
-from raftkv.state_machine import StateMachine
+from raftkv.state_machine import Loading, StateMachine
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.identity import IdentityFile
 from raftkv.storage.recovery import Recovered
+from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.storage.wal import Wal
 from raftkv.transport.farewell import Farewell
 from raftkv.transport.routes import PeerExchange, PeerRoutes
@@ -58,7 +63,8 @@ LEAVE_S: Final = 0.5
 """For peers to hear why this node goes."""
 _LEVELS: Final = {
     **dict.fromkeys(("replicas_disagree", "state_is_wrong"), logging.ERROR),
-    **dict.fromkeys(("disk_stalled", "refused_message", "snapshot_needed", "transfer_gave_up"), logging.WARNING),
+    **dict.fromkeys(("capture_failed", "disk_stalled", "refused_message"), logging.WARNING),
+    **dict.fromkeys(("snapshot_needed", "transfer_gave_up"), logging.WARNING),
 }
 """What the core notes that somebody should look at; everything else is INFO."""
 STOP_GRACE_S: Final = 2.0
@@ -110,6 +116,8 @@ class RunningNode:
         secret = config.peer_secret
         credentials = None if secret is None else Credentials(secret, config.id)
         self._peers = Peers(config.transport, rng, self._forming.introduction, self, credentials)
+        prober = Prober(config.transport, rng, self._forming.introduction, credentials)
+        self._members = self.service.members = Members(loop, self._peers, prober, self._forming.introduction)
         self._client_urls = ClientUrls(config.id, url=config.url, peer_url=config.peer_url)
         self._doors = Doors(loop, config, PeerRoutes(self), self._front, complain=self._peers.on_stranger)
         self._watch = Watch(loop)
@@ -117,8 +125,10 @@ class RunningNode:
         self.service.diagnose = self._diagnose
         self._replica: Replica | None = None
         self._disk: DiskThread | None = None
+        self._snapshots: SnapshotKeeper | None = None
         self._pump: Pump | None = None
         self._beginning: asyncio.Task[None] | None = None
+        self._joining: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] = loop.create_future()
         """Done when the node has failed: then nothing that the pump or the disk would do is waited for."""
         self._said = self._refused = ""
@@ -133,16 +143,24 @@ class RunningNode:
         self._peers.reach(self._forming.others())
         self._watch.start(self._peers.links)
         self._forming.start()
+        if self._forming.joins:
+            self._joining = self._loop.create_task(ask_to_join(self.config, self._forming.was_not_let_in))
 
     async def stop(self) -> None:
         """Leadership is handed over, what is in flight answered, everything synced and closed."""
         self.service.stopping = True
         self._forming.stop()
         self._watch.stop()
+        if self._joining is not None:
+            self._joining.cancel()
+            await asyncio.gather(self._joining, return_exceptions=True)
+        await self._members.stop()
         if self._beginning is not None:
             await asyncio.gather(self._beginning, return_exceptions=True)
-        if self._replica is not None and not self._halted.done():
+        if self._replica is not None:
             self._replica.shutting_down = True
+            self._replica.snapshots.give_up(SnapshotWhy.SHUTTING_DOWN, "this node is stopping")
+        if self._replica is not None and not self._halted.done():
             await self._hand_over()
             await self._finish_writes()
         grace_s = 0.0 if self._halted.done() else STOP_GRACE_S
@@ -153,6 +171,8 @@ class RunningNode:
             self._pump.stop()
         await self._peers.take_leave(self._farewell(), within_s=LEAVE_S)
         await self._peers.close()
+        if self._snapshots is not None:
+            await _in_own_thread(self._snapshots.stop)
         if self._disk is not None:
             await _in_own_thread(self._disk.stop)
         self._directory.close()
@@ -203,28 +223,43 @@ class RunningNode:
         self._beginning = self._loop.create_task(self._begin())
 
     async def _begin(self) -> None:
-        """The log is read, and the node takes part."""
+        """The log is read, the newest snapshot is in the machine, and the node takes part."""
         try:
-            wal, recovered = await _in_own_thread(self._open_log)
-            self._take_part(wal, recovered)
+            snapshots, wal, recovered = await _in_own_thread(self._open_log)
+            loading = None
+            if recovered.snapshot is not None:
+                loading = self._machine.loading()
+                await _in_own_thread(partial(load, snapshots, recovered.snapshot, loading))
+                loading.finish()
+            self._take_part(snapshots, wal, recovered, loading)
         except Exception as error:  # noqa: BLE001 - the node ends with it
             self._fail(error)
 
-    def _open_log(self) -> tuple[Wal, Recovered]:
-        return Wal.open(
+    def _open_log(self) -> tuple[Snapshots, Wal, Recovered]:
+        snapshots = Snapshots.open(self._directory, cluster_id=self._forming.identity.identity.cluster_id)
+        wal, recovered = Wal.open(
             self._directory,
             self._forming.identity,
             segment_bytes=self.config.segment_bytes,
             tail_bytes_max=self.config.raft.log_memory_bytes,
+            snapshots=snapshots,
         )
+        return snapshots, wal, recovered
 
-    def _take_part(self, wal: Wal, recovered: Recovered) -> None:
+    def _take_part(self, snapshots: Snapshots, wal: Wal, recovered: Recovered, loaded: Loading | None) -> None:
         for note in recovered.notes:
             _LOG.warning("%s", note, extra=event("recovered"))
         identity = self._forming.identity.identity
         assert identity.cluster_id is not None
         raft = raft_of(identity, recovered, self.config.raft, self._rng)
-        replica = Replica(raft, self._machine, self.config.replica, clock=now_us)
+        replica = Replica(
+            raft,
+            self._machine,
+            self.config.replica,
+            clock=now_us,
+            snapshot_settings=self.config.snapshots,
+            restored=restored_from(recovered.snapshot),
+        )
         replica.client_url_of = self._client_urls.of
         shell = PumpShell(self._work, self._peers.send, self._reply, self._refuse, self._fail, self._parts.turns.took)
         self._pump = Pump(replica, LoopScheduler(self._loop), shell)
@@ -233,6 +268,7 @@ class RunningNode:
         self._replica = replica
         self._parts.replica, self._parts.disk = replica, self._disk
         self.service.replica = replica
+        self._members.start(replica, self._has_work)
         self.service.cluster_id = identity.cluster_id
         self.service.log_bytes = lambda: wal.log_bytes
         cluster, term, last_index = identity.cluster_id.hex(), recovered.term, recovered.last_index
@@ -242,8 +278,30 @@ class RunningNode:
             extra=event("takes_part", cluster=cluster, term=term, last_index=last_index),
         )
         self._disk.start()
+        self._keep_snapshots(snapshots, replica, identity.cluster_id, recovered.snapshot, loaded)
         self.service.disk_trouble = partial(why_disk_is_useless, self._disk, replica)
         self._pump.schedule()
+
+    def _keep_snapshots(
+        self,
+        snapshots: Snapshots,
+        replica: Replica,
+        cluster_id: ClusterId,
+        restored: StoredSnapshot | None,
+        loaded: Loading | None,
+    ) -> None:
+        self._snapshots = SnapshotKeeper(
+            snapshots,
+            replica,
+            self._loop,
+            KeeperShell(self._has_work, self._fail),
+            cluster_id=cluster_id,
+            bytes_per_s=self.config.snapshots.snapshot_bytes_per_s,
+        )
+        self._parts.snapshots = self._snapshots
+        self._snapshots.start()
+        if restored is not None and loaded is not None:
+            self._snapshots.begin(restored, loaded)
 
     # ------------------------------------------------------------------- what the disk and the pump say
 
@@ -254,13 +312,16 @@ class RunningNode:
     def _work(self, work: Work) -> None:
         assert self._disk is not None
         assert self._replica is not None
-        if work.persist or work.read_log:
-            self._disk.submit(work.persist, work.read_log)
+        if work.persist or work.read_log or work.drop_log_through is not None:
+            self._disk.submit(work.persist, work.read_log, work.drop_log_through)
+        if work.snapshots and self._snapshots is not None:
+            self._snapshots.submit(work.snapshots)
         for note in work.notes:
             self._metrics.events[note.event] += 1
             self._watch.note(note, self._term)
             self._log(note)
         self._watch.turned(self._replica.raft)
+        self._members.turned()
         self._owner.turned()
 
     def _log(self, note: Note) -> None:
@@ -302,6 +363,8 @@ class RunningNode:
             self._replica.receive(envelope, exchange)
             self._has_work()
             return
+        if envelope.receiver == self.config.id:
+            self._forming.was_named(envelope.cluster_id, envelope.receiver_incarnation)
         cluster_id = self._forming.cluster_id
         if cluster_id is None or envelope.cluster_id != cluster_id:
             text = f"{self.config.id} belongs to no cluster yet" if cluster_id is None else "another cluster's message"
@@ -334,6 +397,7 @@ class RunningNode:
             return
         if said.sender == self.config.id:
             return
+        self._members.heard(said)
         member = self._replica.raft.state.configurations.members.get(said.sender)
         if member is None:
             return
@@ -411,4 +475,4 @@ async def _in_own_thread(work: Callable[[], T]) -> T:
 
 def _plan(config: NodeConfig) -> FormingPlan:
     client_url = None if config.url == config.peer_url else config.url
-    return FormingPlan(config.id, config.peer_url, client_url, config.initial_cluster)
+    return FormingPlan(config.id, config.peer_url, client_url, config.initial_cluster, joins=bool(config.join))

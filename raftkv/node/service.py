@@ -8,11 +8,14 @@ from typing import Final
 
 from raftkv import __version__
 from raftkv.api.reports import Diagnostics
-from raftkv.api.service import Health, MemberStatus, Status, Unready
+from raftkv.api.service import Health, MembersChange, MemberStatus, Status, Unready
+from raftkv.core.raft import Raft
 from raftkv.core.types import ClusterId, NodeId, Role
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Revision
+from raftkv.members import MembersDone, MembersRefused, MembersWhy, Terms, Wish
 from raftkv.node.clock import now_us
+from raftkv.node.members import Members
 from raftkv.outcomes import (
     Consistency,
     Leadership,
@@ -52,6 +55,8 @@ class NodeService:
         self.diagnose: Callable[[], Diagnostics]
         """Set by whoever runs the node, before anybody can ask."""
         self.failure: str | None = None
+        self.members: Members
+        """The same."""
         self.disk_trouble: Callable[[], str | None] = lambda: None
         """Why the disk makes this node useless; None: it does not."""
         self.stopping = False
@@ -102,6 +107,13 @@ class NodeService:
             return
         self.replica.snapshots.ask(done, wait_us=wait_ms * 1000)
         self._has_work()
+
+    def change_members(self, wish: Wish, terms: Terms, done: MembersDone) -> None:
+        """Has the members be as wished."""
+        if self.stopping:
+            done(MembersRefused(MembersWhy.SHUTTING_DOWN, "this node is stopping; ask another one"))
+        else:
+            self.members.change(wish, terms, done)
 
     def new_session_id(self) -> bytes:
         """16 random bytes."""
@@ -154,6 +166,8 @@ class NodeService:
                 for learner in raft.configuration.current.learners
             ),
             configuration_index=raft.state.configurations.current_index,
+            change=_change(raft),
+            removed_at=raft.removed_at,
             health=Health(self.dead_because(), self.unready()),
         )
 
@@ -176,7 +190,9 @@ class NodeService:
             return member, url, None, None
         if member == state.me.id:
             return member, url, replica.raft.durable_index, 0
-        progress = office.progress[member]
+        progress = office.progress.get(member)
+        if progress is None:
+            return member, url, None, None
         contact_ms = (now_us() - progress.last_contact_us) // 1000 if progress.has_answered else None
         return member, url, progress.match_index, contact_ms
 
@@ -206,6 +222,8 @@ class NodeService:
             return ((Unready.REPLICAS_DISAGREE, f"{where}; {mend}; {last}"),)
         if replica.snapshots.is_loading:
             return ((Unready.CATCHING_UP, "this node is loading the snapshot that its leader has sent"),)
+        if replica.raft.removed_at is not None:
+            return ((Unready.NO_LEADER, "this node was removed from the cluster, and knows no leader any more"),)
         leadership = replica.leadership()
         if leadership.leader_id is None:
             return ((Unready.NO_LEADER, "no leader is known in this term"),)
@@ -213,3 +231,20 @@ class NodeService:
         if staleness_us is None or staleness_us > _STALENESS_READY_US_MAX:
             return ((Unready.CATCHING_UP, "this node has not yet applied what its leader has committed"),)
         return ()
+
+
+def _change(raft: Raft) -> MembersChange | None:
+    """The change of members that is running, as this node sees it."""
+    status = raft.change_status
+    if status is None:
+        return None
+    match = dict(status.match)
+    remaining_ms = None if status.deadline_ms is None else max(0, status.deadline_ms - raft.cluster_time_ms)
+    return MembersChange(
+        phase=status.phase.value,
+        joining=tuple((id, match.get(id)) for id in status.joining),
+        leaving=status.leaving,
+        demoted=status.demoted,
+        remaining_ms=remaining_ms,
+        last_index=raft.last_index,
+    )

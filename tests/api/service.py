@@ -18,12 +18,15 @@ from raftkv.api.reports import (
 from raftkv.api.service import Health, MemberStatus, Status
 from raftkv.kv.commands import Put, encode
 from raftkv.kv.machine import KeyValueMachine
+from raftkv.members import MembersAre, MembersOutcome, Terms, Wish
 from raftkv.outcomes import (
     Answered,
     Applied,
     Consistency,
     Leadership,
     ReadOutcome,
+    SnapshotOutcome,
+    SnapshotTaken,
     TransferOutcome,
     Transferred,
     WriteOutcome,
@@ -104,6 +107,10 @@ class FakeService:
         """Given to the next writes instead of executing them."""
         self.forced_reads: deque[ReadOutcome] = deque()
         self.forced_transfers: deque[TransferOutcome] = deque()
+        self.forced_changes: deque[MembersOutcome] = deque()
+        self.changes: list[tuple[Wish, Terms]] = []
+        self.forced_snapshots: deque[SnapshotOutcome] = deque()
+        self.snapshots: list[int] = []
         self.holds = False
         """Answers wait in ``held`` until a test lets them go."""
         self.held: list[Callable[[], None]] = []
@@ -166,6 +173,14 @@ class FakeService:
             done(self.forced_transfers.popleft())
         else:
             done(Transferred(target or "n2", "http://n2.test:7402", 8))
+
+    def change_members(self, wish: Wish, terms: Terms, done: Callable[[MembersOutcome], None]) -> None:
+        self.changes.append((wish, terms))
+        done(self.forced_changes.popleft() if self.forced_changes else MembersAre(changed=True))
+
+    def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
+        self.snapshots.append(wait_ms)
+        done(self.forced_snapshots.popleft() if self.forced_snapshots else SnapshotTaken(12, 4096, changed=True))
 
     def new_session_id(self) -> bytes:
         self._sessions_count += 1

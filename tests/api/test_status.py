@@ -6,16 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from raftkv.api.service import Health, Unready
-from raftkv.kv.queries import Revision
+from raftkv.api.service import Health, MembersChange, Unready
 from raftkv.outcomes import (
-    Consistency,
-    ReadTimedOut,
-    Refused,
     Transferred,
     TransferRefused,
     TransferWhy,
-    Why,
 )
 from tests.api.conftest import METRICS
 from tests.api.fronts import Client
@@ -31,7 +26,7 @@ def test_status_shows_this_node(client: Client) -> None:
         "id": "n1", "cluster_id": "000102030405060708090a0b0c0d0e0f", "role": "leader", "term": 7, "leader_id": "n1",
         "leader_url": "http://n1.test:7401", "commit_index": 12, "applied_index": 12, "last_index": 13,
         "snapshot_index": 0, "log_bytes": 4096, "revision": 5, "state_hash": f"{0xFEED:032x}", "version": "0.1.0",
-        "uptime_ms": 123_456,
+        "uptime_ms": 123_456, "removed_at": None,
     }  # fmt: skip
 
 
@@ -53,6 +48,17 @@ def test_cluster_shows_the_members(client: Client) -> None:
     ]
     assert [learner["id"] for learner in answer.json["learners"]] == ["n4"]
     assert answer.json["change"] is None
+    change = MembersChange("catching_up", (("n4", 2),), ("n3",), (), 9_000, 13)
+    client.service.now = replace(STATUS, change=change)
+    assert client.ask("GET", "/v1/cluster").json["change"] == {
+        "phase": "catching_up", "joining": [{"id": "n4", "match_index": 2}], "leaving": ["n3"], "demoted": [],
+        "remaining_ms": 9_000, "last_index": 13,
+    }  # fmt: skip
+
+
+def test_a_removed_node_says_so(client: Client) -> None:
+    client.service.now = replace(STATUS, role="learner", removed_at=11)
+    assert client.ask("GET", "/v1/status").json["removed_at"] == 11
 
 
 @pytest.mark.parametrize("path", ABOUT_THIS_NODE)
@@ -129,39 +135,6 @@ def test_a_transfer_that_fails_says_why(client: Client, why: TransferWhy, status
 def test_a_transfer_to_nobody_is_refused(client: Client, fields: object) -> None:
     assert client.post("/v1/admin/leader", fields).status == 400
     assert client.service.transfers == []
-
-
-def test_the_leader_shows_the_members(client: Client) -> None:
-    answer = client.ask("GET", "/v1/admin/members")
-    cluster = client.ask("GET", "/v1/cluster").json
-    assert (answer.status, answer["ETag"], answer["Content-Type"]) == (200, '"4"', "application/json")
-    assert answer.json == {"voters": cluster["voters"], "learners": cluster["learners"]}
-    assert (answer["Raftkv-Consistency"], answer["Raftkv-Applied-Index"]) == ("linearizable", "0")
-    head = client.ask("HEAD", "/v1/admin/members")
-    assert (head.body, head.comparable()[:2]) == (b"", answer.comparable()[:2])
-
-
-def test_the_members_are_read_from_a_leader_that_is_sure_of_being_it(client: Client) -> None:
-    """A deposed leader would show a configuration that is no longer in force."""
-    client.ask("GET", "/v1/admin/members")
-    assert client.service.reads == [(Revision(), Consistency.LINEARIZABLE, 0, None)]
-    for outcome, code in ((ReadTimedOut(), "read_timeout"), (Refused(Why.NOT_LEADER, FOLLOWS), "not_leader")):
-        client.service.forced_reads.append(outcome)
-        assert client.ask("GET", "/v1/admin/members").code == code
-
-
-def test_a_follower_sends_who_asks_for_the_members_to_the_leader(client: Client) -> None:
-    client.service.led = FOLLOWS
-    answer = client.ask("GET", "/v1/admin/members")
-    assert (answer.status, answer["Location"]) == (307, "http://n2.test:7402/v1/admin/members")
-    client.service.led = LEADERLESS
-    assert client.ask("GET", "/v1/admin/members").code == "no_leader"
-
-
-@pytest.mark.parametrize("query", ["?x=1", "?consistency=stale", "?limit=1"])
-def test_members_take_no_parameters_and_no_conditions(client: Client, query: str) -> None:
-    assert client.ask("GET", "/v1/admin/members" + query).status == 400
-    assert client.ask("GET", "/v1/admin/members", {"If-None-Match": '"4"'}).status == 400
 
 
 def test_a_node_whose_cluster_is_not_formed_says_for_whom_it_waits(client: Client) -> None:

@@ -21,6 +21,7 @@ from raftkv.api.settings import ApiSettings
 from raftkv.core.types import Member, NodeId
 from raftkv.http import heads
 from raftkv.http.exchange import HttpAnswer
+from raftkv.members import MembersDone, Terms, Wish
 from raftkv.outcomes import (
     Consistency,
     Leadership,
@@ -106,6 +107,11 @@ class VirtualService:
     def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
         """Of everything that is applied here now."""
         self._node.running.snapshots.ask(done, wait_us=wait_ms * 1000)
+        self.has_work = True
+
+    def change_members(self, wish: Wish, terms: Terms, done: MembersDone) -> None:
+        """Nobody in the simulated world speaks to a new node beforehand, so nobody can be added by this way."""
+        self._node.running.change_members(wish, {}, terms, done)
         self.has_work = True
 
     def new_session_id(self) -> bytes:

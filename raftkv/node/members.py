@@ -1,0 +1,231 @@
+"""The members of this node's cluster, as they change: who new ones are, where all are, to whom there are links.
+
+Told: wishes of operators, what nodes say of themselves, each turn of the replica. Tells: the replica what is wished,
+and what the nodes in question said; ``peers`` whom to reach. A member that says it is elsewhere now is asked there who
+it is, and if it is the same, its leader has the log say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import AbstractEventLoop, TimerHandle
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+from raftkv.changing import Asking, is_at_rest, leads_to, to_be_asked
+from raftkv.core.messages import Introduction
+from raftkv.core.types import Configuration, Member, NodeId, Role
+from raftkv.members import Alter, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
+from raftkv.node.logs import event
+from raftkv.node.peers import Peers
+from raftkv.node.probing import Prober
+from raftkv.replica import Replica
+from raftkv.transport.codec import MEMBERS_MAX
+
+_LOG: Final = logging.getLogger("raftkv.node")
+PROBE_S: Final = 10.0
+"""For a new node to listen."""
+DOUBT_S: Final = 1.0
+"""For a member that was not heard lately to say whether its data is still there."""
+LOOK_EVERY_S: Final = 0.5
+LET_GO_AFTER_LOOKS: Final = 4
+"""Whoever is no member any more may still be owed an answer."""
+MOVED_AGAIN_LOOKS: Final = 10
+"""Before an address that could not be confirmed is tried again."""
+
+
+class Members:
+    """Of one running node. Belongs to the event loop."""
+
+    def __init__(self, loop: AbstractEventLoop, peers: Peers, prober: Prober, me: Callable[[], Introduction]) -> None:
+        """``me`` is what this node says of itself."""
+        self._loop, self._peers, self._prober, self._me = loop, peers, prober, me
+        self._replica: Replica | None = None
+        self._has_work: Callable[[], None]
+        self._followed: Configuration | None = None
+        self._listed: dict[NodeId, Member] = {}
+        self._said: dict[NodeId, Introduction] = {}
+        """The newest word of each member that says it is elsewhere than the log has it."""
+        self._moving_looks: dict[NodeId, int] = {}
+        self._gone_looks: dict[NodeId, int] = {}
+        self._was_removed = False
+        self._asking: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._timer: TimerHandle | None = None
+
+    def start(self, replica: Replica, has_work: Callable[[], None]) -> None:
+        """The node takes part; from now on its links follow the configuration in force."""
+        self._replica, self._has_work = replica, has_work
+        self.turned()
+        self._look_later()
+
+    async def stop(self) -> None:
+        """Whoever asked and was not answered is told that this node stops."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, *self._closing, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------------- wishes
+
+    def change(self, wish: Wish, terms: Terms, done: MembersDone) -> None:
+        """Has the members be as wished, once those who must be asked have said who they are."""
+        replica = self._replica
+        if replica is None or replica.raft.role is not Role.LEADER:
+            leadership = None if replica is None else replica.leadership()
+            done(MembersRefused(MembersWhy.NOT_LEADER, "another node leads, or none", leadership))
+            return
+        configurations = replica.raft.state.configurations
+        asking = to_be_asked(
+            wish,
+            leads_to(configurations.current),
+            client_url_of=replica.client_url_of,
+            is_in_contact=partial(_is_in_contact, replica),
+        )
+        rests = is_at_rest(configurations.current) and configurations.current_index <= replica.raft.commit_index
+        if not rests and any(one.is_needed for one in asking):
+            done(MembersRefused(MembersWhy.IN_PROGRESS, "another change of members is running; ask again after it"))
+        elif asking and rests:
+            self._own(self._asking, self._ask_and_change(replica, wish, terms, done, asking))
+        else:
+            replica.change_members(wish, {}, terms, done)
+            self._has_work()
+
+    async def _ask_and_change(
+        self, replica: Replica, wish: Wish, terms: Terms, done: MembersDone, asking: list[Asking]
+    ) -> None:
+        try:
+            answers = await asyncio.gather(*(self._ask(one) for one in asking))
+        except asyncio.CancelledError:
+            done(MembersRefused(MembersWhy.SHUTTING_DOWN, "this node is stopping; ask another one"))
+            raise
+        said: dict[NodeId, Introduction] = {}
+        for one, answer in zip(asking, answers, strict=True):
+            if isinstance(answer, Introduction):
+                said[NodeId(one.member.id)] = answer
+            elif one.is_needed:
+                done(_unreachable(one.member, answer))
+                return
+        replica.change_members(wish, said, terms, done)
+        self._has_work()
+
+    async def _ask(self, one: Asking) -> Introduction | str:
+        return await self._prober.ask(one.member, within_s=PROBE_S if one.is_needed else DOUBT_S)
+
+    # --------------------------------------------------------------------------------- who is where
+
+    def heard(self, said: Introduction) -> None:
+        """Somebody says who it is; a member that is elsewhere now is remembered."""
+        member = self._listed.get(said.sender)
+        if member is None or member.incarnation != said.incarnation:
+            return
+        if member.url == said.url:
+            self._said.pop(said.sender, None)
+        elif said.sender in self._said or len(self._said) < MEMBERS_MAX:
+            self._said[said.sender] = said
+
+    def turned(self) -> None:
+        """The replica has taken a turn; another configuration may be in force."""
+        assert self._replica is not None
+        raft = self._replica.raft
+        if raft.state.configurations.current is not self._followed:
+            self._follow(raft.state.configurations.current)
+        is_removed = raft.removed_at is not None
+        if is_removed != self._was_removed:
+            self._was_removed = is_removed
+            self._tell_of_removal(removed_at=raft.removed_at)
+
+    def _follow(self, configuration: Configuration) -> None:
+        """There is a link to every member, at the address that the log has for it if that is news."""
+        self._followed = configuration
+        members = configuration.members()
+        me = self._me().sender
+        self._peers.reach((id, member.url) for id, member in members.items() if id != me)
+        for id, member in members.items():
+            before = self._listed.get(id)
+            if before is not None and before != member:
+                self._peers.moved(id, member.url)
+        self._listed = members
+        self._said = {id: said for id, said in self._said.items() if id in members and members[id].url != said.url}
+
+    def _tell_of_removal(self, *, removed_at: int | None) -> None:
+        if removed_at is None:
+            _LOG.info("this node is a member of the cluster again", extra=event("let_in_again"))
+            return
+        id = self._me().sender
+        _LOG.warning(
+            "this node is no member of the cluster any more; stop it, or have it back with raftkv member add %s %s",
+            *(id, self._me().url),
+            extra=event("removed", index=removed_at),
+        )
+
+    def _look_later(self) -> None:
+        self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+
+    def _look(self) -> None:
+        assert self._replica is not None
+        self._let_go(self._replica)
+        self._move(self._replica)
+        self._look_later()
+
+    def _let_go(self, replica: Replica) -> None:
+        """Links to nodes that are neither members nor still to be told that they are not are closed after a while."""
+        wanted = replica.raft.contacts
+        for peer in self._peers.names():
+            if peer in wanted or replica.raft.removed_at is not None:
+                self._gone_looks.pop(peer, None)
+                continue
+            self._gone_looks[peer] = self._gone_looks.get(peer, 0) + 1
+            if self._gone_looks[peer] >= LET_GO_AFTER_LOOKS:
+                del self._gone_looks[peer]
+                self._own(self._closing, self._peers.let_go(peer))
+
+    def _move(self, replica: Replica) -> None:
+        """The leader has the log say where members are that have moved, itself too, one after another."""
+        if replica.raft.role is not Role.LEADER or not self._listed:
+            return
+        self.heard(self._me())
+        for id, said in sorted(self._said.items()):
+            looks = self._moving_looks.get(id, 0)
+            self._moving_looks[id] = (looks + 1) % MOVED_AGAIN_LOOKS
+            if looks == 0:
+                self.change(Alter(id, url=said.url), Terms(wait_ms=0), partial(self._moved, id, said.url))
+        self._moving_looks = {id: looks for id, looks in self._moving_looks.items() if id in self._said}
+
+    @staticmethod
+    def _moved(id: NodeId, url: str, outcome: MembersOutcome) -> None:
+        if isinstance(outcome, MembersRefused):
+            text = f"{id} says that it is at {url} now, which is not confirmed: {outcome.text}"
+            _LOG.warning("%s", text, extra=event("not_moved", peer=id, url=url))
+
+    def _own(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(partial(self._ended, tasks))
+
+    def _ended(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._loop.call_exception_handler({"message": "a change of members failed", "exception": error})
+
+
+def _is_in_contact(replica: Replica, id: NodeId) -> bool:
+    """Whether this leader has heard the member within two election timeouts, in the incarnation that is listed."""
+    state = replica.raft.state
+    if id == state.me.id:
+        return True
+    progress = None if state.office is None else state.office.progress.get(id)
+    if progress is None or not progress.has_answered:
+        return False
+    return state.now_us - progress.last_contact_us < 2 * state.settings.election_timeout_us
+
+
+def _unreachable(whom: Named, why: str) -> MembersRefused:
+    text = (
+        f"{whom.id} does not answer at {whom.url} ({why}), and so nothing was changed; is it started there, with "
+        f"--id {whom.id} and --join?"
+    )
+    return MembersRefused(MembersWhy.UNREACHABLE, text)
