@@ -32,6 +32,7 @@ from raftkv.storage.segments import Batch, Segment, segment_name, segment_number
 from raftkv.storage.snapshots import StoredSnapshot
 from raftkv.storage.sparse_index import SparseIndex
 from raftkv.storage.standing import Inconsistent, Standing
+from raftkv.storage.starts import Starts
 
 TAIL_BYTES_MAX: Final = 64 * 1024 * 1024
 
@@ -87,6 +88,11 @@ class Tail:
             case _:
                 pass
 
+    def begin_after(self, index: Index) -> None:
+        """Nothing up to this entry is held."""
+        while self.frames and self.first <= index:
+            self._bytes -= len(self.frames.popleft())
+
     def _append(self, joined: list[bytes]) -> None:
         self.frames.extend(joined)
         self.last_index = Index(self.last_index + len(joined))
@@ -108,6 +114,7 @@ class Scan:
     standing: Standing
     tail: Tail
     index: SparseIndex
+    starts: Starts = field(default_factory=Starts)
     segment: int = 0
     """The newest segment."""
     offset: int = 0
@@ -115,8 +122,6 @@ class Scan:
     next_batch: int = 1
     last_batch: Batch | None = None
     """The last in the newest segment: the one that nothing proves to be synced."""
-    log_bytes: int = 0
-    """What all segments take on the disk."""
 
 
 def scan(directory: Directory, identity: Identity, *, tail_bytes_max: int = TAIL_BYTES_MAX) -> Scan:
@@ -133,11 +138,13 @@ def scan(directory: Directory, identity: Identity, *, tail_bytes_max: int = TAIL
         try:
             _check_owner(segment, identity)
             found = _begun(segment, tail_bytes_max) if found is None else _continued(directory, segment, found)
-            found.log_bytes += segment.end
+            found.starts.add(segment.header, size_bytes=segment.end)
             _read_batches(segment, found, is_newest=number == numbers[-1])
         finally:
             segment.file.close()
     assert found is not None
+    if found.standing.begin is not None:
+        found.tail.begin_after(found.standing.begin.index)
     return found
 
 
@@ -150,10 +157,10 @@ def _check_owner(segment: Segment, identity: Identity) -> None:
 
 
 def _begun(segment: Segment, tail_bytes_max: int) -> Scan:
-    """Where the log stood before the oldest segment that is left."""
+    """Where the log stood before the oldest segment that is left. Whether others may be gone is judged at the end."""
     header = segment.header
-    if header.first_index != header.base.index + 1:
-        why = f"entries {header.base.index + 1} to {header.first_index - 1} are missing: an older segment is gone"
+    if header.first_index <= header.base.index:
+        why = f"entry {header.first_index} is to follow, and the log begins after entry {header.base.index}"
         raise DataDamaged(path=segment.file.path, offset=0, why=why)
     if header.number == 1 and header.first_batch != 1:
         raise DataDamaged(path=segment.file.path, offset=0, why="the first segment does not begin at the first batch")
@@ -161,10 +168,11 @@ def _begun(segment: Segment, tail_bytes_max: int) -> Scan:
         term=header.term,
         voted_for=header.voted_for,
         base=header.base,
-        last_index=header.base.index,
-        configurations=[(header.base.index, header.base.configuration)],
+        begin=header.base if header.first_index == header.base.index + 1 else None,
+        last_index=Index(header.first_index - 1),
+        configurations=[(header.configuration_index, header.configuration)],
     )
-    tail = Tail(tail_bytes_max, last_index=header.base.index)
+    tail = Tail(tail_bytes_max, last_index=standing.last_index)
     return Scan(standing, tail, SparseIndex(), next_batch=header.first_batch)
 
 
@@ -217,6 +225,7 @@ def _apply(segment: Segment, batch: Batch, found: Scan) -> None:
         for operation in batch.operations:
             found.standing.apply(operation)
             found.tail.apply(operation)
+            found.starts.apply(operation)
             remember(found.index, operation, segment=segment.header.number, offset=batch.offset)
     except Inconsistent as error:
         raise DataDamaged(path=segment.file.path, offset=batch.offset, why=str(error)) from error

@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from raftkv.errors import DiskFailed
-from raftkv.storage.directory import Directory, File, is_disk_full
+from raftkv.storage.directory import ALLOCATION_CHUNK_BYTES, Directory, File, is_disk_full
 
 SPARE_NAME: Final = "spare"
 UNFINISHED_NAME: Final = "spare.new"
+USED_NAME: Final = "spare.used"
+"""A segment that nobody needs any more, to be zeroed."""
 
 
 class Spare:
@@ -45,6 +47,23 @@ class Spare:
         """The disk was too full for a spare when it was last tried."""
         return self._room_is_short
 
+    def takes(self, name: str, *, size_bytes: int) -> bool:
+        """Whether a segment that nobody needs any more is now to become the spare; its name is gone then.
+
+        What was written in it is zeroed before, by ``prepare``: nothing behind the end of a log is ever anything else,
+        and room that the log has had it need not ask for on a full disk. No, where there is one already, or one is
+        being made, or the file is of another size.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self._is_ready or self._directory.exists(USED_NAME) or size_bytes != self._segment_bytes:
+                return False
+            self._directory.rename(name, USED_NAME)
+            return True
+        finally:
+            self._lock.release()
+
     def prepare(self) -> bool:
         """There is a spare; False, with nothing left behind, if the disk is too full for one.
 
@@ -53,7 +72,7 @@ class Spare:
         """
         with self._lock:
             if not self._is_ready:
-                self._is_ready = self._directory.free_bytes() >= self._segment_bytes and self._made()
+                self._is_ready = self._has_room() and self._made()
                 self._room_is_short = not self._is_ready
             return self._is_ready
 
@@ -77,18 +96,26 @@ class Spare:
                 file.close()
                 raise
 
+    def _has_room(self) -> bool:
+        return self._directory.exists(USED_NAME) or self._directory.free_bytes() >= self._segment_bytes
+
     def _found(self) -> bool:
         """A spare from before is as good as a new one: it got its name after its zeros were synced."""
-        self._delete_unfinished()
-        if not self._directory.exists(SPARE_NAME):
+        self._delete(UNFINISHED_NAME)
+        self._is_long_enough(USED_NAME)
+        return self._is_long_enough(SPARE_NAME)
+
+    def _is_long_enough(self, name: str) -> bool:
+        """Whether there is such a file; one that is too short is gone."""
+        if not self._directory.exists(name):
             return False
-        file = self._directory.open(SPARE_NAME)
+        file = self._directory.open(name)
         try:
             is_long_enough = file.size_bytes() >= self._segment_bytes
         finally:
             file.close()
         if not is_long_enough:
-            self._directory.delete(SPARE_NAME)
+            self._directory.delete(name)
         return is_long_enough
 
     def _made(self) -> bool:
@@ -98,21 +125,34 @@ class Spare:
         except DiskFailed as error:
             if not is_disk_full(error):
                 raise
-            self._delete_unfinished()
+            self._delete(UNFINISHED_NAME)
+            self._delete(USED_NAME)
             return False
         return True
 
     def _make(self) -> None:
-        self._delete_unfinished()
-        file = self._directory.create(UNFINISHED_NAME)
+        if self._directory.exists(USED_NAME):
+            name, file = USED_NAME, self._directory.open(USED_NAME)
+        else:
+            self._delete(UNFINISHED_NAME)
+            name, file = UNFINISHED_NAME, self._directory.create(UNFINISHED_NAME)
         try:
+            _zero(file)
             file.allocate(self._segment_bytes)
             file.sync()
         finally:
             file.close()
-        self._directory.rename(UNFINISHED_NAME, SPARE_NAME)
+        self._directory.rename(name, SPARE_NAME)
         self._directory.sync()
 
-    def _delete_unfinished(self) -> None:
-        if self._directory.exists(UNFINISHED_NAME):
-            self._directory.delete(UNFINISHED_NAME)
+    def _delete(self, name: str) -> None:
+        if self._directory.exists(name):
+            self._directory.delete(name)
+
+
+def _zero(file: File) -> None:
+    """What was written in it is zeros, synced in pieces like what is allocated."""
+    size_bytes = file.size_bytes()
+    for offset in range(0, size_bytes, ALLOCATION_CHUNK_BYTES):
+        file.pwrite(bytes(min(ALLOCATION_CHUNK_BYTES, size_bytes - offset)), offset=offset)
+        file.sync()

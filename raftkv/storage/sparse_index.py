@@ -57,6 +57,12 @@ class SparseIndex:
             del column[keep:]
         self._must_remember = True
 
+    def begins_after(self, index: Index) -> None:
+        """Entries up to this one are not asked for any more."""
+        keep = max(0, bisect_right(self._firsts, index + 1) - 1)
+        for column in (self._firsts, self._segments, self._offsets):
+            del column[:keep]
+
     def reset(self) -> None:
         """All entries are gone."""
         self.truncated(Index(0))

@@ -7,6 +7,7 @@ rules. Pure; holds no entry.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from raftkv.core.effects import LogBase
@@ -31,16 +32,44 @@ class Standing:
     term: Term = NO_TERM
     voted_for: NodeId | None = None
     base: LogBase = BEGINNING
+    """The last that was recorded; what the headers of segments repeat."""
+    begin: LogBase | None = BEGINNING
+    """The log begins right after this entry: the base, or a later one where older segments are gone.
+
+    None: they are gone, and nothing has followed yet. The first entry that does is where the log begins, for its term
+    is known; what is before it stands in a snapshot anyway.
+    """
     last_index: Index = NO_ENTRY
     term_runs: list[tuple[Index, Term]] = field(default_factory=list)
-    """First index and term of each run of equal terms after the base, in order."""
+    """First index and term of each run of equal terms after ``begin``, in order."""
     configurations: list[tuple[Index, Configuration]] = field(default_factory=lambda: [(NO_ENTRY, NO_CONFIGURATION)])
-    """The base's, and every one that stands in the log after it; the last is in force (paper §6)."""
+    """That where the log begins, and every one that stands in it after that; the last is in force (paper §6)."""
 
     @property
     def last_term(self) -> Term:
-        """Of the last entry; the base's where there is none after it."""
-        return self.term_runs[-1][1] if self.term_runs else self.base.term
+        """Of the last entry; that of ``begin`` where there is none after it."""
+        if self.term_runs:
+            return self.term_runs[-1][1]
+        return NO_TERM if self.begin is None else self.begin.term
+
+    def term_at(self, index: Index) -> Term | None:
+        """Of the entry there, or right before the first; None: it is not in the log."""
+        if self.begin is not None and index == self.begin.index:
+            return self.begin.term
+        if self.begin is None or not self.begin.index < index <= self.last_index:
+            return None
+        return self.term_runs[bisect_right(self.term_runs, index, key=_first_of) - 1][1]
+
+    def begin_after(self, index: Index) -> None:
+        """The log begins right after this entry, which is in it."""
+        at = bisect_right(self.term_runs, index, key=_first_of) - 1
+        term = self.term_runs[at][1]
+        next_first = self.term_runs[at + 1][0] if at + 1 < len(self.term_runs) else self.last_index + 1
+        rest = [] if next_first == index + 1 else [(Index(index + 1), term)]
+        self.term_runs[: at + 1] = rest
+        while len(self.configurations) > 1 and self.configurations[1][0] <= index:
+            del self.configurations[0]
+        self.begin = LogBase(index, term, self.configurations[0][1])
 
     def apply(self, operation: Operation) -> None:
         """The log stands as after this operation; Inconsistent, in an unknown state, if it cannot be."""
@@ -65,13 +94,14 @@ class Standing:
     def _reset(self, base: LogBase) -> None:
         if base.term > self.term:
             raise Inconsistent(f"a base of term {base.term} in term {self.term}")
-        self.base, self.last_index = base, base.index
+        self.base, self.begin, self.last_index = base, base, base.index
         self.term_runs = []
         self.configurations = [(base.index, base.configuration)]
 
     def _truncate(self, first: Index) -> None:
-        if not self.base.index < first <= self.last_index + 1:
-            raise Inconsistent(f"a truncation at {first} of a log from {self.base.index + 1} to {self.last_index}")
+        begin = self.last_index if self.begin is None else self.begin.index
+        if not begin < first <= self.last_index + 1:
+            raise Inconsistent(f"a truncation at {first} of a log from {begin + 1} to {self.last_index}")
         self.last_index = Index(first - 1)
         while self.term_runs and self.term_runs[-1][0] >= first:
             self.term_runs.pop()
@@ -94,3 +124,9 @@ class Standing:
                 self.configurations.append((index, Configuration.decode(packed)))
             except MessageError as error:
                 raise Inconsistent(f"entry {index}: {error}") from error
+        if self.begin is None and append.runs:
+            self.begin_after(append.runs[0].first)
+
+
+def _first_of(run: tuple[Index, Term]) -> Index:
+    return run[0]

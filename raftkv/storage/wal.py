@@ -18,18 +18,21 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from raftkv.core.effects import DiskWrite, LogBase
-from raftkv.core.types import Index
+from raftkv.core.types import Index, Ticket
 from raftkv.errors import DataDamaged, DiskFailed
+from raftkv.storage.choosing import Choice, choose
 from raftkv.storage.directory import Directory, File, path_of
-from raftkv.storage.format import BLOCK_BYTES, SegmentHeader, batch_bytes, encode_batch, salt_of
+from raftkv.storage.format import BLOCK_BYTES, NO_CONFIGURATION, SegmentHeader, batch_bytes, encode_batch, salt_of
 from raftkv.storage.identity import Identity, IdentityFile
 from raftkv.storage.operations import Operation, Run, encode, operations_of, table_of
 from raftkv.storage.reading import read_entries
 from raftkv.storage.recovery import TAIL_BYTES_MAX, Recovered, Scan, Tail, remember, scan
 from raftkv.storage.segments import Segment, segment_name, segment_numbers
+from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.storage.spare import SPARE_NAME, Spare
 from raftkv.storage.sparse_index import SparseIndex
 from raftkv.storage.standing import Inconsistent, Standing
+from raftkv.storage.starts import Start, Starts
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -52,27 +55,34 @@ class Wal:
         "_file",
         "_identity",
         "_index",
-        "_log_bytes",
         "_next_batch",
         "_offset",
         "_salt",
         "_segment",
         "_size_bytes",
+        "_snapshots",
         "_spare",
         "_standing",
+        "_starts",
         "_unmarked",
     )
 
     def __init__(
-        self, directory: Directory, identity: IdentityFile, spare: Spare, found: Scan, *, batch_bytes_max: int
+        self,
+        directory: Directory,
+        identity: IdentityFile,
+        spare: Spare,
+        snapshots: Snapshots | None,
+        found: Scan,
+        *,
+        batch_bytes_max: int,
     ) -> None:
         """Use ``open``."""
-        self._directory, self._identity, self._spare = directory, identity, spare
+        self._directory, self._identity, self._spare, self._snapshots = directory, identity, spare, snapshots
         self._salt = salt_of(identity.identity.incarnation)
         self._batch_bytes_max = batch_bytes_max
-        self._standing, self._index = found.standing, found.index
+        self._standing, self._index, self._starts = found.standing, found.index, found.starts
         self._segment, self._offset, self._next_batch = found.segment, found.offset, found.next_batch
-        self._log_bytes = found.log_bytes
         self._file = directory.open(segment_name(found.segment))
         self._size_bytes = self._file.size_bytes()
         self._unmarked = found.last_batch is not None and not found.last_batch.header.is_mark
@@ -84,13 +94,16 @@ class Wal:
         directory: Directory,
         identity: IdentityFile,
         *,
+        snapshots: Snapshots | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         batch_bytes_max: int = BATCH_BYTES_MAX,
         tail_bytes_max: int = TAIL_BYTES_MAX,
     ) -> tuple[Wal, Recovered]:
         """The log, ready to be written on, and what it says; made if the directory is fresh.
 
-        Raises DataDamaged, WrongIdentity or UnknownFormat with nothing changed, DiskFailed if the disk fails.
+        With the snapshot that it goes on from, if the directory has any; ``choosing.py`` tells which, and when the log
+        starts again after it. Raises DataDamaged, WrongIdentity or UnknownFormat with nothing changed, DiskFailed if
+        the disk fails.
         """
         found = None
         if segment_numbers(directory):
@@ -99,12 +112,16 @@ class Wal:
             path = path_of(directory, segment_name(1))
             raise DataDamaged(path=path, offset=0, why="the log is gone, and this node has had one")
         spare = Spare(directory, segment_bytes=segment_bytes)
+        standing = Standing() if found is None else found.standing
+        path = path_of(directory, segment_name(1 if found is None else found.starts.oldest))
+        choice = choose(standing, snapshots, path=path)
         if found is None:
             found = _fresh(directory, identity.identity, spare, tail_bytes_max=tail_bytes_max)
         identity.store_log_begun()
-        wal = cls(directory, identity, spare, found, batch_bytes_max=batch_bytes_max)
+        wal = cls(directory, identity, spare, snapshots, found, batch_bytes_max=batch_bytes_max)
         try:
-            return wal, _recovered(found, identity.identity, notes=wal._settle(found))
+            notes = wal._settle(found) + wal._go_on_from(choice, found)
+            return wal, _recovered(found, identity.identity, snapshot=choice.snapshot, notes=notes)
         except BaseException:
             wal.close()
             raise
@@ -132,7 +149,7 @@ class Wal:
     @property
     def log_bytes(self) -> int:
         """What the segments take on the disk, the spare not counted."""
-        return self._log_bytes
+        return self._starts.size_bytes
 
     def prepare_spare(self) -> bool:
         """The next segment is ready; False if the disk is too full, which ``room_is_short`` then says.
@@ -172,7 +189,9 @@ class Wal:
         """
         with self._ending_at_failure():
             last = min(last, self._standing.last_index)
-            if not self._standing.base.index < first <= last:
+            begin = self._standing.begin
+            assert begin is not None
+            if not begin.index < first <= last:
                 return []
             return read_entries(self._directory, self._index, first=first, last=last, bytes_max=bytes_max)
 
@@ -182,7 +201,18 @@ class Wal:
         Fewer go where the snapshots that ``open`` was given need more of the log. What ``read`` is asked for from
         then on may be gone too. Costs a few milliseconds for each segment.
         """
-        raise NotImplementedError
+        with self._ending_at_failure():
+            held = min(through, self._standing.last_index)
+            if self._snapshots is not None:
+                held = min(held, self._snapshots.trim_limit)
+            starts, index = self._starts.droppable(held)
+            begin = self._standing.begin
+            assert begin is not None
+            if index > begin.index:
+                self._standing.begin_after(index)
+                self._index.begins_after(index)
+            for start in starts:
+                self._drop(start)
 
     def close(self) -> None:
         """Nothing is open any more. Writes no mark: a clean stop calls ``mark`` before."""
@@ -223,6 +253,7 @@ class Wal:
         try:
             for operation in draft.operations:
                 self._standing.apply(operation)
+                self._starts.apply(operation)
                 remember(self._index, operation, segment=self._segment, offset=self._offset)
         except Inconsistent as error:
             raise AssertionError(f"the core wrote what no Raft node may: {error}") from error
@@ -251,8 +282,29 @@ class Wal:
         file, self._offset = _begin_segment(self._directory, self._spare, header, room_bytes=room_bytes)
         self._file.close()
         self._file, self._segment, self._size_bytes = file, header.number, file.size_bytes()
-        self._log_bytes += self._size_bytes
+        self._starts.add(header, size_bytes=self._size_bytes)
         self._unmarked = False
+
+    def _drop(self, start: Start) -> None:
+        """The oldest segment is gone, for good: none may come back by a crash once a later one has gone."""
+        name = segment_name(start.number)
+        if not self._spare.takes(name, size_bytes=start.size_bytes):
+            self._directory.delete(name)
+        self._directory.sync()
+        self._starts.dropped(start)
+
+    def _go_on_from(self, choice: Choice, found: Scan) -> list[str]:
+        """The log and the chosen snapshot fit together, durably; snapshots that nobody needs are gone."""
+        notes = list(choice.notes)
+        if choice.snapshot is not None and choice.resets_log:
+            base = choice.snapshot.meta.base
+            notes.append(f"the log starts again after entry {base.index}, with the snapshot that ends there")
+            vote = (base.term, None) if base.term > self._standing.term else None
+            self.write([DiskWrite(Ticket(0), vote=vote, base=base)])
+            found.tail.apply(base)
+        if self._snapshots is not None:
+            self._snapshots.prune()
+        return notes
 
     def _settle(self, found: Scan) -> list[str]:
         """What was recovered is on stable storage, and nothing stands behind it; tells what was cut.
@@ -283,7 +335,9 @@ def _fresh(directory: Directory, identity: Identity, spare: Spare, *, tail_bytes
     log_bytes = file.size_bytes()
     file.close()
     tail = Tail(tail_bytes_max, last_index=standing.last_index)
-    return Scan(standing, tail, SparseIndex(), segment=1, offset=offset, log_bytes=log_bytes)
+    starts = Starts()
+    starts.add(header, size_bytes=log_bytes)
+    return Scan(standing, tail, SparseIndex(), starts, segment=1, offset=offset)
 
 
 def _header(identity: Identity, standing: Standing, *, number: int, first_batch: int) -> SegmentHeader:
@@ -318,10 +372,11 @@ def _begin_segment(directory: Directory, spare: Spare, header: SegmentHeader, *,
     return file, header_bytes
 
 
-def _recovered(found: Scan, identity: Identity, *, notes: list[str]) -> Recovered:
+def _recovered(found: Scan, identity: Identity, *, snapshot: StoredSnapshot | None, notes: list[str]) -> Recovered:
     standing = found.standing
-    base = standing.base
-    if base.index == 0 and identity.initial_configuration is not None:
+    base = standing.begin
+    assert base is not None
+    if base.configuration == NO_CONFIGURATION and identity.initial_configuration is not None:
         base = LogBase(base.index, base.term, identity.initial_configuration)
     return Recovered(
         term=standing.term,
@@ -332,5 +387,6 @@ def _recovered(found: Scan, identity: Identity, *, notes: list[str]) -> Recovere
         tail=list(found.tail.frames),
         tail_first=found.tail.first,
         configurations=standing.configurations[1:],
+        snapshot=snapshot,
         notes=notes,
     )
