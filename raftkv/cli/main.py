@@ -40,6 +40,7 @@ SECTIONS: Final = {
         "status": "admin:status",
         "doctor": "doctor:doctor",
         "leader": "admin:leader",
+        "snapshot": "snapshot:snapshot",
     },
     "Nodes": {
         "cluster": "local:cluster",
