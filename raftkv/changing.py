@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from raftkv.core.formation import gone
+from raftkv.core.membership import given_up, outcome
 from raftkv.core.messages import Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import (
@@ -60,26 +61,6 @@ class Asking(NamedTuple):
 
 
 # ------------------------------------------------------------------------------------- what a wish comes to
-
-
-def leads_to(configuration: Configuration) -> Membership:
-    """The membership in which the change that runs will end; the one in force, if none runs."""
-    now = configuration.current
-    coming = [learner.member for learner in now.learners if learner.intent is Intent.VOTER]
-    voters = [member for member in now.voters if member.id not in (*now.leaving, *now.demoted)]
-    learners = [learner.member for learner in now.learners if learner.intent is Intent.LEARNER]
-    learners += [member for member in now.voters if member.id in now.demoted]
-    return _membership(voters + coming, [member for member in learners if member.id not in now.leaving])
-
-
-def comes_from(configuration: Configuration) -> Membership:
-    """The membership that holds again if the change that runs is undone."""
-    if configuration.outgoing is not None:
-        return _membership(
-            configuration.outgoing.voters, [learner.member for learner in configuration.outgoing.learners]
-        )
-    staying = [one.member for one in configuration.current.learners if one.intent is Intent.LEARNER or one.stays]
-    return _membership(configuration.current.voters, staying)
 
 
 def is_at_rest(configuration: Configuration) -> bool:
@@ -397,7 +378,7 @@ class Changing:
             text = f"the members have changed since: their configuration is {configurations.current_index}"
             asked.done(_no(MembersWhy.OTHER_CONFIGURATION, text))
             return True
-        standing = leads_to(configurations.current)
+        standing = outcome(configurations.current)
         goal = wanted(
             asked.wish,
             standing,
@@ -419,7 +400,12 @@ class Changing:
         if is_at_rest(configurations.current) and configurations.current_index <= self._host.raft.commit_index:
             asked.done(MembersAre(changed=False))
         else:
-            self._wait(asked, goal, comes_from(configurations.current), configurations.current_index)
+            self._wait(
+                asked,
+                goal,
+                given_up(configurations.current.outgoing or configurations.current.current),
+                configurations.current_index,
+            )
 
     def _propose(self, asked: _Asked, goal: Membership, standing: Membership) -> bool:
         raft = self._host.raft

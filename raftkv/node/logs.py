@@ -39,6 +39,9 @@ CORE_EVENTS: Final[Mapping[str, str]] = {
     "transfer_began": "leadership is being handed over",
     "transfer_gave_up": "it was not taken over in time; this node goes on leading",
     "disk_stalled": "this leader's disk does not answer: it hands over, or says that nobody could",
+    "members_change": "another configuration is in this leader's log; the text says who is in it",
+    "members_gave_up": "who was to vote did not catch up in time; the members are to be as before",
+    "removed": "this node is no member of the cluster any more",
     "replicas_disagree": "a follower had another state at the same log index",
     "state_is_wrong": "a majority has another state than this node, which serves nothing until it is started anew",
 }
@@ -49,7 +52,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "not_formed": "it waits for others to form the cluster, or cannot; the text says for whom, or why",
     "not_joined": "a cluster that was asked to let this node in has not, or not yet; the text says why",
     "joined": "the cluster has let this node in, and it votes",
-    "removed": "this node is no member of the cluster any more, by what it knows up to `index`",
+    "no_member": "this node knows by its log up to `index` that it is no member any more; the text says what to do",
     "let_in_again": "it is a member again",
     "not_moved": "`peer` says that it is at `url` now, and the log does not say so; the text says why",
     "takes_part": "its log is read, and it takes part in `cluster` from `term` and `last_index` on",

@@ -14,7 +14,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
 
-from raftkv.changing import Asking, is_at_rest, leads_to, to_be_asked
+from raftkv.changing import Asking, is_at_rest, to_be_asked
+from raftkv.core.membership import outcome
 from raftkv.core.messages import Introduction
 from raftkv.core.types import Configuration, Member, NodeId, Role
 from raftkv.members import Alter, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
@@ -81,7 +82,7 @@ class Members:
         configurations = replica.raft.state.configurations
         asking = to_be_asked(
             wish,
-            leads_to(configurations.current),
+            outcome(configurations.current),
             client_url_of=replica.client_url_of,
             is_in_contact=partial(_is_in_contact, replica),
         )
@@ -159,7 +160,7 @@ class Members:
         _LOG.warning(
             "this node is no member of the cluster any more; stop it, or have it back with raftkv member add %s %s",
             *(id, self._me().url),
-            extra=event("removed", index=removed_at),
+            extra=event("no_member", index=removed_at),
         )
 
     def _look_later(self) -> None:
@@ -196,9 +197,9 @@ class Members:
         self._moving_looks = {id: looks for id, looks in self._moving_looks.items() if id in self._said}
 
     @staticmethod
-    def _moved(id: NodeId, url: str, outcome: MembersOutcome) -> None:
-        if isinstance(outcome, MembersRefused):
-            text = f"{id} says that it is at {url} now, which is not confirmed: {outcome.text}"
+    def _moved(id: NodeId, url: str, told: MembersOutcome) -> None:
+        if isinstance(told, MembersRefused):
+            text = f"{id} says that it is at {url} now, which is not confirmed: {told.text}"
             _LOG.warning("%s", text, extra=event("not_moved", peer=id, url=url))
 
     def _own(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
