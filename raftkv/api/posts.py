@@ -1,4 +1,4 @@
-"""POSTs to the leader whose body is one JSON or msgpack map.
+"""POSTs whose body is one JSON or msgpack map.
 
 Told: a request; which fields it may have, its action says. Tells: the fields, once the body is there. May never
 know: what they mean.
@@ -20,13 +20,20 @@ def post(
     request: Request,
     act: Callable[[dict[str, Any], Respond], None],
 ) -> Decision:
-    """Answered at once where the head settles it; otherwise ``act`` gets the fields, and answers."""
+    """To the leader: answered at once where the head settles it; otherwise ``act`` gets the fields, and answers."""
+    pending = post_here(context, request, act)
+    return away_from_leader(context, request) or pending
+
+
+def post_here(
+    context: Context,
+    request: Request,
+    act: Callable[[dict[str, Any], Respond], None],
+) -> Decision:
+    """The same to whichever node was asked."""
     taken = request.body
     assert taken is not None, "the action takes no body"
     written_in = body_type(request, empty_needs_none=taken.empty_needs_no_type)
     body_bytes_max = taken.bytes_max(context.settings)
     refuse_large_body(request, body_bytes_max=body_bytes_max)
-    away = away_from_leader(context, request)
-    if away is not None:
-        return away
     return Pending(body_bytes_max, lambda body, respond: act(fields_of(body, written_in, known=taken.fields), respond))
