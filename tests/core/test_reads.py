@@ -17,7 +17,7 @@ from raftkv.core.messages import (
 )
 from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
-from raftkv.core.types import Index, NodeId, Round, Term
+from raftkv.core.types import Index, NodeId, Role, Round, Term
 from raftkv.errors import MessageError
 from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, voters
 
@@ -461,10 +461,56 @@ def test_a_late_echo_takes_no_round_back():
     assert progress.echo is known
 
 
-def test_late_news_takes_no_freshness_back():
+def test_who_decides_alone_knows_nothing_before_its_no_op_is_committed():
+    """What an earlier life acknowledged stands in its log; it has committed and applied none of that yet."""
+    lone = Lone(others="a", log=[1, 1])
+    lone.disk_answers = False
+    lone.stand()
+    lone.sync()
+    lone.turn()
+    assert lone.raft.role is Role.LEADER
+    assert lone.raft.commit_index == lone.raft.applied_index == 0
+    assert lone.raft.state.staleness_us is None
+    lone.sync()
+    lone.turn()
+    assert lone.raft.applied_index == 3
+    assert lone.raft.state.staleness_us == 0
+
+
+def test_who_decides_alone_is_stale_while_it_has_not_applied_all():
+    lone = Lone(others="a", log=[1, 1], settings=RaftSettings(apply_entries_max=1))
+    lone.stand()
+    assert lone.raft.commit_index == 3
+    while lone.raft.applied_index < 3:
+        assert lone.raft.state.staleness_us is None
+        lone.turn()
+    assert lone.raft.state.staleness_us == 0
+
+
+@pytest.mark.parametrize("late_commit", [0, 1, 2])
+def test_late_news_takes_no_freshness_back(late_commit):
     lone = followed(100_000)
-    dated(lone, 5, 90_000)
-    dated(lone, 4, 40_000)
+    lone.says("b", AppendEntries(Term(1), NONE, NO_TERM, Index(1), entries([1])))
+    assert lone.raft.applied_index == 1
+    dated(lone, 5, 90_000, commit=1)
+    dated(lone, 4, 40_000, commit=late_commit)
+    assert lone.raft.state.staleness_us == 10_000
+
+
+def test_late_news_says_more_to_who_lags():
+    """What is newer is not applied here yet: what comes late is all that can be said, until it is."""
+    lone = followed(100_000)
+    dated(lone, 5, 90_000, commit=1)
+    dated(lone, 4, 40_000, commit=0)
+    assert lone.raft.state.staleness_us == 60_000
+    lone.says("b", AppendEntries(Term(1), NONE, NO_TERM, Index(1), entries([1])))
+    assert lone.raft.state.staleness_us == 10_000
+
+
+def test_of_two_words_of_one_date_the_one_that_asks_for_less_counts():
+    lone = followed(100_000)
+    dated(lone, 5, 90_000, commit=1)
+    dated(lone, 6, 90_000, commit=0)
     assert lone.raft.state.staleness_us == 10_000
 
 
