@@ -12,11 +12,10 @@ the revision and the cluster time.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, overload
 
-from raftkv.errors import CommandError, SnapshotError
+from raftkv.errors import CommandError
 from raftkv.kv import snapshot, transactions
 from raftkv.kv.answers import (
     Answer,
@@ -29,6 +28,7 @@ from raftkv.kv.answers import (
     Ticked,
     TooLarge,
 )
+from raftkv.kv.captures import State, StoreCapture, StoreLoading, freed
 from raftkv.kv.commands import (
     ANY,
     COMMAND_BYTES_MAX,
@@ -47,18 +47,16 @@ from raftkv.kv.commands import (
     decode,
     encode,
 )
-from raftkv.kv.hashing import Room, item_hash, request_hash, total
+from raftkv.kv.hashing import request_hash
 from raftkv.kv.queries import Found, Get, Page, Query, Range, Revision
 from raftkv.kv.ranges import Bounds
 from raftkv.kv.sessions import Sessions
-from raftkv.kv.snapshot import State
 from raftkv.kv.table import ABSENT_REVISION, Table
-from raftkv.state_machine import Capture, Loading, LogEntry, WholeCapture, WholeLoading
+from raftkv.state_machine import LogEntry
 
 TIME_MS_MAX: Final = 2**62
 """A stamp beyond this counts as this: an absurd one may not break the arithmetic of expiry."""
 
-_CLOCKS: Final = struct.Struct("<QQ")
 _TICK: Final = encode(Tick())
 
 
@@ -115,35 +113,50 @@ class KeyValueMachine:
 
     def state_hash(self) -> int:
         """128 bits over records, sessions, revision and cluster time."""
-        return _state_hash(self._table, self._sessions, self._time_ms)
+        return self._state.meta.state_hash
 
     def snapshot(self) -> bytes:
         """The whole state; equal states have equal snapshots."""
-        return snapshot.pack(State(self._table, self._sessions, self._time_ms, self.state_hash()))
+        capture = self.capture()
+        packed = snapshot.joined(capture.blocks())
+        while not capture.fold(1_000):
+            pass
+        return packed
 
     def restore(self, packed: bytes) -> None:
         """The state is what ``snapshot`` returned; raises SnapshotError, and then nothing has changed."""
-        state = snapshot.unpack(packed)
-        if _state_hash(state.table, state.sessions, state.time_ms) != state.state_hash:
-            raise SnapshotError("the state in the snapshot does not have the hash that it had when it was taken")
-        self._table, self._sessions, self._time_ms, _ = state
+        loading = self.loading()
+        for block in snapshot.parted(packed):
+            loading.add(block)
+        loading.finish()
 
-    def capture(self) -> Capture:
-        """The state as it is now."""
-        return WholeCapture(self.snapshot())
+    def capture(self) -> StoreCapture:
+        """The state as it is now, to be read in a thread; in a time that hardly depends on how much it holds."""
+        return StoreCapture(self._state)
 
-    def loading(self) -> Loading:
-        """Begins to replace the state."""
-        return WholeLoading(self)
+    def loading(self) -> StoreLoading:
+        """Begins to replace the state, which stays in use until the end."""
+        return StoreLoading(self._replace)
 
     def discard(self) -> Iterator[None]:
-        """The machine is empty."""
-        self._table, self._sessions, self._time_ms = Table(), Sessions(), 0
-        return iter(())
+        """The store is empty; what it held is freed piece by piece."""
+        return freed(self._replace(State(Table(), Sessions(), 0)))
 
     def raise_revision(self) -> None:
         """No revision that was ever given can come again, whatever was lost: for restored and forced clusters."""
         self._table.revision += snapshot.REVISION_RAISE
+
+    @property
+    def _state(self) -> State:
+        return State(self._table, self._sessions, self._time_ms)
+
+    def _replace(self, state: State) -> State:
+        """The state is this one; that of before, which nobody needs, nor any capture of it."""
+        old = self._state
+        old.table.abandon()
+        old.sessions.abandon()
+        self._table, self._sessions, self._time_ms = state
+        return old
 
     def _pass_time(self, stamp_ms: int) -> None:
         self._time_ms = max(self._time_ms, min(stamp_ms, TIME_MS_MAX))
@@ -229,11 +242,6 @@ class KeyValueMachine:
                 return self._sessions.close(command.session, self._time_ms)
             case Tick():
                 return Ticked()
-
-
-def _state_hash(table: Table, sessions: Sessions, time_ms: int) -> int:
-    clocks = item_hash(Room.CLOCKS, b"", _CLOCKS.pack(table.revision, time_ms))
-    return total(table.hash_sum, sessions.hash_sum, clocks)
 
 
 def _is_as_expected(expect: Expect, mod_revision: int) -> bool:

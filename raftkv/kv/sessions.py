@@ -13,9 +13,11 @@ different commands.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import compress
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
 
 from sortedcontainers import SortedList
 
@@ -33,7 +35,9 @@ from raftkv.kv.answers import (
     TooManyUnacknowledged,
 )
 from raftkv.kv.commands import Numbered
-from raftkv.kv.hashing import HASH_BYTES, Room, item_hash
+from raftkv.kv.frozen import Frozen, shrink
+from raftkv.kv.hashing import HASH_BYTES, Room, hash_sum, item_hash
+from raftkv.kv.order import Keys
 
 SESSIONS_MAX: Final = 100_000
 """In the whole store; with the bounds below, what sessions can hold is bounded."""
@@ -87,13 +91,33 @@ class Session:
         return [number for number in self.stored if number <= acknowledged]
 
 
+class Life(NamedTuple):
+    """A session at one moment, but for its answers."""
+
+    id: bytes
+    ttl_ms: int
+    expires_ms: int
+    acknowledged: int
+
+
+Kept = tuple[Life | tuple[Any, ...], dict[int, bytes]]
+"""A session at one moment: its life and its answers by number, in the order in which they came."""
+
+_LIFE_OF: Final = attrgetter(*Life._fields)
+_STORED_OF: Final = attrgetter("stored")
+
+
 class Sessions:
     """All sessions of the store."""
 
-    __slots__ = ("_order", "_sessions", "hash_sum")
+    __slots__ = ("_frozen", "_ids", "_order", "_sessions", "hash_sum")
 
     def __init__(self) -> None:
         self._sessions: dict[bytes, Session] = {}
+        self._ids = Keys()
+        """The same ids, in order."""
+        self._frozen: tuple[Frozen[Kept], ...] = ()
+        """Moments that somebody still needs: each is told what a session is before that changes."""
         self._order: Any = SortedList()
         """(expires_ms, id) of every session."""
         self.hash_sum = 0
@@ -168,25 +192,48 @@ class Sessions:
         assert numbered.sequence not in session.stored, "judge() lets nothing be executed twice"
         self._acknowledge(session, max(session.acknowledged, numbered.acknowledged), now_ms)
         stored = _STORED.pack(request_hash, index) + answers.pack(answer)
+        self._note(session)
         self._store(session, numbered.sequence, stored)
 
-    def dump(self) -> list[tuple[bytes, int, int, int, list[tuple[int, bytes]]]]:
-        """Every session in order of its id, for a snapshot."""
-        return [
-            (session.id, session.ttl_ms, session.expires_ms, session.acknowledged, sorted(session.stored.items()))
-            for _, session in sorted(self._sessions.items())
-        ]
+    def freeze(self) -> Frozen[Kept]:
+        """The sessions as they are now; until ``thaw`` whatever changes is noted for it."""
+        frozen: Frozen[Kept] = Frozen(self._ids.freeze(), len(self._sessions))
+        self._frozen += (frozen,)
+        return frozen
 
-    @staticmethod
-    def load(dumped: Iterable[tuple[bytes, int, int, int, Iterable[tuple[int, bytes]]]]) -> Sessions:
-        """The sessions that ``dump`` gave."""
-        sessions = Sessions()
-        for id, ttl_ms, expires_ms, acknowledged, stored in dumped:
-            session = Session(id, ttl_ms, expires_ms, acknowledged)
-            sessions._add(session)
-            for sequence, packed in stored:
-                sessions._store(session, sequence, packed)
-        return sessions
+    def held(self, ids: list[bytes], frozen: Frozen[Kept]) -> list[Kept]:
+        """These of its sessions, as they were then; in a thread, while they change."""
+        sessions = list(map(self._sessions.get, ids))
+        present = list(compress(sessions, sessions))
+        kept = zip(map(_LIFE_OF, present), map(dict.copy, map(_STORED_OF, present)), strict=True)
+        found: dict[bytes, Kept] = dict(zip(compress(ids, sessions), kept, strict=True))
+        return frozen.as_it_was(ids, found)
+
+    def thaw(self, frozen: Frozen[Kept]) -> None:
+        """Nothing is noted for this one any more."""
+        frozen.end()
+        self._frozen = tuple(other for other in self._frozen if other is not frozen)
+
+    def append(self, life: Life, stored: Mapping[int, bytes]) -> None:
+        """This session with its answers, above all that are here."""
+        session = Session(*life)
+        self._add(session)
+        for number, packed in stored.items():
+            session.stored[number] = packed
+            session.stored_bytes += len(packed) - _STORED.size
+        numbers = [session.id + _SEQUENCE.pack(number) for number in stored]
+        session.stored_hash_sum = hash_sum(Room.ANSWERS, numbers, stored.values())
+        self.hash_sum += session.stored_hash_sum
+
+    def abandon(self) -> None:
+        """Nobody needs the sessions any more, nor any moment of them."""
+        for frozen in self._frozen:
+            self.thaw(frozen)
+
+    def shrink(self, count: int) -> bool:
+        """Lets go of so many sessions, once they are abandoned; whether none is left."""
+        self._ids.shrink(count)
+        return shrink(self._sessions, count)
 
     def _find(self, id: bytes, now_ms: int) -> Session | None:
         found = self._sessions.get(id)
@@ -194,11 +241,14 @@ class Sessions:
 
     def _add(self, session: Session) -> None:
         self._sessions[session.id] = session
+        self._ids.add(session.id)
         self._order.add((session.expires_ms, session.id))
         self.hash_sum += session.life_hash()
 
     def _remove(self, session: Session) -> None:
+        self._note(session)
         del self._sessions[session.id]
+        self._ids.remove(session.id)
         self._order.remove((session.expires_ms, session.id))
         self.hash_sum -= session.life_hash() + session.stored_hash_sum
 
@@ -210,6 +260,7 @@ class Sessions:
         expires_ms = now_ms + session.ttl_ms
         if (expires_ms, acknowledged) == (session.expires_ms, session.acknowledged):
             return
+        self._note(session)
         for sequence in session.stored_up_to(acknowledged):
             self._drop(session, sequence)
         self.hash_sum -= session.life_hash()
@@ -218,6 +269,12 @@ class Sessions:
             self._order.add((expires_ms, session.id))
         session.expires_ms, session.acknowledged = expires_ms, acknowledged
         self.hash_sum += session.life_hash()
+
+    def _note(self, session: Session) -> None:
+        """Whoever has frozen the sessions may see this one change now."""
+        for frozen in self._frozen:
+            if session.id not in frozen.before:
+                frozen.note(session.id, (_LIFE_OF(session), session.stored.copy()))
 
     def _store(self, session: Session, sequence: int, stored: bytes) -> None:
         session.stored[sequence] = stored

@@ -3,20 +3,19 @@
 Told: what to put and to delete, at which revision. Tells: what it did, what it holds, and which keys come first
 within a range. May never know: sessions, time, the log, or why a write was wanted.
 
-Whoever reads or changes a record does so through the few lines that touch ``_records``: a frozen base under
-an overlay will take its place. ``_order`` holds the same keys, sorted.
+Whoever changes a record notes it first for whoever has frozen the table. ``_order`` holds the same keys, sorted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
-
-from sortedcontainers import SortedList
+from typing import NamedTuple
 
 from raftkv.kv import record
 from raftkv.kv.answers import PutDone
+from raftkv.kv.frozen import Frozen, shrink
 from raftkv.kv.hashing import Room, item_hash
+from raftkv.kv.order import Keys
 from raftkv.kv.ranges import Bounds
 from raftkv.kv.record import HEADER_BYTES, Record
 
@@ -37,14 +36,16 @@ class Selection(NamedTuple):
 class Table:
     """The replicated keys. Whoever changes something raises ``revision`` to the one it was changed at."""
 
-    __slots__ = ("_order", "_records", "hash_sum", "revision")
+    __slots__ = ("_frozen", "_order", "_records", "hash_sum", "revision")
 
-    def __init__(self, *, revision: int = 0, packed_records: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self._records: dict[bytes, bytes] = dict(packed_records)
-        self._order: Any = SortedList(self._records)
-        self.revision = revision
+    def __init__(self) -> None:
+        self._records: dict[bytes, bytes] = {}
+        self._order = Keys()
+        self._frozen: tuple[Frozen[bytes], ...] = ()
+        """Moments that somebody still needs: each is told what a key holds before that changes."""
+        self.revision = 0
         """Goes up by one with every command that changes something; 0: nothing ever did."""
-        self.hash_sum = sum(item_hash(Room.TABLE, key, found) for key, found in self._records.items())
+        self.hash_sum = 0
         """The sum of the hashes of all records, not yet cut to 128 bits."""
 
     def __len__(self) -> int:
@@ -74,6 +75,8 @@ class Table:
             create_revision, _, version_before, _ = record.header(found)
             version = version_before + 1
             self.hash_sum -= item_hash(Room.TABLE, key, found)
+            for frozen in self._frozen:
+                frozen.note(key, found)
         packed = record.pack(create_revision=create_revision, mod_revision=revision, version=version, value=value)
         self._records[key] = packed
         self.hash_sum += item_hash(Room.TABLE, key, packed)
@@ -81,9 +84,12 @@ class Table:
 
     def remove(self, key: bytes) -> bool:
         """The key is absent; whether it was there."""
-        found = self._records.pop(key, None)
+        found = self._records.get(key)
         if found is None:
             return False
+        for frozen in self._frozen:
+            frozen.note(key, found)
+        del self._records[key]
         self._order.remove(key)
         self.hash_sum -= item_hash(Room.TABLE, key, found)
         return True
@@ -120,12 +126,37 @@ class Table:
         unpack = record.unpack_header if keys_only else record.unpack
         return [(key, unpack(self._records[key])) for key in keys]
 
-    def packed_records(self) -> list[tuple[bytes, bytes]]:
-        """Every key with its packed record, in order of the keys."""
-        return [(key, self._records[key]) for key in self._order]
+    def freeze(self) -> Frozen[bytes]:
+        """The table as it is now; until ``thaw`` whatever changes is noted for it."""
+        frozen: Frozen[bytes] = Frozen(self._order.freeze(), len(self._records))
+        self._frozen += (frozen,)
+        return frozen
+
+    def held(self, keys: list[bytes], frozen: Frozen[bytes]) -> list[bytes]:
+        """The packed records of these of its keys, as they were then; in a thread, while the table changes."""
+        found = dict(zip(keys, map(self._records.get, keys), strict=True))
+        return frozen.as_it_was(keys, found)  # type: ignore[arg-type]
+
+    def thaw(self, frozen: Frozen[bytes]) -> None:
+        """Nothing is noted for this one any more."""
+        frozen.end()
+        self._frozen = tuple(other for other in self._frozen if other is not frozen)
+
+    def append(self, keys: list[bytes], records: list[bytes], *, hash_sum: int) -> None:
+        """Keys above all that are here, ascending, with their packed records and the sum of their hashes."""
+        self._records.update(zip(keys, records, strict=True))
+        self._order.append(keys)
+        self.hash_sum += hash_sum
+
+    def abandon(self) -> None:
+        """Nobody needs the table any more, nor any moment of it."""
+        for frozen in self._frozen:
+            self.thaw(frozen)
+
+    def shrink(self, count: int) -> bool:
+        """Lets go of so many records, once the table is abandoned; whether none is left."""
+        self._order.shrink(count)
+        return shrink(self._records, count)
 
     def _keys_within(self, bounds: Bounds, *, reverse: bool) -> Iterator[bytes]:
-        if bounds.is_empty:
-            return iter(())
-        found: Iterator[bytes] = self._order.irange(bounds.start, bounds.end, (True, False), reverse)
-        return found
+        return self._order.within(bounds, reverse=reverse)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import SnapshotError
-from raftkv.kv import answers
+from raftkv.kv import answers, snapshot
 from raftkv.kv.commands import (
     Compare,
     Delete,
@@ -29,6 +29,7 @@ from raftkv.kv.commands import (
 )
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Range
+from raftkv.kv.snapshot import Meta
 from raftkv.state_machine import LogEntry
 from tests.kv.store import Store
 
@@ -136,9 +137,9 @@ def test_a_bit_that_flipped_in_memory_shows_for_ever(overwrite):
 def test_a_snapshot_brings_everything_over():
     """faults 47."""
     store = busy_store()
-    before, snapshot = store.hash, store.machine.snapshot()
+    before, taken = store.hash, store.machine.snapshot()
     store.restart_from_snapshot()
-    assert (store.hash, store.machine.snapshot()) == (before, snapshot)
+    assert (store.hash, store.machine.snapshot()) == (before, taken)
     assert store.apply(Put(b"key4", b"value39"), Numbered(ID, 39)) == answers.Repeated(
         answers.PutDone(created=False, revision=39, create_revision=4, version=6), index=41
     )
@@ -147,9 +148,9 @@ def test_a_snapshot_brings_everything_over():
 def test_a_snapshot_brings_the_answers_of_transactions_over():
     """faults 47; and the order of the keys."""
     store = busier_store()
-    before, snapshot, page = store.hash, store.machine.snapshot(), store.machine.query(Range(b"", None, 99, 9_999))
+    before, taken, page = store.hash, store.machine.snapshot(), store.machine.query(Range(b"", None, 99, 9_999))
     store.restart_from_snapshot()
-    assert (store.hash, store.machine.snapshot()) == (before, snapshot)
+    assert (store.hash, store.machine.snapshot()) == (before, taken)
     assert store.machine.query(Range(b"", None, 99, 9_999)) == page
     again = store.apply(DeleteRange(b"new3", b"new7", 2), Numbered(ID, 43))
     assert again == answers.Repeated(answers.DeleteRangeDone(2, more=True, revision=42), index=45)
@@ -164,27 +165,55 @@ def test_restoring_replaces_what_was_there():
 
 def test_no_damaged_snapshot_is_restored():
     """faults 58: any single byte, any cut; and the state is as it was."""
-    snapshot, store = busy_store().machine.snapshot(), busy_store()
+    taken, store = busy_store().machine.snapshot(), busy_store()
     before = store.hash
-    damaged = [snapshot[:cut] for cut in range(0, len(snapshot), 7)]
-    damaged += [snapshot[:at] + bytes([snapshot[at] ^ 0x41]) + snapshot[at + 1 :] for at in range(len(snapshot))]
+    damaged = [taken[:cut] for cut in range(0, len(taken), 7)]
+    damaged += [taken[:at] + bytes([taken[at] ^ 0x41]) + taken[at + 1 :] for at in range(len(taken))]
     for bad in damaged:
         with pytest.raises(SnapshotError):
             store.machine.restore(bad)
     assert store.hash == before
 
 
+HASH = bytes(16)
+
+
+def of_blocks(*blocks: object) -> bytes:
+    return msgpack.packb([msgpack.packb(block) for block in blocks])
+
+
+def after_a_beginning(*blocks: object, keys: int = 0, sessions: int = 0) -> bytes:
+    beginning = snapshot.meta_block(Meta(1, 1, keys, sessions, 0, 0))
+    return msgpack.packb([beginning, *map(msgpack.packb, blocks)])
+
+
+RECORD = bytes(32)
 NOT_SNAPSHOTS = {
     "nothing": b"",
-    "format 2": msgpack.packb([2, 0, 0, [], [], bytes(16)]),
-    "a field too few": msgpack.packb([1, 0, 0, [], []]),
-    "a negative revision": msgpack.packb([1, -1, 0, [], [], bytes(16)]),
-    "time that is text": msgpack.packb([1, 0, "0", [], [], bytes(16)]),
-    "records that are numbers": msgpack.packb([1, 0, 0, [1, 2], [], bytes(16)]),
-    "keys that are numbers": msgpack.packb([1, 0, 0, [[1, b"r"]], [], bytes(16)]),
-    "a session of nothing": msgpack.packb([1, 0, 0, [], [[]], bytes(16)]),
-    "a session that expired before time began": msgpack.packb([1, 0, 0, [], [[ID, 1, -1, 0, []]], bytes(16)]),
-    "the wrong hash": msgpack.packb([1, 0, 0, [], [], bytes(16)]),
+    "no blocks": of_blocks(),
+    "blocks that are text": msgpack.packb(["raftkv kv"]),
+    "the first format": msgpack.packb([1, 0, 0, [], [], HASH]),
+    "format 3": of_blocks(["raftkv kv", 3]),
+    "another machine's": of_blocks(["raftkv", 2, 0, 0, 0, 0, HASH, HASH, HASH]),
+    "a field too few": of_blocks(["raftkv kv", 2, 0, 0, 0, HASH, HASH, HASH]),
+    "a negative revision": of_blocks(["raftkv kv", 2, -1, 0, 0, 0, HASH, HASH, HASH]),
+    "time that is text": of_blocks(["raftkv kv", 2, 0, "0", 0, 0, HASH, HASH, HASH]),
+    "the wrong hash": of_blocks(["raftkv kv", 2, 0, 0, 0, 0, HASH, HASH, HASH]),
+    "a second beginning": msgpack.packb([snapshot.meta_block(Meta(1, 1, 0, 0, 0, 0))] * 2),
+    "records that are numbers": after_a_beginning([1, [b"a", b"b"], [1, 2]], keys=2),
+    "records that are short": after_a_beginning([1, [b"a", b"b"], [b"", b""]], keys=2),
+    "records that are text": after_a_beginning([1, [b"a"], ["r" * 32]], keys=1),
+    "keys that are numbers": after_a_beginning([1, [1], [RECORD]], keys=1),
+    "keys that are text": after_a_beginning([1, ["a"], [RECORD]], keys=1),
+    "keys without records": after_a_beginning([1, [b"a"], []], keys=1),
+    "a block of nothing": after_a_beginning([1, [], []]),
+    "an unknown block": after_a_beginning([3, [b"a"], [RECORD]]),
+    "a session of nothing": after_a_beginning([2, [[]]], sessions=1),
+    "a session without answers": after_a_beginning([2, [[[ID, 1, 1, 0]]]], sessions=1),
+    "a session that expired before time began": after_a_beginning([2, [[[ID, 1, -1, 0], []]]], sessions=1),
+    "an answer that is a number": after_a_beginning([2, [[[ID, 1, 1, 0], [[1, 1]]]]], sessions=1),
+    "an answer under a text": after_a_beginning([2, [[[ID, 1, 1, 0], [["1", b"stored"]]]]], sessions=1),
+    "a session's id that is a number": after_a_beginning([2, [[[1, 1, 1, 0], []]]], sessions=1),
 }
 
 
