@@ -1,0 +1,511 @@
+"""Snapshots of one replica: when one is due, who waits for one, what becomes of it, and of one that is received."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raftkv.core.effects import Effects, LogBase, SnapshotWrite
+from raftkv.core.types import Configuration, Index, Membership, SnapshotId, Term
+from raftkv.errors import ConfigError
+from raftkv.outcomes import SnapshotRefused, SnapshotTaken, SnapshotUnderWay, SnapshotWhy
+from raftkv.snapshotting import (
+    FOLD_PAUSE_US,
+    RETRY_US,
+    Restored,
+    SnapshotSettings,
+    Snapshotting,
+    SnapshotWork,
+    snapshot_is_due,
+)
+
+SETTINGS = SnapshotSettings(snapshot_log_bytes=1000, snapshot_log_entries=50)
+CONFIGURATION = Configuration(Membership(()))
+
+
+class PlayedRaft:
+    """What ``Snapshotting`` sees of the core, and what it tells it."""
+
+    def __init__(self) -> None:
+        self.applied_index = Index(0)
+        self.disagrees_at: Index | None = None
+        self.state = SimpleNamespace(log=SimpleNamespace(base_index=0))
+        self.told: list[Any] = []
+
+    def base_at(self, index: Index) -> LogBase:
+        return LogBase(index, Term(1), CONFIGURATION)
+
+    def snapshot_stored(self, base: LogBase, *, size_bytes: int) -> None:
+        self.told.append(("stored", base.index, size_bytes))
+
+    def snapshot_was_written(self, write: SnapshotWrite, wanted_offset: int, complete: LogBase | None) -> None:
+        self.told.append(("written", wanted_offset, complete))
+
+    def snapshot_loaded(self, index: Index) -> None:
+        self.told.append(("loaded", index))
+        self.applied_index = index
+
+
+class PlayedMachine:
+    """A state machine of which only its captures and loadings are looked at."""
+
+    def __init__(self) -> None:
+        self.captures: list[PlayedCapture] = []
+        self.loadings: list[PlayedLoading] = []
+        self.asked: list[str] = []
+        self.slices = 1
+        self.raises = False
+
+    def state_hash(self) -> int | None:
+        return 7
+
+    def capture(self) -> PlayedCapture:
+        if self.raises:
+            raise ValueError("what a machine says is for nobody's log")
+        self.captures.append(PlayedCapture(self.slices))
+        return self.captures[-1]
+
+    def discard(self) -> Iterator[None]:
+        self.asked.append("discard")
+        return iter(())
+
+    def loading(self) -> PlayedLoading:
+        self.asked.append("loading")
+        self.loadings.append(PlayedLoading())
+        return self.loadings[-1]
+
+
+class PlayedCapture:
+    def __init__(self, slices: int) -> None:
+        self.slices = slices
+
+    def blocks(self) -> Iterator[bytes]:
+        return iter((b"state",))
+
+    def fold(self, budget_us: int) -> bool:
+        self.slices -= 1
+        assert self.slices >= 0, "folded once more than needed"
+        return self.slices == 0
+
+
+class PlayedLoading:
+    def __init__(self) -> None:
+        self.is_finished = False
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+
+class Node:
+    """One replica's snapshots, a turn at a time."""
+
+    def __init__(self, *, settings: SnapshotSettings = SETTINGS, restored: Restored | None = None) -> None:
+        self.raft, self.machine = PlayedRaft(), PlayedMachine()
+        if restored is not None:
+            self.raft.applied_index = restored.snapshot.index
+        raft: Any = self.raft
+        machine: Any = self.machine
+        self.snapshots = Snapshotting(raft, machine, settings, restored)
+        self.now_us = 0
+        self.told: list[Any] = []
+        self.notes: list[str] = []
+
+    def apply(self, entries: int, *, log_bytes: int = 0) -> None:
+        self.raft.applied_index = Index(self.raft.applied_index + entries)
+        self.snapshots.applied(log_bytes)
+
+    def turn(self, *, after_us: int = 0, load: int | None = None, may_begin: bool = True) -> SnapshotWork:
+        self.now_us += after_us
+        effects = Effects(load_snapshot=None if load is None else Index(load))
+        work = self.snapshots.turn(effects, now_us=self.now_us, stamp_ms=9, may_begin=may_begin)
+        self.notes += [note.event for note in effects.notes]
+        return work
+
+    def taken(self, *, after_us: int = 0) -> int | None:
+        """The index of what this turn captured."""
+        take = self.turn(after_us=after_us).take
+        return None if take is None else take.base.index
+
+    def is_due(self) -> None:
+        """One is being written."""
+        self.apply(50)
+        assert self.taken() == self.raft.applied_index
+
+    def was_written(self, size_bytes: int = 100) -> None:
+        self.snapshots.was_written(snapshot_id(self.captured, size_bytes))
+
+    @property
+    def captured(self) -> int:
+        taken = self.snapshots._taken
+        assert taken is not None
+        return taken.base.index
+
+    def ask(self, *, wait_us: int = 1_000_000) -> list[Any]:
+        """What will be told, as it comes."""
+        told: list[Any] = []
+        self.snapshots.ask(told.append, wait_us=wait_us)
+        return told
+
+    def receive(self, index: int, *, size_bytes: int = 100, complete: bool = True) -> None:
+        base = LogBase(Index(index), Term(1), CONFIGURATION) if complete else None
+        write = SnapshotWrite(1, snapshot_id(index, size_bytes), 0, b"piece")
+        self.snapshots.was_received(write, size_bytes, base)
+
+
+def snapshot_id(index: int, size_bytes: int = 100) -> SnapshotId:
+    return SnapshotId(Index(index), Term(1), size_bytes, 0)
+
+
+# ----------------------------------------------------------------------------------------------- policy
+
+
+@pytest.mark.parametrize(
+    ("log_bytes", "entries", "last_size_bytes", "is_due"),
+    [
+        (0, 0, 0, False),
+        (1000, 49, 0, False),
+        (1001, 1, 0, True),
+        (0, 50, 0, True),
+        (1500, 1, 3000, False),
+        (1501, 1, 3000, True),
+        (1001, 1, 2001, True),
+        (1001, 1, 2004, False),
+        (0, 50, 10**9, True),
+    ],
+)
+def test_a_snapshot_is_due_after_enough_log(log_bytes, entries, last_size_bytes, is_due) -> None:
+    due = snapshot_is_due(SETTINGS, log_bytes=log_bytes, entries=entries, last_size_bytes=last_size_bytes)
+    assert due is is_due
+
+
+@pytest.mark.parametrize("name", ["snapshot_log_bytes", "snapshot_log_entries", "snapshot_bytes_per_s"])
+def test_no_setting_is_zero(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        SnapshotSettings(**{name: 0})
+
+
+def test_what_is_captured_is_all_that_is_applied() -> None:
+    node = Node()
+    node.apply(50, log_bytes=10)
+    take = node.turn().take
+    assert take is not None
+    assert (take.base, take.stamp_ms) == (LogBase(Index(50), Term(1), CONFIGURATION), 9)
+    assert int.from_bytes(take.state_hash, "little") == 7
+    assert node.snapshots.index == 0, "nothing is in place yet"
+
+
+def test_the_next_is_counted_from_the_capture_on() -> None:
+    node = Node()
+    node.is_due()
+    node.apply(49, log_bytes=900)
+    node.was_written()
+    node.turn()
+    assert node.snapshots.log_bytes == 900
+    assert node.taken() is None
+    node.apply(1)
+    assert node.taken() == 100
+
+
+def test_a_restart_counts_from_the_snapshot_it_began_with() -> None:
+    node = Node(restored=Restored(snapshot_id(200, 4000), 5))
+    assert (node.snapshots.index, node.snapshots.size_bytes) == (200, 4000)
+    node.apply(10, log_bytes=1500)
+    assert node.taken() is None, "half of the last one's size is more"
+    node.apply(10, log_bytes=501)
+    assert node.taken() == 220
+
+
+def test_one_is_written_at_a_time_and_folded_before_the_next() -> None:
+    node = Node()
+    node.machine.slices = 3
+    node.is_due()
+    node.apply(60)
+    assert [node.taken() for _ in range(3)] == [None] * 3
+    node.was_written()
+    assert [node.taken() for _ in range(3)] == [None] * 3, "a slice each turn"
+    assert node.machine.captures[0].slices == 0
+    assert node.taken() == 110
+
+
+def test_while_it_is_folded_turns_come_soon() -> None:
+    node = Node()
+    node.machine.slices = 2
+    node.is_due()
+    assert node.snapshots.next_deadline_us() is None
+    node.was_written()
+    node.turn()
+    assert node.snapshots.next_deadline_us() == node.now_us + FOLD_PAUSE_US
+    node.turn()
+    assert node.snapshots.next_deadline_us() is None
+
+
+def test_what_is_in_place_is_told_to_the_core() -> None:
+    node = Node()
+    node.is_due()
+    node.was_written(size_bytes=321)
+    assert node.raft.told == [("stored", 50, 321)]
+    assert (node.snapshots.index, node.snapshots.size_bytes, node.snapshots.taken_count) == (50, 321, 1)
+
+
+def test_one_that_a_received_snapshot_overtook_is_not() -> None:
+    node = Node()
+    node.is_due()
+    node.receive(80)
+    node.raft.state.log.base_index = 80
+    node.was_written()
+    assert [told[0] for told in node.raft.told] == ["written"]
+    assert node.snapshots.index == 80
+
+
+def test_none_is_begun_as_the_node_stops() -> None:
+    node = Node()
+    node.apply(50)
+    assert node.turn(may_begin=False).take is None
+
+
+# --------------------------------------------------------------------------------------------- failures
+
+
+def test_after_a_failure_the_log_goes_on_and_another_is_tried_later() -> None:
+    node = Node()
+    node.apply(50, log_bytes=400)
+    node.turn()
+    node.snapshots.was_not_written(SnapshotWhy.DISK_FULL, "no room")
+    assert (node.snapshots.failure, node.snapshots.failures_count) == ("no room", 1)
+    assert node.snapshots.log_bytes == 400, "all of it is still there"
+    assert node.raft.told == []
+    node.turn()
+    assert node.taken(after_us=RETRY_US - 1) is None
+    assert node.snapshots.next_deadline_us() == node.now_us + 1
+    assert node.taken(after_us=1) == 50
+    node.was_written()
+    assert node.snapshots.failure is None
+
+
+def test_who_asks_has_it_tried_at_once() -> None:
+    node = Node()
+    node.is_due()
+    node.snapshots.was_not_written(SnapshotWhy.FAILED, "an error")
+    node.turn()
+    node.ask()
+    assert node.taken() == 50
+
+
+def test_a_machine_that_raises_is_none_that_is_captured() -> None:
+    node = Node()
+    node.machine.raises = True
+    node.apply(50)
+    told = node.ask()
+    assert node.taken() is None
+    assert node.notes == ["capture_failed"]
+    assert node.snapshots.failure == "the machine gave no snapshot: it raised ValueError"
+    assert told == [SnapshotRefused(SnapshotWhy.FAILED, node.snapshots.failure)]
+    assert node.taken() is None, "not again at once"
+    node.machine.raises = False
+    assert node.taken(after_us=RETRY_US) == 50
+
+
+def test_a_state_that_is_wrong_is_not_kept() -> None:
+    node = Node()
+    node.apply(50)
+    node.raft.disagrees_at = Index(40)
+    assert node.taken() is None
+    (refused,) = node.ask()
+    assert refused.why is SnapshotWhy.REPLICAS_DISAGREE
+
+
+# --------------------------------------------------------------------------------------------- who asks
+
+
+def test_who_asks_hears_when_it_is_in_place() -> None:
+    node = Node()
+    node.apply(3)
+    told = node.ask()
+    assert node.taken() == 3 and told == []
+    node.was_written(size_bytes=77)
+    node.turn()
+    assert told == [SnapshotTaken(3, 77, changed=True)]
+
+
+def test_who_asks_for_what_is_there_hears_so() -> None:
+    node = Node()
+    node.is_due()
+    node.was_written(size_bytes=77)
+    assert node.ask() == [SnapshotTaken(50, 77, changed=False)]
+    assert node.taken() is None
+
+
+def test_who_asks_while_one_is_written_waits_for_it_or_for_another() -> None:
+    node = Node()
+    node.is_due()
+    same = node.ask()
+    node.apply(1)
+    later = node.ask()
+    node.was_written()
+    node.turn()
+    assert same == [SnapshotTaken(50, 100, changed=True)] and later == []
+    assert node.taken() == 51
+    node.was_written(size_bytes=101)
+    node.turn()
+    assert later == [SnapshotTaken(51, 101, changed=True)]
+
+
+def test_all_who_ask_share_one() -> None:
+    node = Node()
+    node.apply(3)
+    told = [node.ask() for _ in range(5)]
+    node.turn()
+    node.was_written()
+    node.turn()
+    assert told == [[SnapshotTaken(3, 100, changed=True)]] * 5
+    assert len(node.machine.captures) == 1
+
+
+def test_who_does_not_wait_longer_hears_that_it_goes_on() -> None:
+    node = Node()
+    node.apply(3)
+    told = node.ask(wait_us=5000)
+    node.turn()
+    assert node.snapshots.next_deadline_us() == 5000
+    node.turn(after_us=5000)
+    assert told == [SnapshotUnderWay(3)]
+    node.was_written()
+    node.turn()
+    assert len(told) == 1
+
+
+def test_where_nothing_is_applied_there_is_nothing_to_keep() -> None:
+    (refused,) = Node().ask()
+    assert refused == SnapshotRefused(SnapshotWhy.NOTHING_APPLIED, "nothing is applied here yet")
+
+
+@pytest.mark.parametrize("why", [SnapshotWhy.DISK_FULL, SnapshotWhy.FAILED])
+def test_who_waits_hears_why_there_is_none(why: SnapshotWhy) -> None:
+    node = Node()
+    node.apply(3)
+    told = node.ask()
+    node.turn()
+    node.snapshots.was_not_written(why, "that is why")
+    assert told == [SnapshotRefused(why, "that is why")]
+
+
+def test_as_the_node_stops_nobody_waits_any_more() -> None:
+    node = Node()
+    node.apply(3)
+    told = node.ask()
+    node.turn()
+    node.snapshots.give_up(SnapshotWhy.SHUTTING_DOWN, "it stops")
+    node.turn()
+    assert told == [SnapshotRefused(SnapshotWhy.SHUTTING_DOWN, "it stops")]
+
+
+# ------------------------------------------------------------------------------------------ one received
+
+
+def test_a_received_one_takes_the_place_of_the_state() -> None:
+    """The old state goes before the new one comes: memory may have no room for both (faults 45)."""
+    node = Node()
+    node.apply(3)
+    node.receive(80)
+    load = node.turn(load=80).load
+    assert load is not None and load.index == 80
+    assert node.machine.asked == ["discard", "loading"]
+    assert node.snapshots.is_loading and not node.machine.loadings[0].is_finished
+    assert node.snapshots.was_loaded(load)
+    assert node.machine.loadings[0].is_finished and not node.snapshots.is_loading
+    assert node.raft.told[-1] == ("loaded", 80)
+    assert (node.snapshots.index, node.snapshots.loaded_count) == (80, 1)
+
+
+def test_a_piece_is_answered_and_changes_nothing_else() -> None:
+    node = Node()
+    node.receive(80, complete=False)
+    assert node.raft.told == [("written", 100, None)]
+    assert node.snapshots.index == 0 and not node.snapshots.is_loading
+
+
+def test_while_one_is_loaded_nothing_is_captured() -> None:
+    node = Node()
+    node.receive(80)
+    load = node.turn(load=80).load
+    node.apply(50)
+    assert node.taken() is None
+    (refused,) = node.ask()
+    assert refused.why is SnapshotWhy.LOADING
+    assert load is not None and node.snapshots.was_loaded(load)
+    assert node.snapshots.log_bytes == 0
+
+
+def test_a_newer_one_is_loaded_instead() -> None:
+    """faults 42: what came first is never shown as the state."""
+    node = Node()
+    first = node.turn(load=80).load
+    assert node.turn(load=120).load is None, "one at a time"
+    assert first is not None and not node.snapshots.was_loaded(first)
+    assert not node.machine.loadings[0].is_finished
+    second = node.turn().load
+    assert second is not None and second.index == 120
+    assert node.snapshots.was_loaded(second)
+    assert [told for told in node.raft.told if told[0] == "loaded"] == [("loaded", 120)]
+
+
+def test_one_whose_file_a_newer_one_replaced_is_begun_anew() -> None:
+    node = Node()
+    first = node.turn(load=80).load
+    assert first is not None
+    node.snapshots.was_not_loaded(first)
+    second = node.turn(load=120).load
+    assert second is not None and second.index == 120
+
+
+def test_a_capture_that_is_being_written_is_given_up_first() -> None:
+    node = Node()
+    node.is_due()
+    work = node.turn(load=80)
+    assert work.abandon and work.load is None
+    assert not node.turn().abandon, "said once"
+    node.snapshots.was_not_written(SnapshotWhy.SHUTTING_DOWN, "given up")
+    assert node.snapshots.failures_count == 0
+    assert node.turn().load is not None
+    assert node.machine.captures[0].slices == 1, "a capture of a state that is gone is not folded"
+
+
+def test_a_capture_that_was_written_all_the_same_counts() -> None:
+    node = Node()
+    node.is_due()
+    assert node.turn(load=80).abandon
+    node.was_written()
+    load = node.turn().load
+    assert load is not None and node.snapshots.was_loaded(load)
+    node.apply(50)
+    assert node.taken() == 130
+    node.snapshots.was_not_written(SnapshotWhy.FAILED, "a failure of its own")
+    assert node.snapshots.failures_count == 1
+
+
+def test_what_is_folded_as_one_is_received_is_let_go() -> None:
+    node = Node()
+    node.machine.slices = 5
+    node.is_due()
+    node.was_written()
+    assert node.turn(load=80).load is not None
+    assert node.snapshots.next_deadline_us() is None
+
+
+def test_who_waits_for_one_that_is_received_has_it() -> None:
+    node = Node()
+    node.is_due()
+    told = node.ask()
+    node.receive(80, size_bytes=500)
+    node.turn(load=80)
+    assert told == [SnapshotTaken(80, 500, changed=True)]
+
+
+def test_work_is_false_where_there_is_none() -> None:
+    node = Node()
+    assert not node.turn()
+    node.apply(50)
+    assert node.turn()
