@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftkv.sim.faults.drawing import draw_profile
-from raftkv.sim.faults.kinds import FILE_KINDS, KINDS
+from raftkv.sim.faults.kinds import FILE_KINDS, KINDS, Faults
 from raftkv.sim.runs.whole import Run, RunOptions, finish
 from raftkv.sim.world.cluster import Plan, VirtualCluster
 from raftkv.sim.world.wal_disk import WalDisk
@@ -50,6 +50,20 @@ def test_only_runs_with_files_draw_what_befalls_files():
     assert [
         profile for profile in profiles if not profile.segment_bytes and FILE_KINDS.keys() & set(profile.kinds)
     ] == []
+
+
+@pytest.mark.parametrize("passes_us", [0, 3_000_000])
+def test_what_was_broken_for_a_while_is_undone_once_and_at_the_latest_when_everything_is_mended(passes_us):
+    """Also where nobody but its kind knows what it broke: that is why a kind is one function."""
+    cluster = cluster_of_one()
+    faults = Faults(cluster, replace(draw_profile(Random(1)), kinds=()), Random(1))
+    undone: list[int] = []
+    faults.for_a_while(lambda: undone.append(cluster.now_us))
+    cluster.run_for(passes_us)
+    assert len(undone) == bool(passes_us)
+    faults.stop()
+    cluster.run_for(3_000_000)
+    assert len(undone) == 1
 
 
 def test_most_runs_keep_files_and_roll_their_logs():

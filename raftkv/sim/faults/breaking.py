@@ -2,10 +2,11 @@
 
 **To add a kind of fault**, write one function under ``@kind`` in links.py, processes.py, disks.py or members.py. It is
 given a ``Faults``: it breaks something in ``faults.cluster``, at ``faults.victim()`` if that is a node, draws from
-``faults.rng`` alone, and says with ``faults.for_a_while(undo)`` how it ends. That is all: runs draw it from now on,
-stories tell it by its name, a profile may name it. One that needs nodes whose logs are files stands under
-``@kind_of_files``; other runs do not draw it. What it breaks, ``Faults.stop`` must be able to mend, unless ``may_lose``
-has allowed it.
+``faults.rng`` alone, and says with ``faults.for_a_while(undo)`` how it ends: after a while, or when faults stop. That
+is all: runs draw it from now on, stories tell it by its name, a profile may name it. One that needs nodes whose logs
+are files stands under ``@kind_of_files``; other runs do not draw it. When it has ended everything must work again,
+unless ``may_lose`` has allowed that it does not. A run has some seconds of faults and some of calm: what a fault would
+bring about later than that never comes.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class Faults:
         self.stopped = False
         self.count = 0
         self._partitions = 0
+        self._open: dict[int, Callable[[], None]] = {}
+        """What is broken for a while, by the fault's number: how it is undone."""
+        self._opened = 0
         cluster.when_it_ends = self._start_again
         if profile.clocks_differ:
             for node in cluster.nodes.values():
@@ -52,13 +56,16 @@ class Faults:
         """Everything works again: links, weather, disks, processes."""
         self.stopped = True
         cluster = self.cluster
+        for node in cluster.nodes.values():
+            if isinstance(node.disk, WalDisk):
+                node.disk.mend()
+        for number in list(self._open):
+            self._undo(number)
         cluster.network.heal_all()
         cluster.network.faults = CALM
         cluster.plan.disk = DiskFaults()
         for name, node in cluster.nodes.items():
             cluster.slow_disk_down(name, 1)
-            if isinstance(node.disk, WalDisk):
-                node.disk.mend()
             cluster.let_disk_go(name)
             cluster.stall(name, 0)
             cluster.resume(name)
@@ -76,8 +83,11 @@ class Faults:
         return self.cluster.nodes[self.rng.choice(list(self.cluster.nodes))]
 
     def for_a_while(self, undo: Callable[[], None], *, at_most_us: int = 2_500_000) -> None:
-        """``undo`` is called some time later, unless everything was mended before."""
-        self.later(self.rng.randrange(5_000, at_most_us), undo)
+        """``undo`` is called once: some time later, or when everything is mended."""
+        self._opened += 1
+        number = self._opened
+        self._open[number] = undo
+        self.later(self.rng.randrange(5_000, at_most_us), lambda: self._undo(number))
 
     def later(self, delay_us: int, act: Callable[[], None]) -> None:
         """``act`` is called so much later, unless everything was mended before."""
@@ -88,7 +98,7 @@ class Faults:
         if not node.runs:
             return False
         self.cluster.crash(node.id, power_fails=power_fails)
-        self.for_a_while(lambda: self.start_node(node), at_most_us=_RESTART_US_MAX)
+        self.later(self.rng.randrange(5_000, _RESTART_US_MAX), lambda: self.start_node(node))
         return True
 
     def start_node(self, node: VirtualNode) -> None:
@@ -127,6 +137,9 @@ class Faults:
         return len(lost) + 1 <= (len(members) - 1) // 2
 
     # ------------------------------------------------------------------------------------------ leaves
+
+    def _undo(self, number: int) -> None:
+        self._open.pop(number)()
 
     def _trouble_forming(self) -> None:
         """At first half of the links are down, one way each, and come back one by one; meanwhile things break."""
