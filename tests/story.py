@@ -5,6 +5,7 @@ done: the notes of the nodes, outcomes of writes and reads, and what ``show`` pr
 
     cluster a b c [election=300 heartbeat=100]   nodes, not started yet; leases=1 turns lease reads on, drift=100;
                          lying=1: clocks break that bound, unsound=1: machines may err
+    spare d …            nodes that are no members yet; their disks are empty
     clock a 1100         a's clock shows so many microseconds for a thousand of the world's
     log a 1 1 2          a's disk holds entries of these terms
     term a 3 [b]         … and this term, and a vote for b
@@ -28,6 +29,9 @@ done: the notes of the nodes, outcomes of writes and reads, and what ``show`` pr
     stall a 2000ms       a is stopped for so long in its next turn, when it has looked at its clock
     disk a hangs | disk a goes
     transfer a [b]       a is asked to hand over; 50 ms pass
+    change a b c d [| e] [by=800] [force]    a is asked to make b c d the voters, e a learner, by that time of the
+                         cluster; 50 ms pass
+    members [a …]        the configuration in force at each, and how far a change has come
     sent a > b Type      how many messages of that type a sent to b since this was last asked
     show [a …]           state in a line for each node
 """
@@ -40,12 +44,15 @@ from random import Random
 from typing import Any
 
 from raftkv import frames as framing
+from raftkv.core import changes
 from raftkv.core.messages import Envelope
 from raftkv.core.settings import RaftSettings
-from raftkv.core.types import NodeId, Term
+from raftkv.core.types import Intent, Learner, Member, Membership, NodeId, Term
+from raftkv.errors import ChangeRefused, NotLeader
 from raftkv.outcomes import Answered, Applied, Consistency, Refused, Transferred, TransferRefused
 from raftkv.replica import ReplicaSettings, Work
 from raftkv.sim.checks.invariants import Invariants
+from raftkv.sim.world.births import url_of
 from raftkv.sim.world.cluster import Plan, VirtualCluster, Watcher
 from raftkv.sim.world.network import NetworkFaults
 from raftkv.sim.world.node import Clock, VirtualNode
@@ -300,6 +307,32 @@ class Story(Watcher):
         self._world.poke(name)
         self._world.run_for(SETTLE_US)
 
+    def do_spare(self, *names: str) -> None:
+        for name in names:
+            self._world.add_spare(name)
+
+    def do_change(self, name: str, *words: str) -> None:
+        raft = self._node(name).raft
+        deadline_ms = next((int(word[3:]) for word in words if word.startswith("by=")), None)
+        ids = [word for word in words if word != "force" and "=" not in word]
+        voters = ids[: ids.index("|")] if "|" in ids else ids
+        target = Membership(
+            tuple(self._member(id) for id in voters),
+            tuple(Learner(self._member(id), Intent.LEARNER, None) for id in ids[len(voters) + 1 :]),
+        )
+        try:
+            raft.change_membership(target, deadline_ms=deadline_ms, force="force" in words)
+        except ChangeRefused as refused:
+            self.told.append(f"{name}: the change is refused, {refused.why.value}: {refused}")
+        except NotLeader:
+            self.told.append(f"{name}: the change is refused, not_leader")
+        self._world.poke(name)
+        self._world.run_for(SETTLE_US)
+
+    def do_members(self, *names: str) -> None:
+        for name in names or self._world.nodes:
+            self.told.append(self._membership(self._node(name)))
+
     def do_sent(self, sender: str, arrow: str, receiver: str, kind: str) -> None:
         assert arrow == ">"
         count = self._sent.pop((sender, receiver, kind), 0)
@@ -317,6 +350,18 @@ class Story(Watcher):
         raft = node.raft
         terms = _shortened([str(raft.term_at(index)) for index in range(1, raft.last_index + 1)]) or "empty"
         return f"{node.id}: {raft.role.value}, term {raft.term}, commit {raft.commit_index}, log {terms}"
+
+    def _membership(self, node: VirtualNode) -> str:
+        if not node.is_up:
+            return f"{node.id}: down"
+        raft, status = node.raft, node.raft.change_status
+        known = changes.in_words(raft.configuration) if raft.configuration.voters() else "knows no members"
+        phase = "" if status is None else f" ({status.phase.value})"
+        removed = "" if raft.removed_at is None else f", removed at {raft.removed_at}"
+        return f"{node.id}: {known}{phase}{removed}"
+
+    def _member(self, name: str) -> Member:
+        return Member(NodeId(name), self._node(name).me.incarnation, url_of(name))
 
     def _deliver(self, going: Sequence[tuple[str, str, Callable[[], None]]]) -> None:
         for _, _, deliver in going:

@@ -252,6 +252,7 @@ def _was_removed(state: State, envelope: Envelope, request: PreVoteRequest | Req
     )
     return rules.candidate_was_removed(
         leader_is_heard=_withholds(state, transfer=False),
+        left_too=state.is_known_to_be_removed,
         is_listed=listed,
         candidates_last=(request.last_log_term, request.last_log_index),
         our_committed=(state.log.term_at(state.commit_index) or 0, state.commit_index),

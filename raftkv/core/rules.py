@@ -368,14 +368,20 @@ def leader_is_done(*, votes: bool, is_committed: bool) -> bool:
 
 
 def candidate_was_removed(
-    *, leader_is_heard: bool, is_listed: bool, candidates_last: tuple[int, int], our_committed: tuple[int, int]
+    *,
+    leader_is_heard: bool,
+    left_too: bool,
+    is_listed: bool,
+    candidates_last: tuple[int, int],
+    our_committed: tuple[int, int],
 ) -> bool:
     """Thesis §4.2.3: a server that missed its removal hears of it from whom it asks for votes.
 
     Both pairs are (term, index). A candidate whose log goes further than what is committed here may have been added
-    there. Without this rule a removed server would ask for ever, and its operator never know why.
+    there. Who knows that it left too may be all whom the candidate still knows. Without this rule a removed server
+    would ask for ever, and its operator never know why.
     """
-    return leader_is_heard and not is_listed and candidates_last <= our_committed
+    return (leader_is_heard or left_too) and not is_listed and candidates_last <= our_committed
 
 
 # ------------------------------------------------------------------------------------- equal states

@@ -79,18 +79,23 @@ def test_may_stand_while_the_newest_may_be_undone(sets, before, me, verdict):
 
 
 @cases(
-    "leader_is_heard, is_listed, theirs, ours, verdict",
-    (True, False, (3, 7), (3, 7), True),
-    (True, False, (2, 99), (3, 7), True),
-    (True, False, (3, 8), (3, 7), False),
-    (True, False, (4, 1), (3, 7), False),
-    (True, True, (3, 1), (3, 7), False),
-    (False, False, (3, 1), (3, 7), False),
+    "leader_is_heard, left_too, is_listed, theirs, ours, verdict",
+    (True, False, False, (3, 7), (3, 7), True),
+    (False, True, False, (3, 7), (3, 7), True),
+    (True, False, False, (2, 99), (3, 7), True),
+    (True, False, False, (3, 8), (3, 7), False),
+    (True, False, False, (4, 1), (3, 7), False),
+    (True, True, True, (3, 1), (3, 7), False),
+    (False, False, False, (3, 1), (3, 7), False),
 )
-def test_candidate_was_removed(leader_is_heard, is_listed, theirs, ours, verdict):
+def test_candidate_was_removed(leader_is_heard, left_too, is_listed, theirs, ours, verdict):
     """Thesis §4.2.3, faults 19: who may have been added in what is not known here is judged like any candidate."""
     said = rules.candidate_was_removed(
-        leader_is_heard=leader_is_heard, is_listed=is_listed, candidates_last=theirs, our_committed=ours
+        leader_is_heard=leader_is_heard,
+        left_too=left_too,
+        is_listed=is_listed,
+        candidates_last=theirs,
+        our_committed=ours,
     )
     assert said is verdict
 

@@ -94,17 +94,25 @@ class VirtualCluster:
         self.nodes: dict[NodeId, VirtualNode] = {}
         members = [Member(NodeId(name), incarnation_of(name), url_of(name)) for name in plan.voters]
         base = LogBase(Index(0), Term(0), Configuration(membership_of(members)))
+        self._make_machine = make_machine
         for member in members:
-            self._open_exchanges[member.id] = {}
-            self.nodes[member.id] = VirtualNode(
-                Identity(member.id, member.incarnation, CLUSTER_ID),
-                base,
-                raft_settings=plan.raft,
-                replica_settings=plan.replica,
-                make_machine=make_machine,
-                world_us=lambda: self.now_us,
-                disk=self._disk_of(member.id, base),
-            )
+            self._add(member.id, base)
+
+    def add_spare(self, name: str) -> None:
+        """A node of the cluster that is no member yet; its disk is empty."""
+        self._add(NodeId(name), LogBase(Index(0), Term(0), Configuration(membership_of([]))))
+
+    def _add(self, name: NodeId, base: LogBase) -> None:
+        self._open_exchanges[name] = {}
+        self.nodes[name] = VirtualNode(
+            Identity(name, incarnation_of(name), CLUSTER_ID),
+            base,
+            raft_settings=self.plan.raft,
+            replica_settings=self.plan.replica,
+            make_machine=self._make_machine,
+            world_us=lambda: self.now_us,
+            disk=self._disk_of(name, base),
+        )
 
     def _disk_of(self, name: NodeId, base: LogBase) -> Disk:
         if not self.plan.segment_bytes:
