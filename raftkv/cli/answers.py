@@ -66,7 +66,15 @@ _HINTS = {
     "bad_request": "Nothing was changed; correct the command, --help shows examples.",
     "not_found": "Is this a raftkv node of this version? `raftkv status` tells what answers there.",
     "too_stale": "Ask without the bounds, or another node with --endpoints.",
-    "member_not_found": "`raftkv status` shows the members.",
+    "member_not_found": "`raftkv member list` shows the members.",
+    "member_exists": "`raftkv member list` shows the members.",
+    "member_unreachable": "The members are as before; ask again when it answers.",
+    "wrong_cluster": "The members are as before.",
+    "membership_change_in_progress": "`raftkv member list` shows how far that one is.",
+    "catch_up_failed": "Look into its log, then ask again; with much data, first restart the nodes with a longer "
+    "--member-catch-up-timeout-ms.",
+    "quorum_at_risk": "Bring the voters back that do not answer (`raftkv doctor` names them), or say --force if they "
+    "never will.",
     "replicas_disagree": "Stop that node and look into its log; ask another one with --endpoints.",
     "too_many_unacknowledged": "Wait a moment and try again.",
 }

@@ -42,13 +42,15 @@ class Cluster:
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
         is_quiet: bool = False,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        """``is_quiet``: nobody is told what is waited for."""
+        """``is_quiet``: nobody is told what is waited for. ``answer_timeout_s``: for one node, with one arrival."""
         self.endpoints = tuple(endpoints)
         self.patience_s = patience_s
         self._clock = clock
         self._pause = pause
         self._is_quiet = is_quiet
+        self._answer_timeout_s = answer_timeout_s
 
     def ask(self, request: Request, *, repeatable: bool = False) -> Answer:
         """A decided answer from whoever may give it.
@@ -65,7 +67,7 @@ class Cluster:
         while True:
             connected = False
             for endpoint in self.endpoints:
-                timeout_s = max(1.0, min(ANSWER_TIMEOUT_S, deadline - self._clock()))
+                timeout_s = max(1.0, min(self._answer_timeout_s, deadline - self._clock()))
                 try:
                     answer = self._follow(endpoint, request, timeout_s, asked)
                 except NotSent as error:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.text import Text
 
 from raftkv.cli import local_cluster
 from raftkv.cli.admin import show_view
+from raftkv.cli.changing import in_words
 from raftkv.cli.commands import group
 from raftkv.cli.failures import CommandFailed, Unreachable
 from raftkv.cli.items import printable
@@ -41,6 +43,7 @@ from raftkv.cli.record import DATA_DIR_DEFAULT, LocalNode, read_record
         "raftkv cluster up",
         "raftkv cluster up --nodes 5 --detach",
         "raftkv cluster status",
+        "raftkv cluster add",
         "raftkv cluster down",
     )
 )
@@ -140,6 +143,56 @@ def _stay(local: LocalCluster, options: Shared) -> int:
             local_cluster.stop(local)
         raise
     return CommandFailed.exit_code if failed else 0
+
+
+@cluster.command(examples=("raftkv cluster add", "raftkv cluster add --data-dir other"))
+@data_dir_option
+@shared_options
+def add(data_dir: Path, options: Shared) -> None:
+    """Grow the cluster by one node.
+
+    A process more, which joins the others, catches up, and votes. Later starts of the cluster start it too; `raftkv
+    member remove` takes it out again.
+    """
+    _existing(data_dir)
+    with _signals_interrupt(), local_cluster.exclusively(data_dir):
+        local = LocalCluster(data_dir, _existing(data_dir).record)
+        if leader_among(view_nodes(local.record.urls)) is None:
+            raise Unreachable(
+                f"the cluster in {data_dir} has no leader, and so nobody can join it. Start what is missing of it "
+                f"with `{_command('cluster', 'up', '--detach', data_dir=data_dir)}`."
+            )
+        node = local_cluster.add_node(local)
+        try:
+            with Patience(f"{node.id} starts …", is_quiet=options.wants_json) as patience:
+                _until_in(local, node, patience, options.timeout_s)
+        except BaseException:
+            local_cluster.forget_node(local, node.id)
+            raise
+    _show(local, view_nodes(local.record.urls), options)
+
+
+def _until_in(local: LocalCluster, node: LocalNode, patience: Patience, timeout_s: float | None) -> None:
+    """The node votes; raises CommandFailed with the end of its log when it never will, or not in time."""
+    others = tuple(other.url for other in local.record.nodes if other.id != node.id)
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        view = view_cluster(others)
+        change = view.members.get("change")
+        if any(voter.get("id") == node.id for voter in view.voters) and not change:
+            return
+        if isinstance(change, dict):
+            patience.say(in_words(change))
+        code = local.exit_code(node.id)
+        if code is not None:
+            log = local_cluster.log_tail(local.log_path(node.id))
+            raise CommandFailed(f"{node.id} {local_cluster.ending_of(code)}, the cluster is as it was. {log}")
+        if deadline is not None and time.monotonic() > deadline:
+            raise CommandFailed(
+                f"{node.id} was not in after {timeout_s:g} s, and is stopped again. `raftkv member list` shows whether "
+                "the cluster still waits for it; then the same command goes on with it."
+            )
+        time.sleep(local_cluster.POLL_S)
 
 
 @cluster.command(examples=("raftkv cluster down", "raftkv cluster down --data-dir other"))

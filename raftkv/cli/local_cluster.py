@@ -25,6 +25,9 @@ from raftkv.cli.asking import ask_this_node
 from raftkv.cli.failures import CommandFailed, Unusable
 from raftkv.cli.overview import NodeView, leader_among, view_nodes
 from raftkv.cli.record import LocalNode, Process, Record, read_record, started, write_record
+from raftkv.errors import DataError
+from raftkv.storage.directory import PosixDirectory
+from raftkv.storage.identity import IDENTITY_NAME, read_identity
 from raftkv.values import url_address
 
 HOST: Final = "127.0.0.1"
@@ -111,11 +114,10 @@ def start_missing(cluster: LocalCluster) -> None:
     """Every node has a process, and the record says which. Raises CommandFailed, nothing started, on a taken port."""
     missing = [node for node in cluster.record.nodes if not node.is_alive]
     _refuse_taken_ports(missing)
-    members = ",".join(f"{node.id}={node.url}" for node in cluster.record.nodes)
     for node in missing:
         # Interrupted between its start and its record, a node would run on with nobody knowing it.
         with _undisturbed():
-            child = _spawn(cluster, node, members)
+            child = _spawn(cluster, node)
             cluster.children[node.id] = child
             _note_process(cluster, node.id, Process(child.pid, started(child.pid) or "ended at once"))
 
@@ -134,11 +136,60 @@ def _undisturbed() -> Iterator[None]:
         signal.raise_signal(arrived[0])
 
 
-def _spawn(cluster: LocalCluster, node: LocalNode, members: str) -> subprocess.Popen[bytes]:
+def add_node(cluster: LocalCluster) -> LocalNode:
+    """The cluster has a node more, which is started and asks the others to let it in. Its id and port come next."""
+    taken = {node.id for node in cluster.record.nodes}
+    port = max(url_address(node.url).port for node in cluster.record.nodes) + 1
+    id = next(f"n{number}" for number in range(len(taken) + 1, 2 * len(taken) + 2) if f"n{number}" not in taken)
+    node = LocalNode(id, f"http://{HOST}:{port}", joins=True)
+    _refuse_taken_ports([node])
+    with _undisturbed():
+        cluster.record = Record((*cluster.record.nodes, node))
+        child = _spawn(cluster, node)
+        cluster.children[node.id] = child
+        _note_process(cluster, node.id, Process(child.pid, started(child.pid) or "ended at once"))
+    return node
+
+
+def forget_node(cluster: LocalCluster, id: str) -> None:
+    """The node, which this command has started, is stopped, and the cluster is as it was without it."""
+    _stop(cluster, [node for node in cluster.record.nodes if node.id == id], STOP_GRACE_S)
+    cluster.record = Record(tuple(node for node in cluster.record.nodes if node.id != id))
+    write_record(cluster.directory, cluster.record)
+
+
+def _how_it_begins(cluster: LocalCluster, node: LocalNode) -> list[str]:
+    """Those who were there first form the cluster. Who comes later joins it; so does one whose data is gone.
+
+    That one can never form the cluster again: it waits until it is put in its old place.
+    """
+    others = [other for other in cluster.record.nodes if other.id != node.id]
+    is_emptied = not _has_identity(cluster, node) and any(_has_formed(cluster, other) for other in others)
+    if others and (node.joins or is_emptied):
+        return ["--join", ",".join(other.url for other in others)]
+    founders = [f"{other.id}={other.url}" for other in cluster.record.nodes if not other.joins]
+    return ["--initial-cluster", ",".join(founders)]
+
+
+def _has_identity(cluster: LocalCluster, node: LocalNode) -> bool:
+    return (cluster.directory / node.id / IDENTITY_NAME).exists()
+
+
+def _has_formed(cluster: LocalCluster, node: LocalNode) -> bool:
+    """Whether its directory says that the cluster is formed; one that cannot be read says nothing."""
+    if not _has_identity(cluster, node):
+        return False
+    try:
+        return read_identity(PosixDirectory.read_only(cluster.directory / node.id)).formed
+    except (DataError, OSError):
+        return False
+
+
+def _spawn(cluster: LocalCluster, node: LocalNode) -> subprocess.Popen[bytes]:
     address = url_address(node.url)
     command = [sys.executable, "-m", "raftkv", "serve", "--id", node.id]
     command += ["--data-dir", str(cluster.directory / node.id)]
-    command += ["--url", node.url, "--listen", f"{address.host}:{address.port}", "--initial-cluster", members]
+    command += ["--url", node.url, "--listen", f"{address.host}:{address.port}", *_how_it_begins(cluster, node)]
     with cluster.log_path(node.id).open("ab") as log:
         # A session of its own: the terminal's Ctrl-C must not reach it beside our own, orderly stop.
         return subprocess.Popen(
@@ -177,7 +228,11 @@ def wait_until_serving(cluster: LocalCluster, *, timeout_s: float = SERVING_TIME
         views = view_nodes(cluster.record.urls, timeout_s=1.0)
         leader = leader_among(views)
         leader_id = None if leader is None else leader.id
-        running = [view for node, view in zip(cluster.record.nodes, views, strict=True) if node.is_alive]
+        running = [
+            view
+            for node, view in zip(cluster.record.nodes, views, strict=True)
+            if node.is_alive and not view.was_removed
+        ]
         if leader_id and all(view.follows(leader_id) for view in running):
             ready_by = ready_by or time.monotonic() + READY_TIMEOUT_S
             if all(_is_ready(view.url) for view in running) or time.monotonic() > ready_by:

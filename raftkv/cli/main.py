@@ -40,6 +40,7 @@ SECTIONS: Final = {
         "status": "admin:status",
         "doctor": "doctor:doctor",
         "leader": "admin:leader",
+        "member": "member:member",
         "snapshot": "snapshot:snapshot",
     },
     "Nodes": {

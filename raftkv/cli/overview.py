@@ -35,6 +35,11 @@ class NodeView:
         return self.status is not None and self.status.get("leader_id") == leader_id
 
     @property
+    def was_removed(self) -> bool:
+        """Whether it says that it is no member any more."""
+        return self.status is not None and self.status.get("removed_at") is not None
+
+    @property
     def id(self) -> str | None:
         """Its name, where it told it."""
         return None if self.status is None else self.status.get("id")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
 from raftkv.cli.items import byte_count, printable
-from raftkv.cli.overview import ClusterView, NodeView, heard_elsewhere, judge
+from raftkv.cli.overview import HEARD_MS_MAX, ClusterView, NodeView, heard_elsewhere, judge
 
 _WIDTH_OF_FILES: Final = 160
 _GAP: Final = "  "
@@ -80,6 +80,44 @@ def _plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
 
 
+def show_members(told: Mapping[str, Any], screen: Console, *, change: str | None) -> None:
+    """The members as the leader has them, and the change that runs, in words."""
+    if change is not None:
+        screen.print(Text(f"a change of members is running: {change}", "yellow"), soft_wrap=True)
+        screen.print()
+    joining = {one.get("id") for one in (told.get("change") or {}).get("joining") or () if isinstance(one, dict)}
+    voters, learners = ([one for one in told.get(kind) or () if isinstance(one, dict)] for kind in _KINDS)
+    newest = max((one["match_index"] for one in voters if isinstance(one.get("match_index"), int)), default=None)
+    rows = [[Text(heading, "bold") for heading in ("member", "role", "lag", "heard", "url")]]
+    for kind, listed in (("voter", voters), ("learner", learners)):
+        for one in listed:
+            role = "leader" if one.get("id") == told.get("leader_id") else kind
+            style = _STYLES.get(role, "cyan")
+            said = f"{role}, is to vote" if kind == "learner" and one.get("id") in joining else role
+            cells = (Text(_word(one.get("id"))), Text(said, style), _member_lag(one, newest), _heard(one))
+            rows.append([*cells, Text(_word(one.get("url")), "dim")])
+    for line in aligned(rows, [False, False, True, True, False]):
+        screen.print(line, soft_wrap=True)
+
+
+_KINDS: Final = ("voters", "learners")
+
+
+def _member_lag(one: Mapping[str, Any], newest: int | None) -> Text:
+    match = one.get("match_index")
+    if newest is None or not isinstance(match, int):
+        return _unknown()
+    lag = max(0, newest - match)
+    return Text(f"{lag:,}", "yellow" if lag else "")
+
+
+def _heard(one: Mapping[str, Any]) -> Text:
+    age_ms = one.get("last_contact_ms")
+    if not isinstance(age_ms, int):
+        return Text("never", "red")
+    return Text("now" if age_ms < HEARD_MS_MAX else f"{duration(age_ms)} ago", "" if age_ms < HEARD_MS_MAX else "red")
+
+
 # ------------------------------------------------------------------------------------------------ the table
 
 
@@ -95,6 +133,8 @@ def role_of(node: NodeView) -> Text:
     """What it is to its cluster."""
     if node.status is None:
         return Text("no answer", "red")
+    if node.was_removed:
+        return Text("removed", "red")
     role = _word(node.status.get("role"))
     return Text(role, _STYLES.get(role, ""))
 

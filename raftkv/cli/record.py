@@ -42,6 +42,8 @@ class LocalNode:
     url: str
     process: Process | None = None
     """As it was started last; None: stopped in order."""
+    joins: bool = False
+    """It was added to the cluster, which the others had formed."""
 
     @property
     def is_alive(self) -> bool:
@@ -139,6 +141,7 @@ def _decode_node(value: Any) -> LocalNode:
         str(value["id"]),
         str(value["url"]),
         None if process is None else Process(int(process["pid"]), str(process["started"])),
+        bool(value.get("joins", False)),
     )
 
 
