@@ -16,7 +16,6 @@ at every start, and with every further batch. (And a newest segment that somebod
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -122,16 +121,13 @@ class Scan:
     next_batch: int = 1
     last_batch: Batch | None = None
     """The last in the newest segment: the one that nothing proves to be synced."""
+    left: list[int] = field(default_factory=list)
+    """Segments that were being dropped when the machine died."""
 
 
 def scan(directory: Directory, identity: Identity, *, tail_bytes_max: int = TAIL_BYTES_MAX) -> Scan:
     """Reads every segment; DataDamaged, WrongIdentity or UnknownFormat if the log cannot be trusted whole."""
-    numbers = segment_numbers(directory)
-    assert numbers, "the caller makes the first segment"
-    for before, number in itertools.pairwise(numbers):
-        if number != before + 1:
-            path = path_of(directory, segment_name(before + 1))
-            raise DataDamaged(path=path, offset=0, why="the segment is missing between others")
+    left, numbers = _newest_run(segment_numbers(directory))
     found: Scan | None = None
     for number in numbers:
         segment = Segment.open(directory, number)
@@ -142,10 +138,25 @@ def scan(directory: Directory, identity: Identity, *, tail_bytes_max: int = TAIL
             _read_batches(segment, found, is_newest=number == numbers[-1])
         finally:
             segment.file.close()
-    assert found is not None
+    assert found is not None, "the caller makes the first segment"
+    found.left = left
     if found.standing.begin is not None:
         found.tail.begin_after(found.standing.begin.index)
     return found
+
+
+def _newest_run(numbers: list[int]) -> tuple[list[int], list[int]]:
+    """The newest segments without a gap, and those before it.
+
+    Dropping goes from the newest of those that are not needed to the oldest, so what a crash leaves of it lies before a
+    gap. Where a segment was lost otherwise the log begins behind it too, later than any snapshot allows.
+    """
+    run = numbers[-1:]
+    for number in reversed(numbers[:-1]):
+        if number != run[0] - 1:
+            break
+        run.insert(0, number)
+    return numbers[: len(numbers) - len(run)], run
 
 
 def _check_owner(segment: Segment, identity: Identity) -> None:

@@ -103,6 +103,11 @@ def encode_header(meta: SnapshotMeta) -> bytes:
     return checked + _CRC.pack(google_crc32c.value(checked))
 
 
+def crc_of_header(header: bytes) -> int:
+    """The checksum at its end, from which the first block's starts."""
+    return int(_CRC.unpack_from(header, len(header) - _CRC.size)[0])
+
+
 def header_bytes_of(start: bytes) -> int:
     """How long the header is that begins with ``start``; nothing absurd is believed."""
     if len(start) < START_BYTES:
@@ -115,10 +120,9 @@ def header_bytes_of(start: bytes) -> int:
     return int(header_bytes)
 
 
-def decode_header(data: bytes) -> tuple[SnapshotMeta, int]:
-    """The header that is exactly ``data``, and its checksum, from which the first block's starts."""
-    (crc,) = _CRC.unpack_from(data, len(data) - _CRC.size)
-    if google_crc32c.value(data[: -_CRC.size]) != crc:
+def decode_header(data: bytes) -> SnapshotMeta:
+    """The header that is exactly ``data``; BadBytes if it is not whole, OtherFormat if it is not ours."""
+    if google_crc32c.value(data[: -_CRC.size]) != crc_of_header(data):
         raise BadBytes("the header's checksum does not match")
     version = _START.unpack_from(data)[2]
     if version != SNAPSHOT_FORMAT:
@@ -134,7 +138,7 @@ def decode_header(data: bytes) -> tuple[SnapshotMeta, int]:
     except MessageError as error:
         raise BadBytes(f"the header makes no sense: {error}") from error
     base = LogBase(Index(index), Term(term), configuration)
-    return SnapshotMeta(ClusterId(cluster_id), base, stamp_ms, data[_HEADER.size : configuration_at]), crc
+    return SnapshotMeta(ClusterId(cluster_id), base, stamp_ms, data[_HEADER.size : configuration_at])
 
 
 def block_header(data: bytes, *, crc_before: int) -> bytes:

@@ -18,6 +18,7 @@ from raftkv.storage.snapshot_format import (
     BLOCK_HEADER_BYTES,
     START_BYTES,
     TRAILER_BYTES,
+    crc_of_header,
     decode_block_header,
     decode_header,
     extended,
@@ -69,7 +70,7 @@ class SnapshotFile:
         self.file, self.id = file, id
         try:
             self._header = self._read_header()
-            self.meta = decode_header(self._header)[0]
+            self.meta = decode_header(self._header)
         except OtherFormat as error:
             raise UnknownFormat(f"{file.path}: {error}") from error
         except BadBytes as error:
@@ -118,7 +119,7 @@ class SnapshotFile:
     def _walked(self) -> Iterator[tuple[int, bytes]]:
         """Where each block ends, and its data."""
         offset, blocks_count = self.blocks_offset, 0
-        crc = decode_header(self._header)[1]
+        crc = crc_of_header(self._header)
         file_crc = extended(0, self._header)
         blocks_end = self.id.size_bytes - TRAILER_BYTES
         try:

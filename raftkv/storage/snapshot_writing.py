@@ -19,7 +19,7 @@ from raftkv.storage.snapshot_format import (
     block_header,
     checksum_in,
     crc_of_block,
-    decode_header,
+    crc_of_header,
     encode_header,
     encode_trailer,
     extended,
@@ -91,7 +91,7 @@ def write_temporary(
 def _written(sink: _Sink, meta: SnapshotMeta, blocks: Iterable[bytes]) -> SnapshotId:
     header = encode_header(meta)
     sink.put(header)
-    crc, blocks_count = decode_header(header)[1], 0
+    crc, blocks_count = crc_of_header(header), 0
     for block in blocks:
         start = block_header(block, crc_before=crc)
         sink.put(start)

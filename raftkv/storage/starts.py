@@ -83,6 +83,5 @@ class Starts:
         return [], NOTHING
 
     def dropped(self, start: Start) -> None:
-        """The oldest is gone."""
-        assert self._starts[0] is start
-        del self._starts[0]
+        """It is gone."""
+        self._starts.remove(start)

@@ -32,7 +32,7 @@ from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.storage.spare import SPARE_NAME, Spare
 from raftkv.storage.sparse_index import SparseIndex
 from raftkv.storage.standing import Inconsistent, Standing
-from raftkv.storage.starts import Start, Starts
+from raftkv.storage.starts import Starts
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -108,6 +108,9 @@ class Wal:
         found = None
         if segment_numbers(directory):
             found = scan(directory, identity.identity, tail_bytes_max=tail_bytes_max)
+            if found.left and snapshots is None:
+                path = path_of(directory, segment_name(found.left[-1] + 1))
+                raise DataDamaged(path=path, offset=0, why="the segment is missing between others")
         elif identity.identity.log_begun:
             path = path_of(directory, segment_name(1))
             raise DataDamaged(path=path, offset=0, why="the log is gone, and this node has had one")
@@ -211,8 +214,9 @@ class Wal:
             if index > begin.index:
                 self._standing.begin_after(index)
                 self._index.begins_after(index)
-            for start in starts:
-                self._drop(start)
+            for start in reversed(starts):
+                self._drop(start.number, size_bytes=start.size_bytes)
+                self._starts.dropped(start)
 
     def close(self) -> None:
         """Nothing is open any more. Writes no mark: a clean stop calls ``mark`` before."""
@@ -285,17 +289,22 @@ class Wal:
         self._starts.add(header, size_bytes=self._size_bytes)
         self._unmarked = False
 
-    def _drop(self, start: Start) -> None:
-        """The oldest segment is gone, for good: none may come back by a crash once a later one has gone."""
-        name = segment_name(start.number)
-        if not self._spare.takes(name, size_bytes=start.size_bytes):
+    def _drop(self, number: int, *, size_bytes: int) -> None:
+        """A segment that nobody needs is gone, for good, and all later ones that nobody needs went before it.
+
+        From the newest to the oldest, for not every one may be the first that a start reads (``starts.py``): after a
+        crash the gap tells where the log begins.
+        """
+        name = segment_name(number)
+        if not self._spare.takes(name, size_bytes=size_bytes):
             self._directory.delete(name)
         self._directory.sync()
-        self._starts.dropped(start)
 
     def _go_on_from(self, choice: Choice, found: Scan) -> list[str]:
         """The log and the chosen snapshot fit together, durably; snapshots that nobody needs are gone."""
         notes = list(choice.notes)
+        for number in reversed(found.left):
+            self._drop(number, size_bytes=0)
         if choice.snapshot is not None and choice.resets_log:
             base = choice.snapshot.meta.base
             notes.append(f"the log starts again after entry {base.index}, with the snapshot that ends there")
