@@ -165,6 +165,7 @@ class SnapshotThread:
         for transfer in self._transfers.values():
             transfer.reader.close()
         self._transfers.clear()
+        self._snapshots.close()
 
     # ------------------------------------------------------------------------------------- the thread
 
