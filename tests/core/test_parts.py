@@ -62,6 +62,16 @@ def test_entries_are_sent_ahead_within_bounds():
     assert progress.oldest_send_us() is None
 
 
+def test_one_match_answers_all_that_it_covers():
+    """The replies to the others were lost, or come later."""
+    progress = replicating(5)
+    for last in (7, 8, 9):
+        progress.sent(last_index=Index(last), now_us=10)
+    progress.matched(Index(9))
+    assert progress.oldest_send_us() is None
+    assert progress.may_send(now_us=0, inflight_max=1)
+
+
 @pytest.mark.parametrize("late", [5, 6, 0])
 def test_late_and_doubled_matches_take_nothing_back(late):
     """faults 10"""
