@@ -9,8 +9,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from raftkv.core.effects import DiskWrite, LogRead
-from raftkv.core.types import Index, Term, Ticket
+from raftkv.core.effects import DiskWrite, LogBase, LogRead
+from raftkv.core.types import Configuration, Incarnation, Index, Member, Membership, NodeId, Term, Ticket
 from raftkv.errors import DiskFailed
 from raftkv.node.clock import now_us
 from raftkv.node.disk import DiskListener, DiskThread
@@ -20,6 +20,7 @@ from raftkv.storage.wal import Wal
 from tests.storage.life import entry, open_log
 
 DEADLINE_S = 10.0
+NONE = Incarnation(bytes(16))
 
 
 class Told:
@@ -251,3 +252,23 @@ async def test_a_disk_that_will_not_say_how_much_room_it_has_fails_nobody():
     await told.until_last("persisted", 1)
     await asyncio.to_thread(disk.stop)
     assert (disk.meter.free_bytes, told.named("failed")) == (None, [])
+
+
+async def test_what_a_snapshot_has_is_dropped_after_what_waits_is_written(monkeypatch):
+    """Also where a received snapshot begins the log anew: what stood there before is nobody's."""
+    dropped: list[tuple[int, int]] = []
+    monkeypatch.setattr(Wal, "trim", lambda wal, through: dropped.append((through, wal.last_index)))
+    disk, told = _running(SimulatedDirectory(Random(1)))
+    disk.submit([first_write(), append(2)], [], Index(1))
+    disk.submit([append(3)], [], Index(2))
+    disk.start()
+    await told.until_last("persisted", 3)
+    disk.submit([], [], Index(3))
+    base = LogBase(Index(50), Term(1), Configuration(Membership((Member(NodeId("n1"), NONE, "http://n1"),))))
+    disk.submit([DiskWrite(Ticket(4), base=base)], [])
+    await told.until_last("persisted", 4)
+    await asyncio.to_thread(disk.stop)
+    assert told.named("failed") == []
+    assert dropped[0] == (2, 3), "all that gathered was one batch"
+    assert dropped[-1] == (50, 50)
+    assert {through for through, _ in dropped[1:-1]} <= {3}
