@@ -41,7 +41,7 @@ def _force(command: Callable[..., Any]) -> Callable[..., Any]:
 @member.command("list", examples=("raftkv member list", "raftkv member list --output json | jq -r .voters[].id"))
 @shared_options
 def list_members(options: Shared) -> None:
-    """Show who votes, who only listens, and a change that is running.
+    """Show the members, and a change that is running.
 
     As the leader knows it. Lag is how many entries of the leader's log a member does not hold yet.
     """
@@ -116,7 +116,7 @@ def promote(id: str, force: bool, options: Shared) -> None:
 @_force
 @shared_options
 def replace(id: str, url: str | None, force: bool, options: Shared) -> None:
-    """Put an empty node in the place of a member whose data is gone.
+    """Put an empty node in the place of one whose data is gone.
 
     Start it first, with the same ID, an empty data directory, and --join. The old one is removed, the new one added. If
     that is interrupted, the same command goes on with it.
