@@ -75,6 +75,8 @@ class NodeConfig:
     """What stood in that file when it was read, once; None: peers prove nothing to each other."""
     insecure: bool = False
     """The operator says that the network is trusted, so a bind beyond loopback is allowed."""
+    http_fast_lane: bool = True
+    """Requests for single keys are served by the lean front; off: aiohttp serves all that clients ask."""
     log_format: str = "text"
     log_level: str = "info"
     segment_bytes: int = SEGMENT_BYTES
@@ -146,13 +148,14 @@ class Setting(NamedTuple):
         """What a value looks like, for the help."""
         known = {"id": "ID", "data-dir": "DIR", "url": "URL", "listen": "HOST:PORT", "initial-cluster": "ID=URL,…"}
         known |= {"join": "URL,…", "peer-url": "URL", "peer-listen": "HOST:PORT", "peer-secret-file": "FILE"}
+        known |= {"http-fast-lane": "on|off"}
         known |= {"log-format": "|".join(LOG_FORMATS), "log-level": "|".join(LOG_LEVELS)}
         return known.get(self.name, "N")
 
     @property
     def is_switch(self) -> bool:
         """Whether the flag stands alone, without a value."""
-        return self.parse is parse_switch
+        return self.parse is parse_switch and not self.default
 
     @property
     def default(self) -> Any:
@@ -186,6 +189,7 @@ SETTINGS: Final = (
     Setting("initial-cluster", parse_initial_cluster, "Who forms the cluster, this node too; by peer URL."),
     Setting("join", parse_urls, "Join the cluster of these nodes, instead of forming one: the URL of any, or several."),
     Setting("insecure", parse_switch, "The network is trusted: a bind that is not loopback is allowed."),
+    Setting("http-fast-lane", parse_switch, "Keys' own routes are served by the lean front; off: all by aiohttp."),
     Setting("log-format", parse_log_format, "How log lines look: text or json."),
     Setting("log-level", parse_log_level, "The least grave log lines that are written: info, warning or error."),
     Setting("heartbeat-ms", whole_number(1, _HOUR_MS), "How often an idle leader speaks.", "raft"),

@@ -77,6 +77,7 @@ SAMPLES = {
     "peer-url": "http://127.0.0.1:9100",
     "peer-listen": "127.0.0.1:9101",
     "insecure": "true",
+    "http-fast-lane": "off",
     "log-format": "json",
     "log-level": "warning",
     "heartbeat-ms": "50",

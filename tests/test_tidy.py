@@ -95,7 +95,10 @@ PURE: Final = (
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
     "client.course",
 )
-NOT_PURE: Final = ("api.aiohttp_connection", "api.aiohttp_front", "api.aiohttp_stream", "sim.runs.__main__")
+NOT_PURE: Final = (
+    *("api.aiohttp_connection", "api.aiohttp_front", "api.aiohttp_stream", "api.lean_front"),
+    "sim.runs.__main__",
+)
 """The front that hands requests to the pure semantics; the rest of ``api`` is those semantics. And a command, which
 says how long it took."""
 

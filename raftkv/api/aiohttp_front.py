@@ -19,10 +19,11 @@ from raftkv.api.aiohttp_connection import SENT, SENT_LAST, Connection, Connectio
 from raftkv.api.aiohttp_stream import Streams
 from raftkv.api.exchange import Pending
 from raftkv.api.problems import RequestRefused, bad_request, problem
-from raftkv.api.requests import Head
+from raftkv.api.requests import Head, no_room
 from raftkv.api.responses import Response
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
+from raftkv.http.room import BodyRoom
 from raftkv.problems import Code
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -39,8 +40,8 @@ class AiohttpFront:
         self._server = ConnectionServer(self._exchange_counted, settings, self._encode, self._answer_without_action)
         self._streams = Streams(api, settings)
         self._exchanges_count = 0
-        self._bodies_bytes = 0
-        """Room set aside for the bodies that are being read."""
+        self.room = BodyRoom(settings.bodies_bytes_max)
+        """For the bodies that are being read, here and at whoever shares it."""
         self._all_done: asyncio.Future[None] | None = None
         """While stopping: done when no exchange is left."""
         self._date = ""
@@ -124,7 +125,7 @@ class AiohttpFront:
         try:
             if stream.is_eof():
                 return stream.read_nowait()
-            with _Reservation(self, request.content_length or pending.body_bytes_max):
+            with _Reservation(self.room, request.content_length or pending.body_bytes_max):
                 if _expects_continue(request):
                     _transport_of(request).write(_CONTINUE)
                 async with asyncio.timeout(self._settings.body_timeout_ms / 1000):
@@ -133,16 +134,6 @@ class AiohttpFront:
             raise RequestRefused(Code.REQUEST_TIMEOUT, "the body did not come in time") from None
         except web.RequestPayloadError:
             raise bad_request("the body breaks off, or its chunks are none") from None
-
-    def reserve(self, body_bytes: int) -> None:
-        """Sets room aside for a body; raises RequestRefused where there is none left."""
-        if self._bodies_bytes + body_bytes > self._settings.bodies_bytes_max:
-            raise RequestRefused(Code.OVERLOADED, "too many large bodies are being read; ask again soon")
-        self._bodies_bytes += body_bytes
-
-    def release(self, body_bytes: int) -> None:
-        """Gives that room back."""
-        self._bodies_bytes -= body_bytes
 
     async def _send(self, request: web.BaseRequest, response: Response) -> web.StreamResponse:
         """The answer is out, and what is left of a refused body thrown away."""
@@ -199,14 +190,15 @@ class AiohttpFront:
 class _Reservation:
     """Room for one body while it is read."""
 
-    def __init__(self, front: AiohttpFront, body_bytes: int) -> None:
-        self._front, self._body_bytes = front, body_bytes
+    def __init__(self, room: BodyRoom, body_bytes: int) -> None:
+        self._room, self._body_bytes = room, body_bytes
 
     def __enter__(self) -> None:
-        self._front.reserve(self._body_bytes)
+        if not self._room.take(self._body_bytes):
+            raise no_room()
 
     def __exit__(self, *_: object) -> None:
-        self._front.release(self._body_bytes)
+        self._room.give_back(self._body_bytes)
 
 
 def _head_of(request: web.BaseRequest) -> Head:

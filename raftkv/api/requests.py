@@ -32,7 +32,7 @@ SESSION: Final = b"raftkv-session"
 SEQUENCE: Final = b"raftkv-sequence"
 ACKNOWLEDGED: Final = b"raftkv-acknowledged"
 
-_HEEDED: Final = frozenset(
+HEEDED: Final = frozenset(
     {
         ACCEPT,
         CONTENT_LENGTH,
@@ -120,7 +120,7 @@ def read_head(head: Head) -> Request:
     for name, value in head.headers:
         head_bytes += len(name) + len(value) + _FIELD_BYTES
         name = name.lower()
-        if name in _HEEDED:
+        if name in HEEDED:
             headers[name] = value if name not in headers else headers[name] + b", " + value
     if head_bytes > HEAD_BYTES_MAX:
         raise RequestRefused(Code.HEAD_TOO_LARGE, f"a head has at most {HEAD_BYTES_MAX} bytes")
@@ -175,6 +175,11 @@ def refuse_large_body(request: Request, *, body_bytes_max: int) -> None:
 def too_large(body_bytes_max: int) -> RequestRefused:
     """A 413, to be raised."""
     return RequestRefused(Code.TOO_LARGE, f"at most {body_bytes_max} bytes are taken here")
+
+
+def no_room() -> RequestRefused:
+    """A 429, to be raised, where as many bodies are being read as there is room for."""
+    return RequestRefused(Code.OVERLOADED, "too many large bodies are being read; ask again soon")
 
 
 def refuse_encoded_body(request: Request) -> None:

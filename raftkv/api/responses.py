@@ -78,10 +78,9 @@ def encode(response: Response, *, common: bytes, connection: str | None, date: s
     out; ``date`` is RFC 9110's IMF-fixdate.
     """
     lines = [f"{name}: {value}\r\n" for name, value in response.headers]
+    lines.append(f"Date: {date}\r\n")
     if response.status not in _WITHOUT_LENGTH:
         lines.append(f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n")
-    if connection is not None:
-        lines.append(f"Connection: {connection}\r\n")
-    lines.append(f"Date: {date}\r\n\r\n")
+    lines.append("\r\n" if connection is None else f"Connection: {connection}\r\n\r\n")
     body = b"" if response.body_omitted or response.status in _WITHOUT_LENGTH else response.body
     return b"".join((_STATUS_LINES[response.status], common, "".join(lines).encode("latin-1"), body))

@@ -27,7 +27,8 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _option(setting: Setting) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    tail = "" if setting.default in (None, False, ()) else f"  [{setting.default}]"
+    shown = "on" if setting.default is True else setting.default
+    tail = "" if setting.default in (None, False, ()) else f"  [{shown}]"
     if setting.is_switch:
         return click.option(setting.flag, setting.field, is_flag=True, default=None, help=setting.help)
     return click.option(setting.flag, setting.field, metavar=setting.shape, help=setting.help + tail)

@@ -23,12 +23,9 @@ class Answer(NamedTuple):
     """The connection ends with this answer."""
 
 
-@lru_cache(maxsize=256)
-def _beginning(status: int, content_type: bytes) -> bytes:
-    line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
-    if status in _WITHOUT_BODY:
-        return line
-    return line + b"Content-Type: " + content_type + b"\r\nContent-Length: "
+@lru_cache(maxsize=64)
+def _status_line(status: int) -> bytes:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
 
 
 def encode(parts: list[bytes], answer: Answer, head: Head | None, *, close: bool) -> None:
@@ -37,18 +34,21 @@ def encode(parts: list[bytes], answer: Answer, head: Head | None, *, close: bool
     The answer to HEAD tells the length of the body and leaves it away.
     """
     status, body, content_type, fields, _ = answer
-    beginning = _beginning(status, content_type)
     ending = b"\r\n"
     if close:
         ending = b"Connection: close\r\n\r\n"
     elif head is not None and head.minor_version == 0:
         ending = b"Connection: keep-alive\r\n\r\n"
     if status in _WITHOUT_BODY:
-        parts.append(beginning + fields + ending)
-    elif head is not None and head.method == b"HEAD":
-        parts.append(b"%b%d\r\n%b%b" % (beginning, len(body), fields, ending))
-    elif len(body) > 4096:
-        parts.append(b"%b%d\r\n%b%b" % (beginning, len(body), fields, ending))
+        parts.append(_status_line(status) + fields + ending)
+        return
+    if head is not None and head.method == b"HEAD":
+        body_bytes, body = len(body), b""
+    else:
+        body_bytes = len(body)
+    beginning = b"%b%bContent-Type: %b\r\nContent-Length: %d\r\n%b"
+    if body_bytes > 4096:
+        parts.append(beginning % (_status_line(status), fields, content_type, body_bytes, ending))
         parts.append(body)
     else:
-        parts.append(b"%b%d\r\n%b%b%b" % (beginning, len(body), fields, ending, body))
+        parts.append(beginning % (_status_line(status), fields, content_type, body_bytes, ending) + body)

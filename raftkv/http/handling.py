@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from raftkv.http.answers import Answer
 from raftkv.http.heads import Head
+from raftkv.http.room import BodyRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,17 @@ class Verdict(Enum):
 
     HAND_OVER = "hand over"
     """Another front serves this one, and all that follow on this connection."""
+
+
+class Within(NamedTuple):
+    """A handler's word on a head whose body is to be read: how much of it, and where it takes its room from."""
+
+    body_bytes_max: int
+    room: BodyRoom
+    no_room: Callable[[], Answer]
+    """What the request is answered where there is none …"""
+    too_large: Callable[[], Answer]
+    """… and where its body does not end within the bound."""
 
 
 class Connection(Protocol):
@@ -77,7 +89,7 @@ class Exchange:
 class Handler(Protocol):
     """Who knows what requests mean."""
 
-    def on_head(self, head: Head) -> int | Answer | Verdict:
+    def on_head(self, head: Head) -> int | Within | Answer | Verdict:
         """The most bytes of body this request may have; or its answer, before any body is read."""
         ...
 

@@ -101,6 +101,11 @@ class Head:
         return b", ".join(found) if found else None
 
     @property
+    def fields(self) -> bytes:
+        """Every field as it came, each behind a line end, with one at the end."""
+        return self._fields
+
+    @property
     def has_body(self) -> bool:
         """Whether bytes of this request follow the head."""
         return self.chunked or self.content_length > 0

@@ -20,8 +20,9 @@ from raftkv.http import problems
 from raftkv.http.answers import Answer, encode
 from raftkv.http.deadline import Deadline
 from raftkv.http.framing import Body, body_of
-from raftkv.http.handling import Exchange, Handler, HandOver, ServerSettings, Verdict
+from raftkv.http.handling import Exchange, Handler, HandOver, ServerSettings, Verdict, Within
 from raftkv.http.heads import Head, read_head
+from raftkv.http.room import BodyRoom
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_REQUEST: Final = Head(method=b"", target=b"", minor_version=0, fields=b"", end=0)
@@ -55,6 +56,12 @@ class ServerProtocol(asyncio.Protocol):
         self._payload: list[bytes] | None = None
         """Its parts; None: it is thrown away."""
         self._body_limit_bytes = 0
+        self._too_large: Callable[[], Answer] | None = None
+        """What a body beyond that is answered; None: in our own words."""
+        self._room: BodyRoom | None = None
+        """Whence room was taken for the body that is being received …"""
+        self._room_bytes = 0
+        """… and how much."""
         self._since_s = 0.0
         """When the head or the body that is being received began."""
         self._continue_due = False
@@ -69,7 +76,7 @@ class ServerProtocol(asyncio.Protocol):
         self._lingering_bytes = -1
         """Thrown away since our last word; negative: it is not yet spoken."""
         self._ended = False
-        """The client has sent its last byte."""
+        """The client has sent its last byte, or so much that the rest is not waited for."""
         self._writing_paused = False
         self._stalled_since_s = 0.0
         self._reading_paused = False
@@ -80,13 +87,15 @@ class ServerProtocol(asyncio.Protocol):
         """The connection is there, and its first head is waited for."""
         self._transport = cast(asyncio.Transport, transport)
         self._since_s = self._loop.time()
-        self._deadline.set(self._since_s + self._settings.head_timeout_s)
+        settings = self._settings
+        self._deadline.set(self._since_s + min(settings.head_timeout_s, settings.idle_timeout_s))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone: what is still answered goes nowhere."""
         self._transport = None
         self._deadline.stop()
         self._exchanges.clear()
+        self._give_room_back()
         self._unread, self._payload = b"", None
         if self._on_closed is not None:
             self._on_closed(self)
@@ -109,6 +118,7 @@ class ServerProtocol(asyncio.Protocol):
         self._ended = True
         if self._body is not None and self._payload is not None:
             self._exchanges.pop()
+        self._give_room_back()
         self._body = self._payload = None
         if self._lingering_bytes >= 0:
             transport.close()
@@ -224,22 +234,45 @@ class ServerProtocol(asyncio.Protocol):
         self._exchanges.append(exchange)
         if isinstance(verdict, Answer):
             self._answer_early(exchange, verdict)
+        elif isinstance(verdict, Within):
+            self._begin(exchange, limit_bytes=verdict.body_bytes_max, within=verdict)
         else:
             assert isinstance(verdict, int)
             self._begin(exchange, limit_bytes=verdict)
         return True
 
-    def _begin(self, exchange: Exchange, *, limit_bytes: int) -> None:
+    def _begin(self, exchange: Exchange, *, limit_bytes: int, within: Within | None = None) -> None:
         head = exchange.head
         if head.content_length > limit_bytes:
-            self._answer_early(exchange, _too_large(limit_bytes))
+            self._answer_early(exchange, _too_large(limit_bytes) if within is None else within.too_large())
             return
         self._body = body_of(head)
         if self._body is None:
             self._handler.on_request(exchange)
             return
+        if within is not None and not self._take_room(head, within):
+            self._body = None
+            self._answer_early(exchange, within.no_room())
+            return
         self._payload, self._body_limit_bytes = [], limit_bytes
+        self._too_large = None if within is None else within.too_large
         self._continue_due = head.expects_continue
+
+    def _take_room(self, head: Head, within: Within) -> bool:
+        """For a body that is not all there yet; false: there is none left."""
+        body_bytes = within.body_bytes_max if head.chunked else head.content_length
+        if not head.chunked and len(self._unread) - self._at >= body_bytes:
+            return True
+        if not within.room.take(body_bytes):
+            return False
+        self._room, self._room_bytes = within.room, body_bytes
+        return True
+
+    def _give_room_back(self) -> None:
+        """The body is whole, or is not kept."""
+        if self._room is not None:
+            self._room.give_back(self._room_bytes)
+            self._room = None
 
     def _answer_early(self, exchange: Exchange, answer: Answer) -> None:
         """The body, if there is one, is read and thrown away behind the answer."""
@@ -253,9 +286,11 @@ class ServerProtocol(asyncio.Protocol):
         before = self._at
         self._at = body.scan(self._unread, before, self._payload)
         if self._payload is not None and body.received_bytes > self._body_limit_bytes:
-            self._exchanges[-1].answer = _too_large(self._body_limit_bytes)
+            refused = self._too_large
+            self._exchanges[-1].answer = _too_large(self._body_limit_bytes) if refused is None else refused()
             self._closing = True
             self._payload = None
+            self._give_room_back()
             self._since_s = self._loop.time()
         if self._payload is None and body.received_bytes > self._settings.discard_bytes_max:
             self._give_up_discarding()
@@ -263,6 +298,7 @@ class ServerProtocol(asyncio.Protocol):
         if not body.done:
             return self._at > before
         payload, self._body, self._payload = self._payload, None, None
+        self._give_room_back()
         self._since_s = self._loop.time()
         if payload is not None:
             exchange = self._exchanges[-1]
@@ -280,10 +316,11 @@ class ServerProtocol(asyncio.Protocol):
         answer = Answer(refusal.status, body, problems.CONTENT_TYPE, fields, close=True)
         if self._body is None or self._payload is not None:
             self._exchanges[-1].answer = answer
+        self._give_room_back()
         self._body = self._payload = None
 
     def _give_up_discarding(self) -> None:
-        self._body, self._closing = None, True
+        self._body, self._closing, self._ended = None, True, True
         self._at = len(self._unread)
 
     # Writing.

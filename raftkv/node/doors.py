@@ -13,11 +13,11 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from raftkv.api.responses import common_header_bytes
+from raftkv.api.lean_front import LeanFront, connection_settings
 from raftkv.config import NodeConfig
 from raftkv.http.answers import Answer
 from raftkv.http.door import Door, DoorSettings, Front
-from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict
+from raftkv.http.handling import Exchange, Handler, Verdict, Within
 from raftkv.http.heads import Head
 from raftkv.node.logs import event
 from raftkv.transport.guard import PeerGate, PeerGuard
@@ -69,24 +69,30 @@ class Doors:
         config: NodeConfig,
         routes: PeerRoutes,
         front: Front,
+        lean: LeanFront | None,
         *,
         complain: Callable[[str], None],
     ) -> None:
-        """``complain`` hears in words who does not have the peers' secret, where this node has one."""
+        """``lean`` serves what it knows of clients' requests, ``front`` the rest; None: ``front`` serves all.
+
+        ``complain`` hears in words who does not have the peers' secret, where this node has one.
+        """
         self._loop, self._config = loop, config
         self._servers: list[asyncio.Server] = []
         for_peers = _for_peers(config, routes, complain)
         apart = config.peers_have_their_own_port
         self._room = room = room_within(descriptors_max(), apart=apart)
-        connection = ServerSettings(refusal_fields=common_header_bytes(config.id))
+        connection = connection_settings(config.api, config.id)
         settings = DoorSettings(room.clients_max, connection)
         if apart:
-            clients = Door(loop, lambda: _CLIENTS_ONLY, front, settings)
+            only_clients = (lambda: _CLIENTS_ONLY) if lean is None else lean.handler
+            clients = Door(loop, only_clients, front, settings)
             limits = DoorSettings(room.peers_max, connection)
             peers = Door(loop, lambda: PeersOnly(for_peers()), _NO_FRONT, limits, gives_way=is_unproved)
             self._doors: list[tuple[Address, Door]] = [(config.listen, clients), (config.peer_listen, peers)]
         else:
-            self._doors = [(config.listen, Door(loop, for_peers, front, settings))]
+            for_all = for_peers if lean is None else lambda: lean.handler(for_peers())
+            self._doors = [(config.listen, Door(loop, for_all, front, settings))]
 
     async def open(self) -> None:
         """Every port is bound. An OSError says in ``filename`` which one is not; the others are still to be closed."""
@@ -144,7 +150,7 @@ class PeersOnly:
         """A peer has to prove itself, and did not."""
         return isinstance(self._handler, PeerGuard) and not self._handler.is_proved
 
-    def on_head(self, head: Head) -> int | Answer | Verdict:
+    def on_head(self, head: Head) -> int | Within | Answer | Verdict:
         """404 to whatever is none of theirs."""
         verdict = self._handler.on_head(head)
         if verdict is Verdict.HAND_OVER:

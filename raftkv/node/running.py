@@ -21,6 +21,7 @@ from random import Random
 from typing import Any, Final, TypeVar
 
 from raftkv.api.aiohttp_front import AiohttpFront
+from raftkv.api.lean_front import LeanFront
 from raftkv.api.reports import Diagnostics
 from raftkv.api.routes import NODE_ROUTES, ROUTES, Api
 from raftkv.beginning import raft_of
@@ -112,6 +113,7 @@ class RunningNode:
             routes=ROUTES if isinstance(machine, KeyValueMachine) else NODE_ROUTES,
         )
         self._front = AiohttpFront(api, config.api)
+        self._lean = LeanFront(api, self._front.room) if config.http_fast_lane else None
         self._rng = rng
         secret = config.peer_secret
         credentials = None if secret is None else Credentials(secret, config.id)
@@ -119,7 +121,7 @@ class RunningNode:
         prober = Prober(config.transport, rng, self._forming.introduction, credentials)
         self._members = self.service.members = Members(loop, self._peers, prober, self._forming.introduction)
         self._client_urls = ClientUrls(config.id, url=config.url, peer_url=config.peer_url)
-        self._doors = Doors(loop, config, PeerRoutes(self), self._front, complain=self._peers.on_stranger)
+        self._doors = Doors(loop, config, PeerRoutes(self), self._front, self._lean, complain=self._peers.on_stranger)
         self._watch = Watch(loop)
         self._parts = Parts(config, self._watch, self._peers, self._forming, self.service.status)
         self.service.diagnose = self._diagnose
@@ -165,7 +167,10 @@ class RunningNode:
             await self._finish_writes()
         grace_s = 0.0 if self._halted.done() else STOP_GRACE_S
         self._doors.stop_accepting()
-        await self._front.stop(grace_s)
+        fronts = (
+            [self._front.stop(grace_s)] if self._lean is None else [self._front.stop(grace_s), self._lean.stop(grace_s)]
+        )
+        await asyncio.gather(*fronts)
         await self._doors.close(grace_s)
         if self._pump is not None:
             self._pump.stop()

@@ -8,7 +8,16 @@ import pytest
 
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
-from tests.api.fronts import AiohttpClient, Client, DoorClient, LoopThread, MakeClient, PureClient, StreamClient
+from tests.api.fronts import (
+    AiohttpClient,
+    Client,
+    DoorClient,
+    LeanClient,
+    LoopThread,
+    MakeClient,
+    PureClient,
+    StreamClient,
+)
 from tests.api.service import FakeService
 
 METRICS = b"# HELP raftkv_core_term_count The term.\nraftkv_core_term_count 7.0\n"
@@ -41,6 +50,18 @@ def open_door(loop_thread: LoopThread) -> Iterator[MakeClient]:
     yield from _opening(DoorClient, loop_thread)
 
 
+@pytest.fixture
+def open_lean(loop_thread: LoopThread) -> Iterator[MakeClient]:
+    yield from _opening(LeanClient, loop_thread)
+
+
+@pytest.fixture(params=["aiohttp", "lean"])
+def open_wired(request: pytest.FixtureRequest) -> MakeClient:
+    """Each of the two fronts that read from a socket, with limits of the test's own."""
+    opens: MakeClient = request.getfixturevalue(f"open_{request.param}")
+    return opens
+
+
 def _opening(front: type[AiohttpClient], loop_thread: LoopThread) -> Iterator[MakeClient]:
     opened: list[AiohttpClient] = []
 
@@ -68,7 +89,7 @@ def open_stream(loop_thread: LoopThread) -> Iterator[Callable[..., StreamClient]
         client.close()
 
 
-@pytest.fixture(params=["pure", "aiohttp", "door", "stream"])
+@pytest.fixture(params=["pure", "aiohttp", "door", "lean", "stream"])
 def client(request: pytest.FixtureRequest) -> Client:
     """One node behind the front that the parameter names."""
     if request.param != "pure":
@@ -78,8 +99,9 @@ def client(request: pytest.FixtureRequest) -> Client:
     return PureClient(api_of(service), service)
 
 
-@pytest.fixture(params=["aiohttp", "door"])
+@pytest.fixture(params=["aiohttp", "door", "lean"])
 def wired(request: pytest.FixtureRequest) -> AiohttpClient:
-    """One node behind aiohttp, which has a connection from its first byte on, or is handed it by the door."""
+    """One node behind aiohttp, which has a connection from its first byte on, is handed it by the door, or has
+    nothing to do with the keys' own routes."""
     opened: AiohttpClient = request.getfixturevalue(f"open_{request.param}")()
     return opened

@@ -16,6 +16,7 @@ import aiohttp
 import msgpack
 
 from raftkv.api.aiohttp_front import AiohttpFront
+from raftkv.api.lean_front import LeanFront, connection_settings
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response, common_header_bytes
 from raftkv.api.routes import Api
@@ -245,7 +246,7 @@ class AiohttpClient(Client):
 
     def __init__(self, api: Api, service: FakeService, settings: ApiSettings, thread: LoopThread) -> None:
         super().__init__(service)
-        self.thread = thread
+        self.thread, self.api, self.settings = thread, api, settings
         self.front, self._listener = thread.run(self._open(api, settings))
         self.port: int = self._listener.sockets[0].getsockname()[1]
         self._wires: list[Wire] = []
@@ -258,6 +259,19 @@ class AiohttpClient(Client):
     def accepting(self, front: AiohttpFront) -> Callable[[], asyncio.Protocol]:
         """Who serves a connection from its first byte on."""
         return front.protocol_factory
+
+    @property
+    def connections_count(self) -> int:
+        """Open connections, as the node counts them."""
+        return self.front.connections_count
+
+    def is_gone(self) -> bool:
+        """The node knows that the one client there was has gone, though it still owes it an answer."""
+        return self.front._server.connections[0].transport is None
+
+    async def stop(self, grace_seconds: float) -> None:
+        """As the node stops its fronts."""
+        await self.front.stop(grace_seconds)
 
     def wire(self) -> Wire:
         """A new connection."""
@@ -348,6 +362,34 @@ class DoorClient(AiohttpClient):
         """As ``node.doors`` puts it together."""
         settings = DoorSettings(connection=ServerSettings(refusal_fields=common_header_bytes("n1")))
         return Door(asyncio.get_running_loop(), lambda: PeerRoutes(NoPeers()), front, settings)
+
+
+class LeanClient(AiohttpClient):
+    """The whole door of a node with the fast lane: the lean front serves the keys, aiohttp the rest."""
+
+    def accepting(self, front: AiohttpFront) -> Callable[[], asyncio.Protocol]:
+        """As ``node.doors`` puts it together."""
+        self.lean = LeanFront(self.api, front.room)
+        peers = PeerRoutes(NoPeers())
+        settings = DoorSettings(connection=connection_settings(self.settings, "n1"))
+        self.door = Door(asyncio.get_running_loop(), lambda: self.lean.handler(peers), front, settings)
+        return self.door
+
+    def is_gone(self) -> bool:
+        return self.door.connections_count == 0
+
+    async def stop(self, grace_seconds: float) -> None:
+        await asyncio.gather(self.front.stop(grace_seconds), self.lean.stop(grace_seconds))
+        await self.door.close(grace_s=0)
+
+    @property
+    def connections_count(self) -> int:
+        """Those of both fronts."""
+        return self.door.connections_count
+
+    async def _close(self) -> None:
+        await self.door.close(grace_s=1)
+        await super()._close()
 
 
 class MakeClient(Protocol):

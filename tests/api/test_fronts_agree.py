@@ -102,7 +102,7 @@ def pure_client() -> PureClient:
     return PureClient(api_of(service), service)
 
 
-@pytest.mark.parametrize("front", ["aiohttp", "door", "stream"])
+@pytest.mark.parametrize("front", ["aiohttp", "door", "lean", "stream"])
 def test_fronts_answer_byte_for_byte_the_same(front: str, request: pytest.FixtureRequest) -> None:
     pure, wired = pure_client(), request.getfixturevalue(f"open_{front}")()
     assert first_difference(pure, wired) is None

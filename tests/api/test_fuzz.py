@@ -97,7 +97,7 @@ def test_mutated_requests_are_answered_or_cut_off(wired: AiohttpClient, caplog: 
             statuses[answer.status] = statuses.get(answer.status, 0) + 1
             assert complaint_about(answer) is None, (number, raw, answer)
     assert failures == [] and caplog.records == []
-    assert wired.front._bodies_bytes == 0
+    assert wired.front.room.taken_bytes == 0
     assert wired.put("still-serving").status == 201
     assert statuses[400] > CONNECTIONS // 10 and statuses[200] > CONNECTIONS // 10, statuses
 

@@ -96,22 +96,22 @@ class TestBodies:
         wire.send(GET)
         assert wire.receive().status == 404
 
-    def test_a_refused_body_is_read_on_for_a_while_only(self, open_aiohttp: MakeClient) -> None:
+    def test_a_refused_body_is_read_on_for_a_while_only(self, open_wired: MakeClient) -> None:
         """faults 63: whoever announces a body and sends none is cut off."""
-        client = open_aiohttp(ApiSettings(discard_timeout_ms=30))
+        client = open_wired(ApiSettings(discard_timeout_ms=30))
         wire = client.wire()
         wire.send(put_head("If-Match: nonsense", length=MIB))
         assert wire.receive().status == 400
         assert wire.ended()
-        wait_until(lambda: client.front.connections_count == 0, client)
+        wait_until(lambda: client.connections_count == 0, client)
 
-    def test_a_refused_body_is_read_on_for_so_much_only(self, open_aiohttp: MakeClient) -> None:
-        client = open_aiohttp(ApiSettings(discard_bytes_max=1, discard_timeout_ms=60_000))
+    def test_a_refused_body_is_read_on_for_so_much_only(self, open_wired: MakeClient) -> None:
+        client = open_wired(ApiSettings(discard_bytes_max=1, discard_timeout_ms=60_000))
         wire = client.wire()
         wire.send(put_head("If-Match: nonsense", length=MIB) + b"xx")
         assert wire.receive()["Connection"] == "close"
         assert wire.ended()
-        wait_until(lambda: client.front.connections_count == 0, client)
+        wait_until(lambda: client.connections_count == 0, client)
 
     def test_a_body_that_was_there_already_costs_no_connection(self, wired: AiohttpClient) -> None:
         wired.service.led = FOLLOWS
@@ -121,9 +121,9 @@ class TestBodies:
             answer = wire.receive()
             assert answer.status == 307 and "Connection" not in answer
 
-    def test_a_slow_body_is_cut_off(self, open_aiohttp: MakeClient) -> None:
+    def test_a_slow_body_is_cut_off(self, open_wired: MakeClient) -> None:
         """faults 63: slow senders end at a deadline, and nothing of theirs is stored."""
-        client = open_aiohttp(ApiSettings(body_timeout_ms=30, discard_timeout_ms=30))
+        client = open_wired(ApiSettings(body_timeout_ms=30, discard_timeout_ms=30))
         wire = client.wire()
         wire.send(put_head(length=5) + b"valu")
         answer = wire.receive()
@@ -136,9 +136,9 @@ class TestBodies:
         """faults 63: half-open connections and resets in mid-body; service goes on."""
         wire = wired.wire()
         wire.send(put_head(length=5) + b"valu")
-        wait_until(lambda: wired.front._bodies_bytes == 5, wired)
+        wait_until(lambda: wired.front.room.taken_bytes == 5, wired)
         getattr(wire, how)()
-        wait_until(lambda: wired.front.connections_count == 0 and wired.front._bodies_bytes == 0, wired)
+        wait_until(lambda: wired.connections_count == 0 and wired.front.room.taken_bytes == 0, wired)
         assert wired.service.submitted == []
         assert wired.get("a").status == 404
 
@@ -155,12 +155,12 @@ class TestBodies:
         assert wire.ended()
         assert wired.service.submitted == []
 
-    def test_bodies_in_flight_are_bounded(self, open_aiohttp: MakeClient) -> None:
+    def test_bodies_in_flight_are_bounded(self, open_wired: MakeClient) -> None:
         """faults 65: 429 before another body is read, and room again once one is done."""
-        client = open_aiohttp(ApiSettings(bodies_bytes_max=MIB, transaction_body_bytes_max=MIB))
+        client = open_wired(ApiSettings(bodies_bytes_max=MIB, transaction_body_bytes_max=MIB))
         first, second = client.wire(), client.wire()
         first.send(put_head(length=MIB - 10) + b"x")
-        wait_until(lambda: client.front._bodies_bytes == MIB - 10, client)
+        wait_until(lambda: client.front.room.taken_bytes == MIB - 10, client)
         second.send(put_head(length=11) + b"x")
         assert second.receive().code == "overloaded"
         second.send(b"x" * 10)
@@ -231,27 +231,27 @@ def test_a_client_that_sends_on_after_nonsense_sees_why_it_is_refused(wired: Aio
     assert wire.receive().status == 400
 
 
-def test_nonsense_without_end_is_cut_off(open_aiohttp: MakeClient) -> None:
+def test_nonsense_without_end_is_cut_off(open_wired: MakeClient) -> None:
     """faults 63: by its size, however long it might go on."""
-    client = open_aiohttp(ApiSettings(discard_bytes_max=1_000, discard_timeout_ms=60_000))
+    client = open_wired(ApiSettings(discard_bytes_max=1_000, discard_timeout_ms=60_000))
     wire = client.wire()
     wire.send(b"GET / HTTP/9.9\r\n\r\n")
     assert wire.receive().status == 400
     wire.try_to_send(b"x" * 1_001)
-    wait_until(lambda: client.front.connections_count == 0, client)
+    wait_until(lambda: client.connections_count == 0, client)
 
 
 class TestHeads:
-    def test_a_slow_head_is_cut_off(self, open_aiohttp: MakeClient) -> None:
+    def test_a_slow_head_is_cut_off(self, open_wired: MakeClient) -> None:
         """faults 63: from its first byte on a head has a deadline."""
-        wire = open_aiohttp(ApiSettings(head_timeout_ms=30)).wire()
+        wire = open_wired(ApiSettings(head_timeout_ms=30)).wire()
         wire.send(b"GET /v1/kv/a HTTP/1.1\r\nHos")
         answer = wire.receive()
         assert (answer.status, answer.code, answer["Connection"]) == (408, "request_timeout", "close")
         assert wire.ended()
 
-    def test_a_head_that_drips_has_the_same_deadline(self, open_aiohttp: MakeClient) -> None:
-        client = open_aiohttp(ApiSettings(head_timeout_ms=50, discard_timeout_ms=30))
+    def test_a_head_that_drips_has_the_same_deadline(self, open_wired: MakeClient) -> None:
+        client = open_wired(ApiSettings(head_timeout_ms=50, discard_timeout_ms=30))
         wire = client.wire()
         deadline = time.monotonic() + PATIENCE_SECONDS
         wire.send(b"GET /v1/kv/a HTTP/1.1\r\nX: ")
@@ -286,8 +286,8 @@ class TestHeads:
             wire.send(bytes([byte]))
         assert (wire.receive().status, wire.receive().body) == (201, b"value")
 
-    def test_an_idle_connection_is_closed(self, open_aiohttp: MakeClient) -> None:
-        client = open_aiohttp(ApiSettings(keep_alive_timeout_ms=30))
+    def test_an_idle_connection_is_closed(self, open_wired: MakeClient) -> None:
+        client = open_wired(ApiSettings(keep_alive_timeout_ms=30))
         fresh, used = client.wire(), client.wire()
         used.send(GET)
         used.receive()
@@ -343,14 +343,14 @@ class TestConnections:
         wire.send(request_bytes("GET", b"/v1/kv/a", [("Upgrade", "websocket"), ("Connection", "Upgrade")], None) + GET)
         assert [wire.receive().status, wire.receive().status] == [404, 404]
 
-    def test_a_client_that_does_not_read_is_cut_off(self, open_aiohttp: MakeClient) -> None:
+    def test_a_client_that_does_not_read_is_cut_off(self, open_wired: MakeClient) -> None:
         """faults 63, 65: answers that nobody takes are not heaped up."""
-        client = open_aiohttp(ApiSettings(send_timeout_ms=30))
+        client = open_wired(ApiSettings(send_timeout_ms=30))
         client.put("a", b"x" * MIB)
         wire = client.wire()
-        wait_until(lambda: client.front.connections_count == 2, client)
+        wait_until(lambda: client.connections_count == 2, client)
         wire.send(GET * 32)
-        wait_until(lambda: client.front.connections_count == 1, client)
+        wait_until(lambda: client.connections_count == 1, client)
 
     def test_an_answer_to_a_client_that_went_away_is_dropped(
         self, wired: AiohttpClient, caplog: pytest.LogCaptureFixture
@@ -361,9 +361,9 @@ class TestConnections:
         wire.send(put_head(length=5) + b"value")
         wait_until(lambda: len(wired.service.held) == 1, wired)
         wire.reset()
-        wait_until(lambda: wired.front._server.connections[0].transport is None, wired)
+        wait_until(wired.is_gone, wired)
         wired.thread.call(wired.service.held[0])
-        wait_until(lambda: wired.front.connections_count == 0, wired)
+        wait_until(lambda: wired.connections_count == 0, wired)
         assert wired.stored(b"a") == b"value"
         assert caplog.records == []
 
@@ -482,7 +482,7 @@ class TestStop:
             wire.receive()
         waiting.send(put_head(length=5) + b"value")
         wait_until(lambda: len(wired.service.held) == 1, wired)
-        stopped = asyncio.run_coroutine_threadsafe(wired.front.stop(PATIENCE_SECONDS), wired.thread.loop)
+        stopped = asyncio.run_coroutine_threadsafe(wired.stop(PATIENCE_SECONDS), wired.thread.loop)
         wait_until(lambda: wired.front.stopping, wired)
         other.send(put_head(length=5) + b"other")
         answer = other.receive()
@@ -501,7 +501,7 @@ class TestStop:
         wire = wired.wire()
         wire.send(put_head(length=5) + b"value")
         wait_until(lambda: len(wired.service.held) == 1, wired)
-        wired.thread.run(wired.front.stop(grace_seconds=0.02))
+        wired.thread.run(wired.stop(grace_seconds=0.02))
         assert wire.ended()
         wired.thread.call(wired.service.held[0])  # too late, and harmless
 

@@ -1,0 +1,148 @@
+"""The front on the lean protocol: the keys' routes with no task, no future and no second parser per request.
+
+Told: heads and bodies of a connection's requests. Tells: the API's answers; of everything that is not a single
+key's, that the other front serves it. May never know: what a request means.
+
+Both fronts ask the same ``Api`` and take room for bodies from the same place; what one answers, so does the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from email.utils import formatdate
+from typing import Final
+
+from raftkv.api.exchange import Pending
+from raftkv.api.problems import RequestRefused, problem
+from raftkv.api.requests import HEEDED, no_room, too_large
+from raftkv.api.requests import Head as RequestHead
+from raftkv.api.responses import Response, common_header_bytes
+from raftkv.api.routes import Api
+from raftkv.api.settings import ApiSettings
+from raftkv.http.answers import Answer
+from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict, Within
+from raftkv.http.heads import Head
+from raftkv.http.room import BodyRoom
+from raftkv.problems import Code
+
+KEYS_PREFIX: Final = b"/v1/kv/"
+_METHODS: Final = {method.encode(): method for method in ("GET", "HEAD", "PUT", "DELETE")}
+_HEEDED_FIELD: Final = re.compile(rb"\r\n(%b):[ \t]*([^\r]*)" % b"|".join(sorted(HEEDED)), re.IGNORECASE)
+
+
+def connection_settings(settings: ApiSettings, node_id: str) -> ServerSettings:
+    """The API's limits, as the lean protocol takes them."""
+    return ServerSettings(
+        head_timeout_s=settings.head_timeout_ms / 1000,
+        body_timeout_s=settings.body_timeout_ms / 1000,
+        idle_timeout_s=settings.keep_alive_timeout_ms / 1000,
+        write_stall_timeout_s=settings.send_timeout_ms / 1000,
+        discard_timeout_s=settings.discard_timeout_ms / 1000,
+        discard_bytes_max=settings.discard_bytes_max,
+        refusal_fields=common_header_bytes(node_id),
+    )
+
+
+class LeanFront:
+    """What the lean connections of one node share."""
+
+    def __init__(self, api: Api, room: BodyRoom) -> None:
+        """``room`` is for bodies that are being read."""
+        self._api, self._room = api, room
+        self._unanswered_count = 0
+        self._all_done: asyncio.Future[None] | None = None
+        """While stopping: done when nothing is left to be answered."""
+        self._common = common_header_bytes(api.node_id)
+        self._date_field = ""
+        self._date_second = -1
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Everything that was asked is answered, or was given ``grace_seconds``.
+
+        What arrives meanwhile is answered 503 ``shutting_down``; each answer is its connection's last.
+        """
+        self._all_done = asyncio.get_running_loop().create_future()
+        if self._unanswered_count:
+            await asyncio.wait([self._all_done], timeout=grace_seconds)
+
+    def handler(self, before: Handler | None = None) -> Handler:
+        """Of one more connection. ``before`` is asked first, and has what it does not hand over."""
+        return _Connection(self, before)
+
+    def begin(self, head: Head) -> Answer | Pending:
+        """The answer where the head settles it, otherwise what to do with the body."""
+        if self._all_done is not None:
+            return self.answer_of(problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
+        decision = self._api.begin(
+            RequestHead(_METHODS[head.method], head.target, _HEEDED_FIELD.findall(head.fields), (1, head.minor_version))
+        )
+        return self.answer_of(decision) if isinstance(decision, Response) else decision
+
+    def within(self, pending: Pending) -> Within:
+        """How the body of this request is to be read."""
+
+        def refused(why: RequestRefused) -> Answer:
+            return self.answer_of(pending.given_up(why))
+
+        limit = pending.body_bytes_max
+        return Within(limit, self._room, lambda: refused(no_room()), lambda: refused(too_large(limit)))
+
+    def answer_of(self, response: Response) -> Answer:
+        """The response as the lean protocol writes it, with what every answer carries."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n"
+        lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]) + self._date_field
+        fields = self._common + lines.encode("latin-1")
+        close = self._all_done is not None
+        return Answer(response.status, response.body, response.content_type.encode("latin-1"), fields, close)
+
+    def finish(self, pending: Pending, exchange: Exchange) -> None:
+        """The request is whole; it is answered now or later."""
+        self._unanswered_count += 1
+
+        def respond(response: Response) -> None:
+            self._unanswered_count -= 1
+            exchange.respond(self.answer_of(response))
+            if self._all_done is not None and not self._unanswered_count and not self._all_done.done():
+                self._all_done.set_result(None)
+
+        pending.finish(exchange.body, respond)
+
+
+class _Connection:
+    """The handler of one connection: a request is whole before the next one's head is looked at."""
+
+    __slots__ = ("_before", "_front", "_pending")
+
+    def __init__(self, front: LeanFront, before: Handler | None) -> None:
+        self._front, self._before = front, before
+        self._pending: Pending | None = None
+        """Of the request whose body is being read; None: it is not ours."""
+
+    def on_head(self, head: Head) -> int | Within | Answer | Verdict:
+        """What the API says to it, if it is a single key's."""
+        self._pending = None
+        if self._before is not None:
+            verdict = self._before.on_head(head)
+            if verdict is not Verdict.HAND_OVER:
+                return verdict
+        if not head.target.startswith(KEYS_PREFIX) or head.method not in _METHODS or head.upgrades:
+            return Verdict.HAND_OVER
+        decision = self._front.begin(head)
+        if isinstance(decision, Answer):
+            return decision
+        self._pending = decision
+        return self._front.within(decision)
+
+    def on_request(self, exchange: Exchange) -> None:
+        """The request is whole."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            assert self._before is not None
+            self._before.on_request(exchange)
+            return
+        self._front.finish(pending, exchange)
