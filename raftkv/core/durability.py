@@ -5,7 +5,7 @@ gathered, ``durable_index`` and ``durable_vote``. Tickets are done in order. The
 
 - ``durable_index``: every entry up to it, as the log now stands, is on stable storage.
 - A truncation at i takes it back to i - 1 at once, and a ticket that was handed out before can never
-  raise it past i - 1 again.
+  raise it past i - 1 again. So does a new base at i, and its own ticket raises it to i.
 - A change of term takes nothing back.
 """
 
@@ -49,8 +49,8 @@ class Durability:
         self._write(before=("vote", "base", "truncate_from", "frames")).vote = vote
 
     def base_changed(self, base: LogBase) -> None:
-        """The log starts anew after a snapshot: nothing of the old one counts."""
-        self._take_back(Index(base.index + 1))
+        """The log starts anew after a snapshot: nothing of the old one counts, nor the base before it is stored."""
+        self._take_back(base.index)
         write = self._write(before=("base", "truncate_from", "frames"))
         write.base = base
         self._last_gathered[write.ticket] = base.index

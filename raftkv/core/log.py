@@ -87,6 +87,38 @@ class RaftLog:
             return Index(self._run_firsts[position + 1] - 1)
         return self.last_index
 
+    def before_tail(self, through: int, *, entries_max: int, bytes_max: int) -> Index:
+        """The entry before the newest ones up to ``through`` that are not more than this, and are in memory."""
+        first, size = through + 1, 0
+        while first > self._memory_first and through - first + 1 < entries_max:
+            size += len(self._frames[first - 1 - self._memory_first])
+            if size > bytes_max:
+                break
+            first -= 1
+        return Index(first - 1)
+
+    def compact(self, through: Index) -> None:
+        """The log begins after ``through`` from now on; a snapshot holds the rest."""
+        base_term = self.term_at(through)
+        assert base_term is not None, (self.base_index, through, self.last_index)
+        assert through > self.base_index, (self.base_index, through)
+        goes_on = self.term_at(through + 1) == base_term
+        gone = bisect_right(self._run_firsts, through) - (1 if goes_on else 0)
+        del self._run_firsts[:gone], self._run_terms[:gone]
+        if self._run_firsts:
+            self._run_firsts[0] = max(self._run_firsts[0], Index(through + 1))
+        dropped = max(0, through + 1 - self._memory_first)
+        self._memory_bytes -= sum(map(len, self._frames[:dropped]))
+        del self._frames[:dropped]
+        self._memory_first += dropped
+        self.base_index, self.base_term = through, base_term
+
+    def begin_anew(self, base_index: Index, base_term: Term) -> None:
+        """Nothing of the old log is left; the next entry follows this one."""
+        self.base_index, self.base_term = base_index, base_term
+        self._run_firsts, self._run_terms = [], []
+        self._frames, self._memory_bytes, self._memory_first = [], 0, base_index + 1
+
     def append(self, frames: Sequence[bytes]) -> None:
         """Puts entries at the end. They follow on without a gap and their terms do not fall."""
         term, index = self.last_term, self.last_index

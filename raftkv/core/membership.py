@@ -9,7 +9,7 @@ The functions below it say what a wanted membership comes to, step by step; none
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from raftkv.core.types import (
@@ -28,12 +28,14 @@ from raftkv.core.types import (
 class Configurations:
     """The base's configuration and those of the log after it, by rising index."""
 
-    __slots__ = ("_stack", "members", "voter_sets", "voters")
+    __slots__ = ("_listed_before", "_stack", "members", "voter_sets", "voters")
 
     def __init__(
         self, base_index: Index, base: Configuration, later: Sequence[tuple[Index, Configuration]] = ()
     ) -> None:
         self._stack: list[tuple[Index, Configuration]] = [(base_index, base), *later]
+        self._listed_before: set[tuple[NodeId, Incarnation]] = set()
+        """By committed configurations that stood in this log, and do not any more."""
         self._take_effect()
 
     @property
@@ -52,12 +54,9 @@ class Configurations:
         return member is not None and member.incarnation == incarnation
 
     def was_listed(self, node: NodeId, incarnation: Incarnation) -> bool:
-        """Whether it is a member, or was one as far back as this log says."""
-        return any(
-            member.id == node and member.incarnation == incarnation
-            for _, configuration in self._stack
-            for member in configuration.members().values()
-        )
+        """Whether it is a member, or was one as far back as this log says, or has said in this life."""
+        who = (node, incarnation)
+        return who in self._listed_before or who in self._listed_through(self.current_index)
 
     @property
     def before(self) -> tuple[Index, Configuration] | None:
@@ -77,6 +76,18 @@ class Configurations:
         assert self._stack, "the base's configuration is never truncated"
         self._take_effect()
 
+    def compact(self, base_index: Index) -> None:
+        """The log begins after ``base_index``, which is committed: the one in force there is the base's."""
+        self._listed_before.update(self._listed_through(base_index))
+        at_base = (self.index_at(base_index), self.at(base_index))
+        self._stack = [at_base, *(later for later in self._stack if later[0] > base_index)]
+
+    def begin_anew(self, base_index: Index, base: Configuration, *, committed: Index) -> None:
+        """Only the snapshot's counts; of the old ones, those up to ``committed`` once did."""
+        self._listed_before.update(self._listed_through(committed))
+        self._stack = [(base_index, base)]
+        self._take_effect()
+
     def at(self, index: int) -> Configuration:
         """The one in force when the log ended at ``index``."""
         return next(configuration for first, configuration in reversed(self._stack) if first <= index)
@@ -84,6 +95,12 @@ class Configurations:
     def index_at(self, index: int) -> Index:
         """Where that one stands."""
         return next(first for first, _ in reversed(self._stack) if first <= index)
+
+    def _listed_through(self, index: Index) -> Iterator[tuple[NodeId, Incarnation]]:
+        """Whom the configurations up to there list."""
+        for first, configuration in self._stack:
+            if first <= index:
+                yield from ((member.id, member.incarnation) for member in configuration.members().values())
 
     def _take_effect(self) -> None:
         self.voter_sets: tuple[frozenset[NodeId], ...] = self.current.voter_sets()

@@ -3,8 +3,10 @@
     PROBE      we do not know where the logs agree: one AppendEntries at a time
     REPLICATE  they agree up to match: entries are sent ahead of the replies, within bounds (thesis §10.2.3)
 
-A lost or refused AppendEntries brings it back to PROBE. A log that begins after what the follower needs
-will need a third state, SNAPSHOT.
+    SNAPSHOT   it needs what the log does not hold any more: a snapshot is sent, piece by piece (paper §7)
+
+A lost or refused AppendEntries brings it back to PROBE. A snapshot ends when the follower holds it, or proves to
+hold enough of the log.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from raftkv.core import rules
-from raftkv.core.types import Index, Round
+from raftkv.core.effects import SnapshotRead
+from raftkv.core.types import Index, Round, SnapshotId
 
 
 class Phase(Enum):
@@ -23,6 +26,7 @@ class Phase(Enum):
 
     PROBE = "probe"
     REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
 
 
 _HASHES_KEPT: Final = 8
@@ -89,6 +93,29 @@ NO_ECHO: Final = Echo(Round(0), 0, 0, 0, 0)
 
 
 @dataclass(slots=True)
+class Sending:
+    """A snapshot on its way to one follower: one piece at a time, from where the follower wants it."""
+
+    snapshot: SnapshotId | None = None
+    """None: the newest, which the next piece tells."""
+    offset: int = 0
+    """The follower holds as much, as far as it has said."""
+    read: SnapshotRead | None = None
+    """A piece is being read …"""
+    sent_us: int | None = None
+    """… or was sent at this time, and has not been answered."""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a piece is being read or was sent."""
+        return self.read is not None or self.sent_us is not None
+
+    def begin_anew(self) -> None:
+        """Whatever is the newest then, from its beginning."""
+        self.snapshot, self.offset, self.read, self.sent_us = None, 0, None, None
+
+
+@dataclass(slots=True)
 class Progress:
     """Paper Figure 2 "volatile state on leaders", for one peer. Only its leader changes it."""
 
@@ -103,6 +130,12 @@ class Progress:
     """Nothing is sent before: the peer could not be reached."""
     reads_log: bool = False
     """Entries for it are being read from disk."""
+    sending: Sending | None = None
+    """In phase SNAPSHOT, and only there."""
+    catches_up_to: Index = Index(0)
+    """It held a snapshot when our log ended here …"""
+    log_is_kept_until_us: int = 0
+    """… and so long, at the latest, what it needs next stays in our log."""
     last_contact_us: int = 0
     """When it last answered in this term; at the start of a term, when that began."""
     has_answered: bool = False
@@ -124,7 +157,7 @@ class Progress:
 
     def may_send(self, *, now_us: int, inflight_max: int) -> bool:
         """Whether another AppendEntries may go out now."""
-        if now_us < self.blocked_until_us or self.reads_log:
+        if now_us < self.blocked_until_us or self.reads_log or self.phase is Phase.SNAPSHOT:
             return False
         return len(self.inflight) < (1 if self.phase is Phase.PROBE else inflight_max)
 
@@ -170,6 +203,17 @@ class Progress:
             silent_us=now_us - self.last_contact_us,
             election_timeout_us=election_timeout_us,
         )
+
+    def begin_snapshot(self) -> None:
+        """From now on pieces of a snapshot are sent instead of entries."""
+        self.phase, self.sending = Phase.SNAPSHOT, Sending()
+        self.inflight.clear()
+        self.reads_log = False
+
+    def end_snapshot(self) -> None:
+        """What it matches stands in the log, or at its base: entries are sent again."""
+        self.phase, self.sending = Phase.REPLICATE, None
+        self.next_index = Index(self.match_index + 1)
 
     def echoed(self, echo: Echo) -> None:
         """The peer has echoed a round; an echo that is late or doubled changes nothing."""

@@ -37,7 +37,18 @@ from raftkv.core.messages import (
 )
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity, Saved, State
-from raftkv.core.types import ChangeStatus, Configuration, Index, Member, Membership, NodeId, Role, Term, Ticket
+from raftkv.core.types import (
+    ChangeStatus,
+    Configuration,
+    Index,
+    Member,
+    Membership,
+    NodeId,
+    Role,
+    SnapshotId,
+    Term,
+    Ticket,
+)
 from raftkv.errors import MessageError, Misdirected, NotLeader
 
 _REQUEST_HANDLERS: Final[dict[type[Any], Callable[[State, Envelope, Any, Exchange], None]]] = {
@@ -82,6 +93,7 @@ class Raft:
         if state.office is not None:
             reads.heartbeat_if_due(state)
             replication.repeat_lost_appends(state)
+            snapshots.repeat_lost_pieces(state)
             transfer.hand_over_if_disk_stalls(state)
         elif state.election_deadline_us is None:
             election.restart_election_timer(state)
@@ -108,6 +120,8 @@ class Raft:
         """A request of ours got no reply and never will. It may have arrived all the same."""
         if isinstance(envelope.message, AppendEntries):
             replication.append_failed(self._state, envelope.receiver)
+        elif isinstance(envelope.message, InstallSnapshot):
+            snapshots.piece_failed(self._state, envelope.receiver, envelope.message)
         elif isinstance(envelope.message, ReadIndexRequest):
             reads.fail_asked_reads(self._state, of=envelope.receiver)
 
@@ -203,11 +217,15 @@ class Raft:
             reads.open_round_if_reads_wait(state)
             reads.confirm_rounds(state)
             replication.send_appends(state)
+            snapshots.ask_for_pieces(state)
             transfer.go_on(state)
         replication.hand_out_committed(state)
+        snapshots.compact_if_due(state)
+        durable_index = state.durability.durable_index
         state.log.evict(
             bytes_max=state.settings.log_memory_bytes,
-            through=min(state.durability.durable_index, state.handed_index),
+            # While a snapshot is loaded nothing is handed out, however much comes: what is durable can be read again.
+            through=durable_index if state.snapshots.loading is not None else min(durable_index, state.handed_index),
         )
         persist = state.durability.take(now_us=state.now_us)
         state.outbox.release(current_term=state.current_term, durability=state.durability)
@@ -218,6 +236,10 @@ class Raft:
             replies=replies,
             apply=state.commits,
             read_log=state.log_reads,
+            snapshot_reads=state.snapshots.reads,
+            snapshot_writes=snapshots.take_writes(state),
+            load_snapshot=state.snapshots.load,
+            drop_log_through=state.snapshots.drop_log_through,
             reads_ready=state.reads_ready,
             reads_failed=state.reads_failed,
             notes=state.notes,
@@ -225,12 +247,14 @@ class Raft:
         )
         state.commits, state.log_reads, state.notes = [], [], []
         state.reads_ready, state.reads_failed = [], []
+        state.snapshots.reads, state.snapshots.load, state.snapshots.drop_log_through = [], None, None
         return effects
 
     def _deadline_us(self) -> int | None:
         """When the next timer runs out; at once, if there is more to apply."""
         state, office = self._state, self._state.office
-        if state.handed_index < state.commit_index and not state.apply_read_under_way:
+        waits = state.apply_read_under_way or state.snapshots.loading is not None
+        if state.handed_index < state.commit_index and not waits:
             return state.now_us
         if office is None:
             return state.election_deadline_us if state.election_deadline_us is not None else state.now_us
@@ -274,6 +298,21 @@ class Raft:
     def applied_index(self) -> Index:
         """The highest entry that the state machine holds."""
         return self._state.applied_index
+
+    @property
+    def snapshot_index(self) -> Index:
+        """Of the newest snapshot that this node holds; 0: none."""
+        return self._state.snapshots.index
+
+    @property
+    def receiving(self) -> tuple[SnapshotId, int] | None:
+        """The snapshot that a leader is sending here, and how much of it has come; None: none."""
+        return snapshots.received_so_far(self._state)
+
+    @property
+    def loading(self) -> Index | None:
+        """The received snapshot that the state machine does not hold yet; None: it holds what it should."""
+        return self._state.snapshots.loading
 
     @property
     def last_index(self) -> Index:

@@ -51,9 +51,9 @@ def _send_one_append(state: State, peer: NodeId, progress: Progress) -> bool:
 
 def _read_for(state: State, peer: NodeId, progress: Progress) -> None:
     """What the peer needs is no longer in memory."""
-    if progress.next_index <= state.log.base_index:
+    if rules.snapshot_is_needed(next_index=progress.next_index, log_base=state.log.base_index):
         state.note("snapshot_needed", f"{state.me.id}: {peer} needs entry {progress.next_index}, the log begins later")
-        progress.blocked_until_us = state.now_us + state.settings.election_timeout_us
+        progress.begin_snapshot()
         return
     progress.reads_log = True
     last = Index(min(state.last_index_for(peer), state.log.memory_first - 1))
@@ -93,14 +93,19 @@ def repeat_lost_appends(state: State) -> None:
     for progress in office.progress.values():
         oldest_us = progress.oldest_send_us()
         if oldest_us is not None and state.now_us - oldest_us >= state.settings.election_timeout_us:
-            progress.probe_from(Index(progress.match_index + 1))
+            progress.probe_from(_first_to_try(state, progress))
+
+
+def _first_to_try(state: State, progress: Progress) -> Index:
+    """After what is known to match; or where our log begins: the follower says if it needs what stood before."""
+    return Index(max(progress.match_index, state.log.base_index) + 1)
 
 
 def append_failed(state: State, peer: NodeId) -> None:
     """The link says that a request will never be answered; the peer is probed after a heartbeat interval."""
     progress = state.office.progress.get(peer) if state.office is not None else None
-    if progress is not None:
-        progress.probe_from(Index(progress.match_index + 1))
+    if progress is not None and progress.phase is not Phase.SNAPSHOT:
+        progress.probe_from(_first_to_try(state, progress))
         progress.blocked_until_us = state.now_us + state.settings.heartbeat_us
 
 
@@ -128,10 +133,19 @@ def handle_append_reply(state: State, envelope: Envelope, reply: AppendEntriesRe
     if reply.success:
         progress.matched(reply.match)
         progress.blocked_until_us = 0
+        end_snapshot_if_log_goes_on(state, progress)
         advance_commit(state)
     elif _refusal_is_news(progress, reply):
         state.note("append_refused", f"{state.me.id}: {envelope.sender}'s log does not match at {reply.prev_index}")
         progress.probe_from(_next_index(state, progress, reply))
+
+
+def end_snapshot_if_log_goes_on(state: State, progress: Progress) -> None:
+    """Whatever the follower holds now, it is more than what was thought to be needed."""
+    next_index = Index(progress.match_index + 1)
+    needed = rules.snapshot_is_needed(next_index=next_index, log_base=state.log.base_index)
+    if progress.phase is Phase.SNAPSHOT and not needed:
+        progress.end_snapshot()
 
 
 def _prove_match_is_ours(state: State, envelope: Envelope, reply: AppendEntriesReply) -> None:
@@ -143,7 +157,7 @@ def _prove_match_is_ours(state: State, envelope: Envelope, reply: AppendEntriesR
 
 def _refusal_is_news(progress: Progress, reply: AppendEntriesReply) -> bool:
     """A refusal of what is known to match, of a probe that was answered already, or of an older term, is late."""
-    if reply.prev_index <= progress.match_index or reply.conflict_index == 0:
+    if reply.prev_index <= progress.match_index or reply.conflict_index == 0 or progress.phase is Phase.SNAPSHOT:
         return False
     return progress.phase is Phase.REPLICATE or reply.prev_index == progress.next_index - 1
 
@@ -288,7 +302,7 @@ def _refused(state: State, request: AppendEntries) -> AppendEntriesReply:
 def hand_out_committed(state: State) -> None:
     """Hands committed entries to the state machine, a bounded number at a time, in order, each once."""
     first = Index(state.handed_index + 1)
-    if first > state.commit_index or state.apply_read_under_way:
+    if first > state.commit_index or state.apply_read_under_way or state.snapshots.loading is not None:
         return
     last = Index(min(state.commit_index, state.handed_index + state.settings.apply_entries_max))
     frames = state.log.frames_between(first, last, bytes_max=state.settings.append_bytes_max)

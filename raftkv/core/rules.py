@@ -7,7 +7,7 @@ without it. Indexes and terms come in as arguments; nothing here knows where the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from random import Random
 
 from raftkv.core import membership
@@ -206,6 +206,43 @@ def new_leader_may_serve(*, term_at_commit: Term | None, current_term: Term) -> 
     Before that a new leader does not know which of its entries are committed.
     """
     return term_at_commit == current_term
+
+
+# ----------------------------------------------------------------------------------------- snapshots
+
+
+def snapshot_is_needed(*, next_index: Index, log_base: Index) -> bool:
+    """Paper §7: the leader has discarded the next entry that this follower needs.
+
+    Without it who was away for long, or is new, would never catch up.
+    """
+    return next_index <= log_base
+
+
+def snapshot_is_old(*, index: Index, commit: Index) -> bool:
+    """Paper §7, Figure 13: all that it stands for is committed here already.
+
+    Installed all the same, one that comes late would take back what was applied and acknowledged since.
+    """
+    return index <= commit
+
+
+def log_goes_on_after_snapshot(*, our_term_at_index: int | None, snapshots_term: int) -> bool:
+    """Paper §7, Figure 13 (6): an entry of its index and term; this log holds all of it, and keeps what follows.
+
+    Discarded, entries would go that were acknowledged, and may be committed by that. Any other log goes whole
+    (7): what stands before or after a place where it parts from what is committed is nobody's.
+    """
+    return our_term_at_index == snapshots_term
+
+
+def log_may_go_through(*, snapshot: Index, before_tail: Index, durable: Index, wanted_after: Iterable[Index]) -> Index:
+    """Paper §7: what a snapshot stands for need not stand in the log.
+
+    Some of it stays for followers that lag a little, and what follows the snapshot that is being sent to one: else
+    it would need the next snapshot when it holds this one, and so on for ever.
+    """
+    return min([snapshot, before_tail, durable, *wanted_after])
 
 
 # --------------------------------------------------------------------------------------------- reads

@@ -16,7 +16,16 @@ from random import Random
 from raftkv import frames as framing
 from raftkv.core import rules
 from raftkv.core.durability import Durability
-from raftkv.core.effects import Committed, Exchange, LogBase, LogRead, Note, ReadReady
+from raftkv.core.effects import (
+    Committed,
+    Exchange,
+    LogBase,
+    LogRead,
+    Note,
+    ReadReady,
+    SnapshotRead,
+    SnapshotWrite,
+)
 from raftkv.core.log import RaftLog
 from raftkv.core.membership import Configurations
 from raftkv.core.messages import Envelope, Reply, Request
@@ -147,6 +156,7 @@ class Office:
         for id, member in self.members.items():
             if id not in members:
                 self.departing[id] = Departing(member, index)
+                self.progress[id].next_index = min(self.progress[id].next_index, index)
         for id, member in members.items():
             known = self.departing[id].member if id in self.departing else self.members.get(id)
             if known is None or known.incarnation != member.incarnation:
@@ -154,6 +164,37 @@ class Office:
             self.departing.pop(id, None)
         self.members = dict(members)
         self.progress = dict(sorted(self.progress.items()))
+
+
+@dataclass(slots=True)
+class Receiving:
+    """A snapshot that a leader sends here."""
+
+    write: SnapshotWrite
+    """The newest piece that was given to the shell."""
+    asker: tuple[Exchange, Envelope] | None
+    """The open exchange, and its request, that gets this write's answer; None: it has been answered."""
+    wanted_offset: int = 0
+    """Where the partial file ended when the shell last said so."""
+
+
+@dataclass(slots=True)
+class SnapshotState:
+    """What this node holds, sends and receives. Changed by snapshots.py."""
+
+    index: Index
+    """Of the newest snapshot that this node holds; 0: none."""
+    compact_through: Index | None = None
+    """The log may begin later, as soon as nobody needs what stands before; None: it begins where it should."""
+    receiving: Receiving | None = None
+    loading: Index | None = None
+    """A received snapshot that the state machine does not hold yet; until then nothing is handed out."""
+    # Work for others.
+    reads: list[SnapshotRead] = field(default_factory=list)
+    writes: list[tuple[Term, SnapshotWrite]] = field(default_factory=list)
+    """Each waits for the term that it came in to be on stable storage."""
+    load: Index | None = None
+    drop_log_through: Index | None = None
 
 
 @dataclass(slots=True)
@@ -175,6 +216,7 @@ class State:
         # Persistent (Figure 2). Changed by adopt_term and vote_for; stored before anything rests on them.
         self.current_term = saved.term
         self.voted_for = saved.voted_for
+        restored = saved.snapshot or saved.base
         self.log = RaftLog(
             base_index=saved.base.index,
             base_term=saved.base.term,
@@ -184,10 +226,10 @@ class State:
         )
         self.configurations = Configurations(saved.base.index, saved.base.configuration, saved.configurations)
         # Volatile on all (Figure 2). Neither ever falls.
-        self.commit_index = saved.base.index
-        self.handed_index = saved.base.index
+        self.commit_index = restored.index
+        self.handed_index = restored.index
         """Entries up to here were handed out to be applied."""
-        self.applied_index = saved.base.index
+        self.applied_index = restored.index
         """Entries up to here are in the state machine; told by the shell."""
         self.hashes = StateHashes()
         """The machine's hash at the newest multiples of 1,024; told by the shell."""
@@ -220,9 +262,17 @@ class State:
         self.commits: list[Committed] = []
         self.log_reads: list[LogRead] = []
         self.apply_read_under_way = False
+        self.snapshots = SnapshotState(restored.index)
         self.reads_ready: list[ReadReady] = []
         self.reads_failed: list[int] = []
         self.notes: list[Note] = []
+        self._hold_to(restored)
+
+    def _hold_to(self, restored: LogBase) -> None:
+        """A snapshot of entries whose term was not yet stored when this node stopped proves that term all the same."""
+        assert self.log.term_at(restored.index) == restored.term, f"the log does not hold the snapshot's {restored}"
+        if rules.term_is_news(theirs=restored.term, ours=self.current_term):
+            self.set_term_and_vote(restored.term, None)
 
     # -- what is asked again and again
 
@@ -396,6 +446,24 @@ class State:
         self.configurations.truncate_from(index)
         self.configuration_changed()
         self.durability.truncated(index)
+
+    def compact(self, through: Index) -> None:
+        """The log begins after ``through``, which a snapshot of this node's own holds."""
+        assert through <= self.applied_index
+        self.log.compact(through)
+        self.configurations.compact(through)
+        self.snapshots.drop_log_through = through
+
+    def begin_log_anew(self, base: LogBase) -> None:
+        """A leader's snapshot takes the place of the whole log; its configuration counts (paper §7, Figure 13)."""
+        committed, last = self.commit_index, self.log.last_index
+        assert base.index > committed, f"a snapshot at {base.index} over what is committed ({committed})"
+        if last > committed:
+            self.note("truncated", f"{self.me.id}: entries from {committed + 1} to {last} gave way to a snapshot")
+        self.configurations.begin_anew(base.index, base.configuration, committed=committed)
+        self.log.begin_anew(base.index, base.term)
+        self.configuration_changed()
+        self.durability.base_changed(base)
 
 
 def _lists(configuration: Configuration, me: Identity) -> bool:
