@@ -8,7 +8,7 @@ import pytest
 
 from raftkv import frames as framing
 from raftkv.changing import Asking, to_be_asked, wanted
-from raftkv.core.messages import AppendEntries, Introduction
+from raftkv.core.messages import AppendEntries, AppendEntriesReply, Introduction
 from raftkv.core.types import (
     ClusterId,
     Configuration,
@@ -218,7 +218,8 @@ def see_through(lone: LoneReplica, *names: str) -> None:
         lone.turn(20_000)
         for name in names:
             if lone.raft.role is Role.LEADER:
-                lone.acknowledge(name)
+                match = lone.raft.last_index
+                lone.says(name, AppendEntriesReply(lone.raft.term, True, Index(0), match, Term(0), Index(0)))
 
 
 def voters(lone: LoneReplica) -> list[str]:
