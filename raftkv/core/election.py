@@ -47,10 +47,10 @@ def heard_leader(state: State, leader: NodeId, term: Term) -> None:
     """A request came from the leader of the present term, or of a higher one; MessageError if this node leads it."""
     if state.office is not None and term == state.current_term:
         raise MessageError(f"{leader} claims to lead term {term}, which {state.me.id} leads")
+    state.told_removed_at = None
     if term > state.current_term or state.leader_id != leader or state.campaign is not None:
         follow(state, term, leader, f"{leader} leads term {term}")
     state.last_heard_leader_us = state.now_us
-    state.told_removed_at = None
     restart_election_timer(state)
 
 
