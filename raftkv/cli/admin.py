@@ -117,10 +117,10 @@ def log() -> None:
 @click.argument("directory", type=click.Path(path_type=Path))
 @shared_options
 def show(directory: Path, options: Shared) -> None:
-    """Tell what a node's log holds; changes nothing.
+    """Tell what a node's log and snapshots hold; changes nothing.
 
     DIRECTORY is the node's data directory. Also while the node runs. A place that does not read back is told as
-    torn (never acknowledged) or DAMAGED.
+    torn (never acknowledged) or DAMAGED; every snapshot is read whole.
     """
     from raftkv.storage.directory import PosixDirectory
     from raftkv.storage.identity import IDENTITY_NAME

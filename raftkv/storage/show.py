@@ -1,4 +1,4 @@
-"""A log, told readably. Reads only, takes no lock, and goes on where recovery would refuse.
+"""A log and the snapshots beside it, told readably. Reads only, takes no lock, and goes on where recovery would refuse.
 
 Told: a directory. Tells: lines.
 """
@@ -9,21 +9,30 @@ from collections.abc import Iterator
 
 from raftkv import frames
 from raftkv.core.effects import LogBase
-from raftkv.core.types import Configuration, NodeId
-from raftkv.errors import DataError
+from raftkv.core.types import Configuration, NodeId, SnapshotId
+from raftkv.errors import DataError, DiskFailed
 from raftkv.storage.directory import Directory
 from raftkv.storage.format import BadBytes, SegmentHeader
 from raftkv.storage.identity import IDENTITY_NAME, read_identity
 from raftkv.storage.operations import Append, Operation, Truncate, Vote
 from raftkv.storage.segments import Batch, Segment, segment_name, segment_numbers
+from raftkv.storage.snapshot_reading import (
+    RECEIVING_PREFIX,
+    TEMPORARY_NAME,
+    SnapshotFile,
+    receiving_name,
+    snapshot_name,
+    snapshots_in,
+)
 
 
 def describe(directory: Directory) -> Iterator[str]:
-    """What stands in the directory, line by line: identity, segments, batches, marks, entries.
+    """What stands in the directory, line by line: identity, snapshots, segments, batches, marks, entries.
 
-    A place where no batch begins is told with why, and whether it is a torn end or damage.
+    A place where no batch begins is told with why, and whether it is a torn end or damage; a snapshot is read whole.
     """
     yield from _identity(directory)
+    yield from _snapshots(directory)
     numbers = segment_numbers(directory)
     for number in numbers:
         try:
@@ -49,6 +58,47 @@ def _identity(directory: Directory) -> Iterator[str]:
     cluster = "not yet of a cluster" if identity.cluster_id is None else f"cluster {identity.cluster_id.hex()}"
     formed = "formed" if identity.formed else "not known to be formed"
     yield f"{directory.path}: node {identity.node_id}, incarnation {identity.incarnation.hex()}, {cluster}, {formed}"
+
+
+def _snapshots(directory: Directory) -> Iterator[str]:
+    for id in snapshots_in(directory):
+        try:
+            yield from _snapshot(directory, id)
+        except DataError as error:
+            is_there = directory.exists(snapshot_name(id))
+            yield f"{snapshot_name(id)}: {error if is_there else 'gone by now'}"
+    for id in snapshots_in(directory, RECEIVING_PREFIX):
+        size = _size(directory, receiving_name(id))
+        yield f"{receiving_name(id)}: {size} of {id.size_bytes} bytes of another node's snapshot"
+    if directory.exists(TEMPORARY_NAME):
+        yield f"{TEMPORARY_NAME}: {_size(directory, TEMPORARY_NAME)} bytes of a snapshot that is not finished"
+
+
+def _snapshot(directory: Directory, id: SnapshotId) -> Iterator[str]:
+    snapshot = SnapshotFile.open(directory, id, cluster_id=None)
+    try:
+        meta, base = snapshot.meta, snapshot.meta.base
+        yield (
+            f"{snapshot_name(id)}: {id.size_bytes} bytes, cluster {meta.cluster_id.hex()}; "
+            f"ends with entry {base.index} of term {base.term}, cluster time {meta.stamp_ms} ms; "
+            f"state hash {meta.state_hash.hex() or 'none'}; configuration: {_members(base.configuration)}"
+        )
+        blocks_count = sum(1 for _ in snapshot.blocks())
+        yield f"  {blocks_count} blocks, every byte as it was written"
+    finally:
+        snapshot.file.close()
+
+
+def _size(directory: Directory, name: str) -> str:
+    """In bytes; of a file that the node has renamed or deleted meanwhile nobody knows."""
+    try:
+        file = directory.open(name)
+    except DiskFailed:
+        return "unknown"
+    try:
+        return str(file.size_bytes())
+    finally:
+        file.close()
 
 
 def _segment(segment: Segment, *, is_newest: bool) -> Iterator[str]:

@@ -11,7 +11,11 @@ from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.segments import segment_name
 from raftkv.storage.show import describe
+from raftkv.storage.snapshot_reading import receiving_name, snapshot_name, snapshots_in
+from raftkv.storage.snapshots import Snapshots
+from tests.storage.histories import CLUSTER, others_file
 from tests.storage.life import configuration_of, entry, open_log, overwrite, write
+from tests.storage.test_trim import base_at, trimmed
 
 
 def _shown(directory) -> str:
@@ -81,6 +85,28 @@ def test_what_cannot_be_read_at_all_is_told_and_the_rest_shown():
     assert "entry 11, term 1, command, 5000 bytes" in shown
     disk.delete("identity")
     assert "sim: no identity" in _shown(disk)
+
+
+def test_snapshots_are_told_and_proved():
+    disk = trimmed()
+    older, newest = snapshots_in(disk)
+    id, file = others_file(base_at(500), 0)
+    Snapshots.open(disk, cluster_id=CLUSTER, reserve_bytes=0).receive(id, 0, file[:150])
+    disk.create("snapshot.new")
+    shown = _shown(disk)
+    for told in (
+        f"{snapshot_name(newest)}: {newest.size_bytes} bytes, cluster {CLUSTER.hex()}; ends with entry 45 of term 1, "
+        f"cluster time 135 ms; state hash {(45).to_bytes(16, 'little').hex()}; configuration: n1",
+        f"{snapshot_name(older)}: ",
+        " blocks, every byte as it was written",
+        f"{receiving_name(id)}: 150 of {id.size_bytes} bytes of another node's snapshot",
+        "snapshot.new: 0 bytes of a snapshot that is not finished",
+    ):
+        assert told in shown
+    disk.flip_bit(snapshot_name(older), 8 * older.size_bytes - 50)
+    shown = _shown(disk)
+    assert f"{snapshot_name(older)}: sim/{snapshot_name(older)} is damaged at byte " in shown
+    assert shown.count("every byte as it was written") == 1
 
 
 def test_a_running_nodes_log_can_be_looked_at(tmp_path):
