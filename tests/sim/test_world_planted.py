@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from raftkv.core import raft
+from raftkv.core import raft, replication
 from raftkv.core.formation import Formation
 from raftkv.errors import DiskFailed
 from raftkv.outcomes import Why
@@ -170,6 +170,19 @@ def a_full_disk_takes_everything(patch: pytest.MonkeyPatch) -> None:
 def anybody_is_heard(patch: pytest.MonkeyPatch) -> None:
     """faults 19, 32"""
     patch.setattr(raft.Raft, "_prove_address", lambda self, envelope: None)
+
+
+@plant(found_as=("a write needs no other after it",))
+def what_was_lost_waits_for_something_new(patch: pytest.MonkeyPatch) -> None:
+    """faults 63"""
+
+    def append_failed(state, peer):
+        if state.office is not None:
+            progress = state.office.progress[peer]
+            progress.probe_from(progress.next_index)
+            progress.blocked_until_us = state.now_us + state.settings.heartbeat_us
+
+    patch.setattr(replication, "append_failed", append_failed)
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from raftkv.core.types import ClusterId
-from raftkv.outcomes import Applied
+from raftkv.core.types import ClusterId, Role
+from raftkv.outcomes import Applied, Unknown, WriteOutcome
 from raftkv.replica import Work
 from raftkv.sim.checks.directories import Directories, nobody_forms, the_lost_are_known
 from raftkv.sim.checks.invariants import Invariants, Violated
@@ -38,6 +38,8 @@ CALM_ELECTION_TIMEOUTS_MAX: Final = 20
 FORMING_US_MAX: Final = 5_000_000
 """Within which a cluster forms that works, and a node that was down takes part again."""
 UNANSWERED_US_MAX: Final = 1_000_000
+_SILENCE_US: Final = 10_000
+"""For so long all is lost that a leader sends: a batch, but no two heartbeats."""
 STEPS_MAX: Final = 1_000_000
 """Many times what a run takes: one that goes on is going round in a circle."""
 _TOLD_MAX: Final = 60
@@ -174,7 +176,10 @@ class Run:
         return all(node.is_up for node in self.cluster.sound_nodes())
 
     def _calm(self) -> None:
-        """Everything works: a leader is elected, takes a write, and all sound nodes come to the same state."""
+        """Everything works: a leader is elected, takes a write, and all sound nodes come to the same state.
+
+        What one write then needs comes about by itself: under load, the next would hide that it does not.
+        """
         at_most_us = 2 * self.profile.raft.election_timeout_us * CALM_ELECTION_TIMEOUTS_MAX
         written: list[int] = []
         self._keep_writing(written)
@@ -185,6 +190,25 @@ class Run:
             raise Violated("clients are answered", f"{self.workload.in_flight} requests have no end")
         if not self.cluster.run_while(lambda: not self._has_converged(written[0]), at_most_us=at_most_us):
             raise Violated("nodes converge", ", ".join(map(_shown, self.cluster.nodes.values())))
+        self._write_once_into_silence()
+
+    def _write_once_into_silence(self) -> None:
+        """What carries a write is lost, and nothing is written after it: it is sent again all the same."""
+        cluster, leader = self.cluster, self.cluster.leader()
+        if leader is None:
+            return
+        term, told = leader.raft.term, list[WriteOutcome]()
+        for other in cluster.nodes:
+            if other != leader.id:
+                cluster.network.cut(leader.id, other)
+        leader.running.submit(self.workload.any_command(), told.append)
+        cluster.poke(leader.id)
+        cluster.run_for(_SILENCE_US)
+        cluster.network.heal_all()
+        cluster.run_while(lambda: not told, at_most_us=10_000_000)
+        still_leads = leader.is_up and leader.raft.role is Role.LEADER and leader.raft.term == term
+        if still_leads and told in ([], [Unknown()]):
+            raise Violated("a write needs no other after it", f"{told or 'no outcome'} at {leader.id}")
 
     def _keep_writing(self, written: list[int]) -> None:
         """Asks whoever leads until one write is done."""
