@@ -95,7 +95,7 @@ def test_snapshots_are_told_and_proved():
     disk.create("snapshot.new")
     shown = _shown(disk)
     for told in (
-        f"{snapshot_name(newest)}: {newest.size_bytes} bytes, cluster {CLUSTER.hex()}; ends with entry 45 of term 1, "
+        f"{snapshot_name(newest)}: {newest.size_bytes} bytes, cluster {CLUSTER.hex()}; ends with entry 45 of term 1, ",
         f"cluster time 135 ms; state hash {(45).to_bytes(16, 'little').hex()}; configuration: n1",
         f"{snapshot_name(older)}: ",
         " blocks, every byte as it was written",
