@@ -20,6 +20,9 @@ class Faults:
     clock_ahead_ms: int = 0
     stall_ms: int = 0
     """The event loop stands still for so long, again and again."""
+    dies: str = ""
+    """``before`` or ``after``, an operation (``write``, ``sync``, ``rename``, ``drop``, ``load``), and what the name of
+    its file begins with: there the process is gone, as by kill -9."""
     state_is_wrong: bool = False
     """What is applied makes another state here than elsewhere."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ from raftkv.errors import DiskFailed
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import diagnostics
 from raftkv.node import main as node_main
+from raftkv.node.snapshots import SnapshotThread
 from raftkv.storage.directory import PosixDirectory, PosixFile
 from tests.live.faults_file import Faults, heeded, read
 
@@ -93,6 +95,50 @@ def break_disk(control: Control) -> None:
         setattr(PosixFile, name, patch)
     room: Any = lambda directory: 0 if control.faults.disk_full else free_bytes(directory)  # noqa: E731
     PosixDirectory.free_bytes = room  # type: ignore[method-assign]
+
+
+def die_somewhere(control: Control) -> None:
+    """Every operation by which snapshots come and logs go may be the last."""
+    write, sync, rename, delete, load = (
+        PosixFile.pwrite,
+        PosixFile.sync,
+        PosixDirectory.rename,
+        PosixDirectory.delete,
+        SnapshotThread._load,
+    )
+
+    def die_if(when: str, operations: dict[str, str]) -> None:
+        wanted_when, _, rest = control.faults.dies.partition(" ")
+        wanted, _, prefix = rest.partition(" ")
+        if wanted_when == when and wanted in operations and operations[wanted].startswith(prefix):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(operations: dict[str, str], act: Callable[[], Any]) -> Any:
+        """``operations``: what this is, each with the name of its file."""
+        die_if("before", operations)
+        done = act()
+        die_if("after", operations)
+        return done
+
+    def name_of(file: PosixFile) -> str:
+        return os.path.basename(file.path)
+
+    patches: dict[Any, dict[str, Any]] = {
+        PosixFile: {
+            "pwrite": lambda file, data, *, offset: around(
+                {"write": name_of(file)}, lambda: write(file, data, offset=offset)
+            ),
+            "sync": lambda file: around({"sync": name_of(file)}, lambda: sync(file)),
+        },
+        PosixDirectory: {
+            "rename": lambda there, old, new: around({"rename": new, "drop": old}, lambda: rename(there, old, new)),
+            "delete": lambda there, name: around({"drop": name}, lambda: delete(there, name)),
+        },
+        SnapshotThread: {"_load": lambda thread, *what: around({"load": ""}, lambda: load(thread, *what))},
+    }
+    for patched, methods in patches.items():
+        for name, method in methods.items():
+            setattr(patched, name, method)
 
 
 def _failed(file: PosixFile, operation: str, number: int) -> DiskFailed:
@@ -191,6 +237,7 @@ def serve(control_path: Path, words: list[str]) -> int:
     """As ``raftkv``, but for the faults."""
     control = Control(control_path)
     break_disk(control)
+    die_somewhere(control)
     break_memory(control)
     clock = types.SimpleNamespace(time_ns=lambda: time.time_ns() + control.faults.clock_ahead_ms * 1_000_000)
     vars(diagnostics)["time"] = clock
