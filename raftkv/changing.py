@@ -80,7 +80,7 @@ def to_be_asked(
             if not roster.has(member):
                 return [] if roster.knows(member.id) else [Asking(member, is_needed=True)]
             return [] if is_in_contact(NodeId(member.id)) else [Asking(member, is_needed=False)]
-        case Alter(id, url=url) if url is not None and roster.knows(id) and not roster.has(Named(id, url)):
+        case Alter(id, url=url) if url is not None and roster.knows(id) and not roster.is_at(Named(id, url)):
             return [Asking(Named(id, url), is_needed=True)]
         case Become(voters, learners):
             return [Asking(named, is_needed=True) for named in (*voters, *learners) if not roster.has(named)]
@@ -123,6 +123,11 @@ class _Roster:
         member = self.members.get(NodeId(named.id))
         return member is not None and named.url in (member.url, self._client_url_of(member))
 
+    def is_at(self, named: Named) -> bool:
+        """That is a member, and the log says that nodes reach it there."""
+        member = self.members.get(NodeId(named.id))
+        return member is not None and named.url == member.url
+
     def membership(self) -> Membership:
         """As it is now."""
         by_vote: dict[bool, list[Member]] = {True: [], False: []}
@@ -156,7 +161,7 @@ class _Roster:
         id = NodeId(wish.id)
         if id not in self.members:
             return _no(MembersWhy.NO_SUCH_MEMBER, f"there is no member {id}")
-        if wish.url is not None:
+        if wish.url is not None and not self.is_at(Named(id, wish.url)):
             refused = self._move(Named(id, wish.url), said.get(id), cluster_id)
             if refused is not None:
                 return refused
@@ -176,7 +181,7 @@ class _Roster:
         for one in named:
             id, votes = NodeId(one.id), one in wish.voters
             if id in self.members:
-                refused = self._move(one, said.get(id), cluster_id)
+                refused = None if self.has(one) else self._move(one, said.get(id), cluster_id)
                 self.votes[id] = votes
             else:
                 refused = self._admit(one, votes, said.get(id), cluster_id)
@@ -202,9 +207,7 @@ class _Roster:
         return None
 
     def _move(self, named: Named, said: Introduction | None, cluster_id: ClusterId) -> MembersRefused | None:
-        """A member is where it is said to be, and is the one that it was."""
-        if self.has(named):
-            return None
+        """A member is elsewhere now, and is the one that it was."""
         refused = _unfit(named, said, cluster_id)
         if refused is not None:
             return refused

@@ -102,7 +102,7 @@ ABC, ABCd = membership("abc"), membership("abc", "d")
         (Alter("d", votes=True), ABCd, membership("abcd")),
         (Alter("c", votes=False), ABC, membership("ab", "c")),
         (Alter("c", votes=True), ABC, ABC),
-        (Alter("c", url="http://clients.c"), ABC, ABC),
+        (Alter("c", url="http://c"), ABC, ABC),
         (Become((named("a"), named("d")), (named("b"),)), ABC, membership("ad", "b")),
         (Become((named("b"), named("a"), named("c"))), ABC, ABC),
         (Become((named("a"),)), ABCd, membership("a")),
@@ -176,6 +176,7 @@ def test_a_node_of_this_very_cluster_may_come_back() -> None:
         (Remove("b"), []),
         (Alter("b", votes=False), []),
         (Alter("b", url="http://b"), []),
+        (Alter("b", url="http://clients.b"), [Asking(named("b", "http://clients.b"), is_needed=True)]),
         (Alter("b", url="http://b.new"), [Asking(named("b", "http://b.new"), is_needed=True)]),
         (Alter("x", url="http://x"), []),
         (

@@ -49,6 +49,8 @@ class Members:
         self._listed: dict[NodeId, Member] = {}
         self._said: dict[NodeId, Introduction] = {}
         """The newest word of each member that says it is elsewhere than the log has it."""
+        self._strangers: set[NodeId] = set()
+        """Members in whose name somebody else has spoken since they did: emptied ones, most likely."""
         self._moving_looks: dict[NodeId, int] = {}
         self._gone_looks: dict[NodeId, int] = {}
         self._was_removed = False
@@ -84,7 +86,7 @@ class Members:
             wish,
             outcome(configurations.current),
             client_url_of=replica.client_url_of,
-            is_in_contact=partial(_is_in_contact, replica),
+            is_in_contact=lambda id: id not in self._strangers and _is_in_contact(replica, id),
         )
         rests = is_at_rest(configurations.current) and configurations.current_index <= replica.raft.commit_index
         if not rests and any(one.is_needed for one in asking):
@@ -121,8 +123,12 @@ class Members:
     def heard(self, said: Introduction) -> None:
         """Somebody says who it is; a member that is elsewhere now is remembered."""
         member = self._listed.get(said.sender)
-        if member is None or member.incarnation != said.incarnation:
+        if member is None:
             return
+        if member.incarnation != said.incarnation:
+            self._strangers.add(said.sender)
+            return
+        self._strangers.discard(said.sender)
         if member.url == said.url:
             self._said.pop(said.sender, None)
         elif said.sender in self._said or len(self._said) < MEMBERS_MAX:
@@ -150,6 +156,7 @@ class Members:
             if before is not None and before != member:
                 self._peers.moved(id, member.url)
         self._listed = members
+        self._strangers &= members.keys()
         self._said = {id: said for id, said in self._said.items() if id in members and members[id].url != said.url}
 
     def _tell_of_removal(self, *, removed_at: int | None) -> None:

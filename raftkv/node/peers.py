@@ -173,14 +173,12 @@ class Peers:
 
     def on_introduced(self, peer: NodeId, introduction: Introduction) -> None:
         """Handed on, unless somebody else answers there."""
-        if peer not in self._links:
-            return
         if introduction.sender == peer:
             self._complaints.pop(peer, None)
             self._told.pop(peer, None)
             self._listener.on_introduced(peer, introduction)
         else:
-            self._is_another(peer, f"{introduction.sender} answers at {self._urls[peer]}, where {peer} should be")
+            self._is_another(peer, f"{introduction.sender} answers at {self._urls.get(peer)}, where {peer} should be")
 
     def _is_another(self, peer: NodeId, text: str) -> None:
         if self._is_new(peer, text):

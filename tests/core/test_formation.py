@@ -206,3 +206,26 @@ def test_the_order_in_which_nodes_start_does_not_matter(order: tuple[int, ...]) 
                     exchange(nodes[one], nodes[other])
     assert len({node.cluster_id for node in nodes}) == 1
     assert all(node.formed for node in nodes)
+
+
+def test_a_node_that_is_let_in_belongs_to_that_cluster_for_good() -> None:
+    (one, *_) = formed_cluster()
+    assert one.cluster_id is not None
+    joined = fresh("n4", listed=[])
+    joined.was_let_in(one.cluster_id)
+    assert (joined.cluster_id, joined.formed, joined.waits_for, joined.problem) == (one.cluster_id, True, [], None)
+    joined.was_let_in(cluster_id_of([(NodeId("x"), incarnation("x"))]))
+    assert joined.cluster_id == one.cluster_id
+
+
+def test_a_node_that_joined_goes_on_whatever_it_is_told_to_form() -> None:
+    """A directory that holds state wins over the command line (http-api, Starting nodes), also after a crash between
+    the storing of the cluster's id and of its having been formed."""
+    (one, *_) = formed_cluster()
+    for formed in (False, True):
+        again = Formation(
+            Member(NodeId("n4"), incarnation("n4"), "http://n4"), LISTED, cluster_id=one.cluster_id, formed=formed
+        )
+        again.hear(one.introduction())
+        assert (again.cluster_id, again.formed, again.waits_for) == (one.cluster_id, True, [])
+        assert again.introduction().initial_members == []
