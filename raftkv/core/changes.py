@@ -93,13 +93,15 @@ def go_on(state: State) -> None:
         state.settled_at = current_index
         _settle(state)
     office = state.office
-    if office is None:
+    if office is None or office.no_change_at == current_index:
         return
     _tell_those_who_left(state, office)
     if rules.leader_is_done(votes=state.is_voter, is_committed=state.configuration_is_committed):
         _leave_office(state, office)
-    elif office.transfer is None:
+    elif is_running(state):
         _take_next_step(state, office)
+    elif not office.departing:
+        office.no_change_at = current_index
 
 
 def _settle(state: State) -> None:
@@ -115,7 +117,7 @@ def _take_next_step(state: State, office: Office) -> None:
     joining = membership.joining(configuration.current)
     for learner in joining:
         office.progress[learner].catch_up(last_index=state.log.last_index, now_us=state.now_us)
-    if not state.configuration_is_committed or not replication.may_serve(state, office):
+    if office.transfer is not None or not state.configuration_is_committed or not replication.may_serve(state, office):
         return
     deadline_ms = membership.deadline_ms(configuration.current)
     following = rules.next_configuration(

@@ -148,6 +148,8 @@ class Office:
     """Everybody else in the configuration in force; each has a progress."""
     departing: dict[NodeId, Departing] = field(default_factory=dict)
     """Those that left and are still told so have one too."""
+    no_change_at: Index | None = None
+    """With the configuration that stands there nothing is left to be done: the hot path need not look again."""
     change_is_forced: bool = False
     """Whoever asked for the change that runs wants it also if that leaves no majority in contact."""
 
@@ -308,8 +310,7 @@ class State:
     @property
     def removed_at(self) -> Index | None:
         """Where this node knows itself to be no member any more; None: it is one, or never was."""
-        committed = self.configurations.at(self.commit_index)
-        if self.is_listed or _lists(committed, self.me):
+        if self.is_listed or _lists(self.configurations.at(self.commit_index), self.me):
             return self.told_removed_at
         if self.configurations.was_listed(self.me.id, self.me.incarnation):
             return self.configurations.index_at(self.commit_index)

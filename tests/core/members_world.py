@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Final
 
+import msgpack
+
 from raftkv import frames as framing
 from raftkv.core import membership
-from raftkv.core.effects import DiskWrite, LogBase
+from raftkv.core.effects import DiskWrite, Effects, LogBase, SnapshotPiece, SnapshotRead, SnapshotWrite
 from raftkv.core.messages import REPLY_TYPES, Envelope
 from raftkv.core.quorum import has_majority
 from raftkv.core.raft import Raft
@@ -31,6 +34,7 @@ from raftkv.core.types import (
     Membership,
     NodeId,
     Role,
+    SnapshotId,
     Term,
     membership_of,
 )
@@ -40,7 +44,9 @@ from tests.core.lone import runs_of
 
 CLUSTER: Final = ClusterId(b"members' world..")
 E_MS: Final = 100
-SETTINGS: Final = RaftSettings(election_timeout_ms=E_MS, heartbeat_ms=30, append_bytes_max=300)
+SETTINGS: Final = RaftSettings(
+    election_timeout_ms=E_MS, heartbeat_ms=30, append_bytes_max=300, snapshot_chunk_bytes=64, log_tail_entries=2
+)
 NOBODY: Final = LogBase(Index(0), Term(0), Configuration(Membership(())))
 _REST_MS_MAX: Final = 20_000
 
@@ -60,6 +66,8 @@ class Node:
         self.vote: tuple[Term, NodeId | None] = (Term(0), None)
         self.frames: list[bytes] = []
         self.unfinished: list[DiskWrite] = []
+        self.snapshot: tuple[SnapshotId, LogBase] | None = None
+        self.partial: tuple[SnapshotId, bytes] | None = None
         self.wake_us: int | None = None
         self.seen_commit = 0
         self.led_term = 0
@@ -81,7 +89,31 @@ class Node:
             for index, frame in found
             if framing.kind(frame) == framing.EntryKind.CONFIGURATION
         ]
-        return Saved(self.base, self.vote[0], self.vote[1], runs_of(self.frames), None, self.frames, configurations)
+        newest = None if self.snapshot is None else self.snapshot[1]
+        return Saved(
+            self.base, self.vote[0], self.vote[1], runs_of(self.frames), None, self.frames, configurations, newest
+        )
+
+    def recover(self) -> None:
+        """A log that does not reach the snapshot, or parts from it, begins anew there."""
+        if self.snapshot is None or self.snapshot[1].index <= self.base.index:
+            return
+        base = self.snapshot[1]
+        place = base.index - self.base.index - 1
+        if place >= len(self.frames) or framing.term_and_index(self.frames[place])[0] != base.term:
+            self.base, self.frames = base, []
+
+    def drop_through(self, through: Index) -> None:
+        """A snapshot has these entries; nothing is dropped that is still to be written."""
+        count = through - self.base.index
+        if not 0 < count <= len(self.frames) or self.unfinished:
+            return
+        configuration = self.base.configuration
+        for frame in self.frames[:count]:
+            if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
+                configuration = Configuration.decode(framing.body(frame))
+        term = Term(framing.term_and_index(self.frames[count - 1])[0])
+        self.base, self.frames = LogBase(through, term, configuration), self.frames[count:]
 
     def finish(self, write: DiskWrite) -> None:
         """The write is durable."""
@@ -143,6 +175,7 @@ class World:
 
     def start(self, node: Node) -> None:
         me = Identity(node.id, node.member.incarnation, CLUSTER)
+        node.recover()
         node.raft = Raft(me, SETTINGS, node.saved(), Random(self.rng.randrange(2**32)))
         node.seen_commit, node.led_term = 0, 0
         self.tell(f"{node.id}: starts")
@@ -190,9 +223,61 @@ class World:
         for committed in effects.apply:
             raft.applied(Index(committed.first + len(committed.frames) - 1))
         assert not effects.read_log, "everything is in memory"
+        self._snapshots(node, effects)
         self._check(node, raft)
         if effects.deadline_us is not None:
             self._wake_at(node, max(self.now_us + 1, effects.deadline_us))
+
+    def _snapshots(self, node: Node, effects: Effects) -> None:
+        for read in effects.snapshot_reads:
+            self._later(node, partial(self._read_piece, node, read))
+        for write in effects.snapshot_writes:
+            self._later(node, partial(self._write_piece, node, write))
+        if effects.load_snapshot is not None:
+            index = effects.load_snapshot
+            self._later(node, lambda raft: raft.snapshot_loaded(index))
+        if effects.drop_log_through is not None:
+            node.drop_through(effects.drop_log_through)
+
+    def _later(self, node: Node, act: Callable[[Raft], object]) -> None:
+        life = node.life
+        self.after(self.rng.randrange(self.disk_us_max), lambda: self.turn(node, act) if node.life == life else None)
+
+    @staticmethod
+    def _read_piece(node: Node, read: SnapshotRead, raft: Raft) -> None:
+        piece = None
+        if node.snapshot is not None and read.snapshot in (None, node.snapshot[0]):
+            data = _as_bytes(node.snapshot[1])[read.offset :][: read.bytes_max]
+            piece = SnapshotPiece(node.snapshot[0], read.offset, data)
+        raft.snapshot_was_read(read, piece)
+
+    @staticmethod
+    def _write_piece(node: Node, write: SnapshotWrite, raft: Raft) -> None:
+        if node.partial is None or node.partial[0] != write.snapshot:
+            node.partial = (write.snapshot, b"")
+        data = node.partial[1]
+        if write.offset <= len(data):
+            data = data[: write.offset] + write.data
+        node.partial = (write.snapshot, data)
+        complete = None
+        if len(data) == write.snapshot.size_bytes:
+            complete = _from_bytes(data)
+            if node.snapshot is None or node.snapshot[1].index < complete.index:
+                node.snapshot = (write.snapshot, complete)
+        raft.snapshot_was_written(write, len(data), complete)
+
+    def keep_state(self, node: Node) -> None:
+        """A snapshot of its own state is in place."""
+
+        def act(raft: Raft) -> None:
+            if raft.applied_index > raft.state.log.base_index and raft.state.snapshots.loading is None:
+                base = raft.base_at(raft.applied_index)
+                data = _as_bytes(base)
+                node.snapshot = (SnapshotId(base.index, base.term, len(data), self.rng.randrange(2**32)), base)
+                raft.snapshot_stored(base, size_bytes=len(data))
+                self.tell(f"{node.id}: keeps its state at {base.index}")
+
+        self.turn(node, act)
 
     def _wake_at(self, node: Node, due_us: int) -> None:
         node.wake_us, life = due_us, node.life
@@ -324,6 +409,8 @@ class World:
         log = raft.state.log
         frames = log.frames_between(log.base_index + 1, log.last_index, bytes_max=2**40) or []
         chain = self._chains.get((log.base_term, log.base_index), 0)
+        if log.base_index and not chain:
+            return
         for frame in frames:
             chain = hash((chain, frame))
             if self._chains.setdefault(framing.term_and_index(frame), chain) != chain:
@@ -401,6 +488,16 @@ class World:
             elif raft.removed_at is None and raft.state.configurations.was_listed(node.id, node.member.incarnation):
                 return f"{node.id} does not know that it was removed"
         return ""
+
+
+def _as_bytes(base: LogBase) -> bytes:
+    packed: bytes = msgpack.packb((base.index, base.term, base.configuration.encode(), bytes(100)))
+    return packed
+
+
+def _from_bytes(packed: bytes) -> LogBase:
+    index, term, configuration, _ = msgpack.unpackb(packed)
+    return LogBase(Index(index), Term(term), Configuration.decode(configuration))
 
 
 def wanted(world: World, rng: Random) -> Membership:

@@ -76,6 +76,13 @@ def _a_start(world: World, rng: Random) -> None:
             world.start(node)
 
 
+def _a_snapshot(world: World, rng: Random) -> None:
+    """Perhaps of a joint configuration, and nobody else may have what it stands for any more."""
+    for node in list(world.nodes.values()):
+        if node.raft is not None and rng.randrange(2):
+            world.keep_state(node)
+
+
 def _an_empty_directory(world: World, rng: Random) -> None:
     """Of a node that no log that there is lists."""
     node = rng.choice(list(world.nodes.values()))
@@ -126,6 +133,7 @@ _HAPPENINGS, _WEIGHTS = zip(
     (_writes, 8),
     (_a_crash, 4),
     (_a_start, 5),
+    (_a_snapshot, 4),
     (_an_empty_directory, 2),
     (_an_elections_time, 3),
     (_a_transfer, 1),
