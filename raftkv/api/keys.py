@@ -32,7 +32,7 @@ def put(context: Context, request: Request, raw_key: bytes) -> Decision:
 
     def act(value: bytes, respond: Respond) -> None:
         def done(outcome: WriteOutcome) -> None:
-            respond(written(context, request, outcome, lambda answer: _put_answer(key, answer)))
+            respond(written(context, request, outcome, lambda answer: put_answer(key, answer)))
 
         context.service.submit(encode(Put(key, value, expect), numbered), done)
 
@@ -55,7 +55,8 @@ def delete(context: Context, request: Request, raw_key: bytes) -> Decision:
     return Pending(0, act)
 
 
-def _put_answer(key: bytes, answer: Any) -> Response:
+def put_answer(key: bytes, answer: Any) -> Response:
+    """What the state machine said to a put, in words."""
     if type(answer) is ConditionFailed:
         return _condition_failed(answer)
     assert type(answer) is PutDone, answer

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
 from raftkv.api.exchange import Pending
 from raftkv.api.problems import RequestRefused, problem
-from raftkv.api.requests import HEEDED, no_room, too_large
+from raftkv.api.requests import ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HEEDED, no_room, too_large
 from raftkv.api.requests import Head as RequestHead
 from raftkv.api.responses import Response, common_header_bytes
 from raftkv.api.routes import Api
@@ -24,6 +25,7 @@ from raftkv.api.settings import ApiSettings
 from raftkv.http.answers import Answer
 from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict, Within
 from raftkv.http.heads import Head
+from raftkv.http.plain import PlainReader
 from raftkv.http.room import BodyRoom
 from raftkv.problems import Code
 
@@ -51,11 +53,13 @@ class LeanFront:
     def __init__(self, api: Api, room: BodyRoom) -> None:
         """``room`` is for bodies that are being read."""
         self._api, self._room = api, room
+        self._plain_keys = api.plain_keys
         self._unanswered_count = 0
         self._all_done: asyncio.Future[None] | None = None
         """While stopping: done when nothing is left to be answered."""
         self._common = common_header_bytes(api.node_id)
-        self._date_field = ""
+        self._plain_reader = PlainReader(HEEDED - {CONTENT_LENGTH, CONTENT_TYPE, ACCEPT})
+        self._date_field = b""
         self._date_second = -1
 
     async def stop(self, grace_seconds: float) -> None:
@@ -91,35 +95,58 @@ class LeanFront:
 
     def answer_of(self, response: Response) -> Answer:
         """The response as the lean protocol writes it, with what every answer carries."""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
+        return self._completed(
+            Answer(response.status, response.body, response.content_type.encode(), lines.encode("latin-1"))
+        )
+
+    def _completed(self, answer: Answer) -> Answer:
+        """With what every answer carries."""
         second = int(time.time())
         if second != self._date_second:
             self._date_second = second
-            self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n"
-        lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers]) + self._date_field
-        fields = self._common + lines.encode("latin-1")
-        close = self._all_done is not None
-        return Answer(response.status, response.body, response.content_type.encode("latin-1"), fields, close)
+            self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
+        status, body, content_type, fields, _ = answer
+        return Answer(status, body, content_type, self._common + fields + self._date_field, self._all_done is not None)
 
     def finish(self, pending: Pending, exchange: Exchange) -> None:
         """The request is whole; it is answered now or later."""
+        pending.finish(exchange.body, self._respond_by(exchange))
+
+    def on_plain(self, data: bytes, exchange: Exchange) -> bool:
+        """A request that is told at a glance is taken at a glance."""
+        plain = None if self._plain_keys is None or self._all_done is not None else self._plain_reader.read(data)
+        if plain is None:
+            return False
+        assert self._plain_keys is not None
+        respond = self._respond_by(exchange)
+        if self._plain_keys.take(*plain, respond):
+            return True
+        self._unanswered_count -= 1
+        return False
+
+    def _respond_by(self, exchange: Exchange) -> Callable[[Answer | Response], None]:
+        """Counts the exchange as long as it has no answer."""
         self._unanswered_count += 1
 
-        def respond(response: Response) -> None:
+        def respond(answer: Answer | Response) -> None:
             self._unanswered_count -= 1
-            exchange.respond(self.answer_of(response))
+            exchange.respond(self._completed(answer) if isinstance(answer, Answer) else self.answer_of(answer))
             if self._all_done is not None and not self._unanswered_count and not self._all_done.done():
                 self._all_done.set_result(None)
 
-        pending.finish(exchange.body, respond)
+        return respond
 
 
 class _Connection:
     """The handler of one connection: a request is whole before the next one's head is looked at."""
 
-    __slots__ = ("_before", "_front", "_pending")
+    __slots__ = ("_before", "_front", "_pending", "on_plain")
 
     def __init__(self, front: LeanFront, before: Handler | None) -> None:
         self._front, self._before = front, before
+        self.on_plain = front.on_plain
+        """No target of a key is anybody else's: nobody is asked before."""
         self._pending: Pending | None = None
         """Of the request whose body is being read; None: it is not ours."""
 

@@ -69,7 +69,7 @@ def freshness(request: Request) -> Freshness:
 def get(context: Context, request: Request, raw_key: bytes) -> Decision:
     """The key's value as it was put."""
     key, wanted, known_revision = key_of(raw_key), freshness(request), read_condition(request)
-    return read(context, request, Get(key), wanted, lambda answer: _found(answer, known_revision=known_revision))
+    return read(context, request, Get(key), wanted, lambda answer: found(answer, known_revision=known_revision))
 
 
 def read(
@@ -83,7 +83,7 @@ def read(
 
     def act(_: bytes, respond: Respond) -> None:
         def done(outcome: ReadOutcome) -> None:
-            respond(_read(context, request, outcome, answered))
+            respond(read_answer(context, request, outcome, answered))
 
         context.service.read(
             query,
@@ -96,7 +96,10 @@ def read(
     return Pending(0, act)
 
 
-def _read(context: Context, request: Request, outcome: ReadOutcome, answered: Callable[[Any], Response]) -> Response:
+def read_answer(
+    context: Context, request: Request, outcome: ReadOutcome, answered: Callable[[Any], Response]
+) -> Response:
+    """What became of a read; ``answered`` puts the state machine's own answer into words."""
     match outcome:
         case Answered():
             return with_headers(answered(outcome.answer), _provenance(outcome))
@@ -131,7 +134,8 @@ def _too_stale(context: Context, outcome: TooStale) -> Response:
     )
 
 
-def _found(answer: Any, *, known_revision: int | None) -> Response:
+def found(answer: Any, *, known_revision: int | None) -> Response:
+    """A key's record, or that there is none; ``known_revision`` is what the client has already."""
     assert type(answer) is Found, answer
     record = answer.record
     if record is None:

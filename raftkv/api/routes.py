@@ -31,6 +31,7 @@ from raftkv.api.actions import Action, Conditions, Numbering, Route, reading
 from raftkv.api.exchange import Context, Decision, pending_without_body
 from raftkv.api.metering import NO_ACTION, Meter
 from raftkv.api.parameters import read_query
+from raftkv.api.plain import PlainKeys
 from raftkv.api.problems import RequestRefused, problem, refused_response
 from raftkv.api.requests import (
     Head,
@@ -101,6 +102,8 @@ class Api:
             service, settings, node_id, metrics, cache(lambda: json_bytes(openapi.render(routes, settings)))
         )
         self._common_header_bytes = common_header_bytes(node_id)
+        self.plain_keys = PlainKeys(self._context, meter) if STORE_ROUTES[1] in routes else None
+        """Takes what can be answered without looking closely; None: the node has no keys."""
 
     def begin(self, head: Head) -> Decision:
         """The answer where the head settles it, otherwise what to do with the body."""

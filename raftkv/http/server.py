@@ -25,6 +25,8 @@ from raftkv.http.heads import Head, read_head
 from raftkv.http.room import BodyRoom
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PLAIN_REQUEST: Final = Head(method=b"", target=b"", minor_version=1, fields=b"Host: -\r\n", end=0)
+"""Stands for a request that was taken at a glance: what is left to know of it is that its connection lives on."""
 _NO_REQUEST: Final = Head(method=b"", target=b"", minor_version=0, fields=b"", end=0)
 """Stands for bytes that were none, where their refusal waits for its turn."""
 
@@ -42,6 +44,7 @@ class ServerProtocol(asyncio.Protocol):
         on_hand_over: Callable[[ServerProtocol, HandOver], None] | None = None,
     ) -> None:
         self._loop, self._handler, self._settings = loop, handler, settings
+        self._on_plain: Callable[[bytes, Exchange], bool] | None = getattr(handler, "on_plain", None)
         self._on_closed, self._on_hand_over = on_closed, on_hand_over
         self._transport: asyncio.Transport | None = None
         self._deadline = Deadline(loop, self._expired)
@@ -106,9 +109,51 @@ class ServerProtocol(asyncio.Protocol):
             self._linger(len(data))
             return
         if not self._unread and self._body is None:
+            if self._on_plain is not None and not self._exchanges and self._taken_at_a_glance(data):
+                return
             self._since_s = self._loop.time()
         self._unread = self._unread + data if self._unread else data
         self._advance()
+
+    def _taken_at_a_glance(self, data: bytes) -> bool:
+        """Whether these bytes are one plain request, on a connection that owes nothing and waits for nothing."""
+        if self._transport is None or self._is_ending:
+            return False
+        assert self._on_plain is not None
+        exchange = Exchange(_PLAIN_REQUEST, self._plain_answered, self)
+        self._exchanges.append(exchange)
+        self._busy = True
+        try:
+            taken = self._on_plain(data, exchange)
+        finally:
+            self._busy = False
+        if not taken:
+            self._exchanges.clear()
+        elif exchange.answer is not None:
+            self._plain_answered()
+        else:
+            self._deadline.clear()
+        return taken
+
+    def _plain_answered(self) -> None:
+        """The one answer that is owed goes out; where anything else is the matter, by the general way."""
+        transport, exchanges = self._transport, self._exchanges
+        if self._busy or transport is None:
+            return
+        answer = exchanges[0].answer if len(exchanges) == 1 else None
+        if answer is None or answer.close or self._unread or self._body is not None or self._is_ending:
+            self._advance()
+            return
+        exchanges.clear()
+        parts: list[bytes] = []
+        encode(parts, answer, _PLAIN_REQUEST, close=False)
+        transport.writelines(parts)
+        if not self._writing_paused:
+            self._deadline.set(self._loop.time() + self._settings.idle_timeout_s)
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._closing or self._ended or self._foreign or self._writing_paused
 
     def eof_received(self) -> bool:
         """The client sends no more; what it has asked is still answered, if the transport can do that."""

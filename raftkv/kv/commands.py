@@ -255,6 +255,12 @@ def encode(command: Command, numbered: Numbered | None = None) -> bytes:
     return packed
 
 
+def encode_put(key: bytes, value: bytes) -> bytes:
+    """The bytes of ``encode(Put(key, value))``, at once."""
+    plain: bytes = msgpack.packb((_FORMAT, _PUT, key, value, ANY))
+    return plain
+
+
 def decode(encoded: bytes) -> Decoded:
     """The command in these bytes; raises CommandError for anything that is not one within its bounds."""
     code, fields = _unpack(encoded)
