@@ -208,6 +208,16 @@ class LiveCluster:
         log = directory.with_suffix(".log")
         return LiveNode(id, port, directory, log, command, self.package_root, control)
 
+    def make_joining(self, id: str, port: int, directory: Path | None = None) -> LiveNode:
+        """A node that nothing runs yet, which will ask these nodes to let it in; one of this cluster's from now on."""
+        asked = ",".join(node.url for node in self.nodes.values() if node.id != id)
+        node = self.make_node(id, port, directory or self.directory / id, {})
+        node.command[node.command.index("--initial-cluster") : node.command.index("--initial-cluster") + 2] = [
+            *("--join", asked),
+        ]
+        self.nodes[id] = node
+        return node
+
     def __enter__(self) -> Self:
         return self
 

@@ -101,7 +101,7 @@ async def run(cluster: LiveCluster, plan: Plan, *, tell: Callable[[Report], None
         await asyncio.to_thread(verdicts.linearizable, story.operations),
         verdicts.executed_once(story.tallies, last),
         verdicts.answers_sound(story, cluster.odd_answers),
-        await _agreement(cluster, states),
+        await agreement(cluster, states),
         verdicts.processes_sound(cluster.endings(), _loud(cluster)),
     ]
     report.elections_count = cluster.elections_count()
@@ -161,7 +161,8 @@ async def last_reads(story: Story, members: Members) -> dict[bytes, Answer]:
     return found
 
 
-async def _agreement(cluster: LiveCluster, states: States) -> Verdict:
+async def agreement(cluster: LiveCluster, states: States) -> Verdict:
+    """All nodes come to the same index, and have the same state there."""
     try:
         statuses = await cluster.until_equal()
     except Late as late:
