@@ -17,6 +17,9 @@ from raftkv.client.attempts import Call
 from raftkv.client.course import Courses
 from raftkv.client.routing import Routing
 from raftkv.client.session import Arrival, Next, Numbered, Session
+from raftkv.core import reads as read_rounds
+from raftkv.core.messages import Heartbeat
+from raftkv.core.state import State
 from raftkv.errors import OutcomeUnknown, Rejected, Unreachable
 from raftkv.kv import answers
 from raftkv.kv.answers import DeleteDone, Repeated
@@ -287,6 +290,16 @@ def who_loses_office_refuses_what_waits(patch: pytest.MonkeyPatch) -> None:
 @plant
 def the_bound_on_age_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Replica, "_is_fresh_enough", lambda self, read: True)
+
+
+@plant
+def an_age_counts_from_when_the_leaders_word_came(patch: pytest.MonkeyPatch) -> None:
+    """faults 36: no bound need be asked for, what is said of the age is untrue."""
+
+    def note_freshness(state: State, request: Heartbeat) -> None:
+        state.note_freshness(request.leader_commit, as_of_us=state.now_us)
+
+    patch.setattr(read_rounds, "_note_freshness", note_freshness)
 
 
 @plant

@@ -173,19 +173,19 @@ class Words:
             )
 
     def _is_young_enough(self, node: VirtualNode, outcome: Answered, behalf: Behalf, arrived_us: int) -> None:
-        """By the node's own clock, as far as clocks keep to what the settings say of them."""
-        at_most_ms = behalf.max_staleness_ms
-        if at_most_ms is None:
-            return
-        if outcome.staleness_ms is None or outcome.staleness_ms > at_most_ms:
+        """It is within the bound, if one was asked for, and as young as it says: by the node's own clock, as far as
+        clocks keep to what the settings say of them.
+        """
+        told_ms, at_most_ms = outcome.staleness_ms, behalf.max_staleness_ms
+        if at_most_ms is not None and (told_ms is None or told_ms > at_most_ms):
             raise Violated("stale reads are within their bound", f"{outcome}, {at_most_ms} ms were asked")
-        if not self._clocks_keep_their_bound():
+        if told_ms is None or not self._clocks_keep_their_bound():
             return
-        as_of_us = node.clock.world_us(node.clock.local_us(arrived_us) - at_most_ms * _MICROSECONDS)
+        as_of_us = node.clock.world_us(node.clock.local_us(arrived_us) - told_ms * _MICROSECONDS)
         before = bisect_left(self._acknowledged_us, as_of_us)
         if before and self._acknowledged_index[before - 1] > outcome.index:
             missed = f"at {as_of_us} us {self._acknowledged_index[before - 1]} was acknowledged"
-            raise Violated("stale reads are within their bound", f"{outcome}, {at_most_ms} ms were asked; {missed}")
+            raise Violated("stale reads are as young as they say", f"{outcome}; {missed}")
 
     def _clocks_keep_their_bound(self) -> bool:
         rates = [node.clock.per_mille for node in self.cluster.nodes.values()]

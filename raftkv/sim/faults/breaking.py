@@ -42,7 +42,8 @@ class Faults:
         cluster.when_it_ends = self._start_again
         if profile.clocks_differ:
             for node in cluster.nodes.values():
-                node.clock = Clock(offset_us=rng.randrange(10**9), per_mille=rng.choice(CLOCKS_PER_MILLE))
+                up_s = rng.randrange(10**9)
+                node.clock = Clock(offset_us=up_s * 1_000_000, per_mille=rng.choice(CLOCKS_PER_MILLE))
 
     def start(self) -> None:
         """The first fault will come; in some runs several while the cluster is still forming."""
