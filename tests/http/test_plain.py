@@ -13,13 +13,17 @@ from raftkv.http.heads import Head, read_head
 from raftkv.http.plain import PlainReader
 
 ASKING = HEEDED - {CONTENT_LENGTH, CONTENT_TYPE, ACCEPT}
-LINES = [b"GET /v1/kv/a HTTP/1.1", b"PUT /v1/kv/a HTTP/1.1", b"PUT /v1/kv/a%2Fb?x=1 HTTP/1.1",
-         b"GET /v1/kv/a HTTP/1.0", b"HEAD /v1/kv/a HTTP/1.1", b"get / HTTP/1.1", b"PUT  / HTTP/1.1", b"PUT /# HTTP/1.1", b"GET /\x7f HTTP/1.1"]  # fmt: skip
-FIELDS = [b"Host: n1", b"host:n1", b"Host: n2", b"Content-Length: 3", b"Content-Length: 0", b"Content-Length: +3",
-          b"Content-Length: 3, 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Connection: close",
-          b"Connection: keep-alive", b"Upgrade: websocket", b"Connection: upgrade", b"If-Match: *", b"X: y", b"X : y",
-          b" folded", b"Raftkv-Session: 00", b"Content-Encoding: gzip", b"Accept: x", b"User-Agent: \xff", b"X: \x00",
-          b"Content-Type: text/plain", b"X: y\nContent-Length: 9", b""]  # fmt: skip
+LINES = [
+    *(b"GET /v1/kv/a HTTP/1.1", b"PUT /v1/kv/a HTTP/1.1", b"PUT /v1/kv/a%2Fb?x=1 HTTP/1.1", b"GET /v1/kv/a HTTP/1.0"),
+    *(b"HEAD /v1/kv/a HTTP/1.1", b"get / HTTP/1.1", b"PUT  / HTTP/1.1", b"PUT /# HTTP/1.1", b"GET /\x7f HTTP/1.1"),
+]
+FIELDS = [
+    *(b"Host: n1", b"host:n1", b"Host: n2", b"Content-Length: 3", b"Content-Length: 0", b"Content-Length: +3"),
+    *(b"Content-Length: 3, 3", b"Transfer-Encoding: chunked", b"Expect: 100-continue", b"Connection: close"),
+    *(b"Connection: keep-alive", b"Upgrade: websocket", b"Connection: upgrade", b"If-Match: *", b"X: y", b"X : y"),
+    *(b" folded", b"Raftkv-Session: 00", b"Content-Encoding: gzip", b"Accept: x", b"User-Agent: \xff", b"X: \x00"),
+    *(b"Content-Type: text/plain", b"X: y\nContent-Length: 9", b""),
+]
 BODIES = [b"", b"abc", b"ab", b"abcd", b"3\r\nabc\r\n0\r\n\r\n", b"abcGET / HTTP/1.1\r\nHost: n1\r\n\r\n"]
 RUNS = 30_000
 
