@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from raftkv import frames as framing
@@ -22,6 +22,7 @@ from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, NodeId, Role, Round, Term
 from raftkv.outcomes import Consistency, Refused, Why
 from raftkv.replica import Replica, ReplicaSettings, Work
+from raftkv.snapshotting import SnapshotSettings
 from raftkv.state_machine import LogEntry, StateMachine
 from tests.core.lone import NO_TERM, NONE, Lone
 
@@ -54,10 +55,14 @@ class Remembering(StateMachine):
         return len(self.entries)
 
     def snapshot(self) -> bytes:
-        return b""
+        return b"\n".join(entry.command for entry in self.entries)
 
     def restore(self, snapshot: bytes) -> None:
-        assert not snapshot
+        self.entries = [LogEntry(index, 0, command) for index, command in enumerate(snapshot.split(b"\n"), 1)]
+
+    def discard(self) -> Iterator[None]:
+        self.entries = []
+        return iter(())
 
     @property
     def commands(self) -> list[str]:
@@ -73,6 +78,7 @@ class LoneReplica:
         *,
         settings: ReplicaSettings | None = None,
         raft_settings: RaftSettings | None = None,
+        snapshot_settings: SnapshotSettings | None = None,
         log: Sequence[int] = (),
     ) -> None:
         self.lone = Lone("a", others, settings=raft_settings, log=log)
@@ -80,7 +86,13 @@ class LoneReplica:
         self.machine = Remembering()
         self.stopped_us = 0
         """For so long the process is stopped between the reading of its clock and the end of each turn."""
-        self.replica = Replica(self.raft, self.machine, settings, clock=lambda: self.now_us + self.stopped_us)
+        self.replica = Replica(
+            self.raft,
+            self.machine,
+            settings,
+            clock=lambda: self.now_us + self.stopped_us,
+            snapshot_settings=snapshot_settings,
+        )
         self.told: list[tuple[str, Any]] = []
         self.disk_answers = True
         self.now_us = 0
