@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from raftkv.pump import Pump, PumpShell
 from raftkv.replica import Replica, Work
 
@@ -49,10 +51,12 @@ class FakeScheduler:
 class FakeReplica:
     def __init__(self, deadlines_us: list[int | None]) -> None:
         self.turns_us: list[int] = []
+        self.during: Callable[[], None] = lambda: None
         self._deadlines_us = deadlines_us
 
     def turn(self, now_us: int) -> Work:
         self.turns_us.append(now_us)
+        self.during()
         return Work(deadline_us=self._deadlines_us.pop(0))
 
 
@@ -93,6 +97,23 @@ def test_many_calls_make_one_turn() -> None:
         pump.schedule()
     loop.run_soon()
     assert len(replica.turns_us) == 1
+
+
+@pytest.mark.parametrize("who", ["replica", "shell"])
+def test_what_a_turn_brings_about_has_a_turn_of_its_own(who: str) -> None:
+    """Its answers may bring requests at once, and what it sends may be answered within the call."""
+    pump, loop, replica, _ = made([None, None])
+
+    def in_the_first_turn(asked: str) -> None:
+        if asked == who and len(replica.turns_us) == 1:
+            pump.schedule()
+
+    replica.during = lambda: in_the_first_turn("replica")
+    pump._shell.work = lambda _: in_the_first_turn("shell")
+    pump.schedule()
+    for _ in range(3):
+        loop.run_soon()
+    assert len(replica.turns_us) == 2
 
 
 def test_a_turn_that_raises_ends_the_node_and_no_turn_follows() -> None:
