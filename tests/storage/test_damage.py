@@ -18,7 +18,7 @@ from raftkv.storage.format import BLOCK_BYTES, encode_batch, salt_of
 from raftkv.storage.identity import Identity, IdentityFile, read_identity
 from raftkv.storage.operations import append_of, encode
 from raftkv.storage.recovery import scan
-from raftkv.storage.segments import Segment, segment_name
+from raftkv.storage.segments import WINDOW_BYTES, Segment, segment_name
 from raftkv.storage.standing import Standing
 from raftkv.storage.wal import Wal
 from tests.storage.life import INCARNATION, NODE, configuration_of, entry, open_log, overwrite, state_of, write
@@ -341,3 +341,15 @@ def test_a_format_of_another_version_is_unknown_not_damaged(monkeypatch):
         disk, _ = _small_log(marked=True)
     with pytest.raises(UnknownFormat, match="format 2"):
         open_log(disk)
+
+
+def test_what_a_torn_write_left_is_cleared_wherever_it_stands():
+    """Of a large write the beginning may be lost and the end kept: zeros say nothing of what stands behind them."""
+    disk = SimulatedDirectory(Random(1))
+    wal, _ = open_log(disk, segment_bytes=4 * WINDOW_BYTES)
+    wal.write([write(entry(1, 1), vote=(1, None))])
+    wal.mark()
+    disk.open(LOG).pwrite(b"left", offset=3 * WINDOW_BYTES)
+    wal, recovered = open_log(disk, segment_bytes=4 * WINDOW_BYTES)
+    assert len(recovered.notes) == 1
+    assert disk.content(LOG).rstrip(b"\0") == disk.content(LOG)[: wal._offset].rstrip(b"\0")
