@@ -21,7 +21,7 @@ import click
 
 from tests.live import harness, verdicts
 from tests.live.client import Members, now_ms
-from tests.live.cluster import Late, LiveCluster, LiveNode, free_ports
+from tests.live.cluster import SERVING_WITHIN_S, Late, LiveCluster, LiveNode, eventually, free_ports
 from tests.live.faults import States
 from tests.live.harness import SETTLING_MS, last_reads
 from tests.live.membership import add, remove
@@ -95,8 +95,11 @@ class Town:
         await asyncio.sleep(SETTLED_S)
         del self._cluster.nodes[node.id]
         self.retired.append(node)
-        node.ask_to_stop()
-        if node.is_running:
+        if await self._cluster.status(node) is None:
+            # It is only just being started again, and would not heed a signal yet.
+            node.kill()
+        else:
+            node.ask_to_stop()
             await node.ended()
         self._addresses.remove(node.address)
         shutil.rmtree(node.directory)
@@ -115,6 +118,16 @@ async def kill_on(cluster: LiveCluster, soaked: Soaked, rng: Random) -> None:
         await asyncio.sleep(rng.uniform(*DOWN_S))
         if not node.is_running and cluster.nodes.get(node.id) is node:
             node.start()
+        await _until_it_answers(cluster, node)
+
+
+async def _until_it_answers(cluster: LiveCluster, node: LiveNode) -> None:
+    """Or has gone for good: a second one that is down would be one too many."""
+
+    async def look() -> bool | None:
+        return cluster.nodes.get(node.id) is not node or await cluster.status(node) is not None or None
+
+    await eventually(look, within_s=SERVING_WITHIN_S, what=f"{node.id} to answer after it was killed")
 
 
 async def soak(
