@@ -56,7 +56,6 @@ class SnapshotKeeper:
             was_received=self._was_received,
             was_loaded=self._was_loaded,
             was_not_loaded=self._was_not_loaded,
-            has_trouble=self._has_trouble,
             failed=shell.failed,
         )
         self._thread = SnapshotThread(snapshots, loop, listener, cluster_id=cluster_id, bytes_per_s=bytes_per_s)

@@ -23,7 +23,7 @@ from typing import Final
 
 from raftkv.core.effects import SnapshotPiece, SnapshotRead, SnapshotWrite
 from raftkv.core.types import ClusterId, NodeId, SnapshotId
-from raftkv.errors import DataError, DiskFailed, SnapshotError
+from raftkv.errors import DiskFailed, SnapshotError
 from raftkv.node.clock import now_us
 from raftkv.outcomes import SnapshotWhy
 from raftkv.snapshotting import BegunLoading, SnapshotWork, TakenCapture
@@ -34,7 +34,7 @@ from raftkv.storage.snapshots import Received, SnapshotMeta, SnapshotReader, Sna
 GIVE_WAY_S: Final = 0.0005
 """Between two blocks, at least: the event loop gets the interpreter, and what arrived meanwhile is done."""
 RETRY_US: Final = 1_000_000
-"""So much later is answered whatever failed: whoever asks would ask again at once."""
+"""So much later is answered what there was no room for: whoever sent it would send it again at once."""
 UNUSED_US: Final = 60_000_000
 """After so long nobody wants the rest of a file any more, and it may be deleted."""
 
@@ -49,10 +49,8 @@ class SnapshotListener:
     was_received: Callable[[SnapshotWrite, Received], None]
     was_loaded: Callable[[BegunLoading, StoredSnapshot], None]
     was_not_loaded: Callable[[BegunLoading], None]
-    has_trouble: Callable[[str], None]
-    """With a file, which the node survives."""
     failed: Callable[[BaseException], None]
-    """The node does not."""
+    """Nothing more will be done: the node ends with it. A disk that fails is never believed again (faults 55)."""
 
 
 class SnapshotMeter:
@@ -227,8 +225,9 @@ class SnapshotThread:
         except _Abandoned:
             self._tell(self._listener.was_not_written, SnapshotWhy.SHUTTING_DOWN, "it was given up")
         except DiskFailed as error:
-            why = SnapshotWhy.DISK_FULL if is_disk_full(error) else SnapshotWhy.FAILED
-            self._tell(self._listener.was_not_written, why, str(error))
+            if not is_disk_full(error):
+                raise
+            self._tell(self._listener.was_not_written, SnapshotWhy.DISK_FULL, str(error))
         except SnapshotError as error:
             self._tell(self._listener.was_not_written, SnapshotWhy.FAILED, str(error))
         else:
@@ -267,14 +266,7 @@ class SnapshotThread:
     # ------------------------------------------------------------------------------------ to followers
 
     def _read(self, read: SnapshotRead) -> None:
-        try:
-            piece = self._piece(read)
-        except DataError as error:
-            self._tell(self._listener.has_trouble, f"{read.follower} gets no snapshot: {error}")
-            self._close(read.follower)
-            with self._wake:
-                self._at(now_us() + RETRY_US, partial(self._tell, self._listener.was_read, read, None))
-            return
+        piece = self._piece(read)
         if piece is not None:
             self.meter.sent_bytes += len(piece.data)
         self._tell(self._listener.was_read, read, piece)
@@ -308,6 +300,8 @@ class SnapshotThread:
         try:
             received = self._snapshots.receive(write.snapshot, write.offset, write.data)
         except DiskFailed as error:
+            if not is_disk_full(error):
+                raise
             receiving = self._snapshots.receiving
             offset = receiving[1] if receiving is not None and receiving[0] == write.snapshot else 0
             failed = Received(offset, None, f"a piece of a snapshot was not stored: {error}")

@@ -213,13 +213,14 @@ async def test_a_full_disk_costs_the_snapshot_only() -> None:
         assert (await one.has(50, BLOCKS)).index == 50
 
 
-async def test_a_sync_that_fails_costs_the_snapshot_only() -> None:
+async def test_a_sync_that_fails_ends_the_node() -> None:
+    """faults 55: of such a disk nothing is believed any more."""
     with running() as one:
         one.directory.failing_syncs.add(one.directory.syncs + 1)
         one.take(50, Capture(BLOCKS))
-        why, _ = await one.told.until("was_not_written")
-        assert why is SnapshotWhy.FAILED
-        assert not one.told.named("failed")
+        (error,) = await one.told.until("failed")
+        assert isinstance(error, DiskFailed)
+        assert not one.told.named("was_not_written") and not one.told.named("was_written")
 
 
 async def test_a_capture_that_cannot_be_read_costs_the_snapshot_only() -> None:
@@ -350,20 +351,13 @@ async def told_twice(told: Told, name: str) -> list[Any]:
     return told.named(name)
 
 
-async def test_a_broken_disk_under_a_transfer_is_told_and_answered_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread_module, "RETRY_US", 50_000)
-    monkeypatch.setattr(Snapshots, "reader", broken_reader)
-    with running() as one:
-        began_s = asyncio.get_running_loop().time()
-        one.read(None, 0, 100)
-        (text,) = await one.told.until("has_trouble")
-        assert text.startswith("n2 gets no snapshot: ")
-        assert (await one.told.until("was_read"))[1] is None
-        assert asyncio.get_running_loop().time() - began_s >= 0.049
-
-
-def broken_reader(_snapshots: Snapshots, _id: SnapshotId | None = None) -> Any:
-    raise DiskFailed(path="there", operation="read", cause=OSError(5, "Input/output error"))
+async def test_a_piece_that_a_broken_disk_does_not_take_ends_the_node() -> None:
+    with running() as one, running() as other:
+        snapshot = await one.has(50, BLOCKS)
+        other.directory.failing_operations.add(other.directory.operations + 1)
+        other.write(1, snapshot, 0, b"piece")
+        (error,) = await other.told.until("failed")
+        assert isinstance(error, DiskFailed)
 
 
 # ------------------------------------------------------------------------------------------ being loaded
