@@ -10,7 +10,7 @@ copies one pointer for a thousand keys and leaves nothing to be put together aga
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
@@ -97,19 +97,24 @@ class Keys:
         """The keys within the bounds, ascending, or descending."""
         if bounds.is_empty or not self._lists:
             return iter(())
-        return chain.from_iterable(self._parts(bounds, reverse=reverse))
-
-    def _parts(self, bounds: Bounds, *, reverse: bool) -> Iterator[Iterable[bytes]]:
-        lists, start, end = self._lists, bounds.start, bounds.end
-        first = bisect_left(self._last, start)
-        last = len(lists) - 1 if end is None else min(bisect_left(self._last, end), len(lists) - 1)
+        start, end = bounds
+        last = len(self._lists) - 1
+        first = min(bisect_left(self._last, start), last)
+        if end is not None:
+            last = min(bisect_left(self._last, end), last)
+        if first == last:
+            return self._part(first, bounds, reverse=reverse)
         places = range(first, last + 1)
-        for place in reversed(places) if reverse else places:
-            keys = lists[place]
-            begins = bisect_left(keys, start) if place == first else 0
-            ends = bisect_left(keys, end) if place == last and end is not None else len(keys)
-            at = range(begins, ends)
-            yield map(keys.__getitem__, reversed(at) if reverse else at)
+        parts = (self._part(place, bounds, reverse=reverse) for place in (reversed(places) if reverse else places))
+        return chain.from_iterable(parts)
+
+    def _part(self, place: int, bounds: Bounds, *, reverse: bool) -> Iterator[bytes]:
+        """Those of one list that are within the bounds."""
+        keys, (start, end) = self._lists[place], bounds
+        begins = bisect_left(keys, start)
+        ends = len(keys) if end is None else bisect_left(keys, end)
+        at = range(begins, ends)
+        return map(keys.__getitem__, reversed(at) if reverse else at)
 
     def _own(self, place: int) -> list[bytes]:
         """The list, to be changed: another one than anybody has frozen."""
