@@ -153,6 +153,32 @@ class FormationReport:
 
 
 @dataclass(frozen=True, slots=True)
+class JoiningReport:
+    """A node that is to vote, and does not yet."""
+
+    id: str
+    match_index: int | None
+    """How far its leader knows it to hold the log; null: this is not the leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChangeReport:
+    """A change of members that is running."""
+
+    phase: str
+    """catching_up, joint or leaving."""
+    joining: tuple[JoiningReport, ...]
+    leaving: tuple[str, ...]
+    demoted: tuple[str, ...]
+    """Voters that become learners."""
+    remaining_ms: int | None
+    """Until those that have not caught up are taken out again; null: they have, or nobody joins."""
+    last_index: int
+    age_ms: int
+    """Since this node has seen it run."""
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsReport:
     """What should be the same on every node."""
 
@@ -204,3 +230,7 @@ class Diagnostics:
     loop: LoopReport
     formation: FormationReport
     settings: SettingsReport
+    change: MembersChangeReport | None = None
+    """null: none is running."""
+    removed_at: int | None = None
+    """Where in the log this node knows itself to be no member any more; null: it is one, or never was."""

@@ -30,9 +30,11 @@ from raftkv.api.reports import (
     DiskReport,
     FarewellReport,
     FormationReport,
+    JoiningReport,
     LinkReport,
     LoopReport,
     MemberReport,
+    MembersChangeReport,
     OutageReport,
     ReasonReport,
     RefusalReport,
@@ -310,6 +312,8 @@ class Parts:
     peers: Peers
     forming: Forming
     status: Callable[[], Status]
+    change_age_ms: Callable[[], int]
+    """For how long a change of members has been running."""
     replica: Replica | None = None
     disk: DiskThread | None = None
     snapshots: SnapshotKeeper | None = None
@@ -359,6 +363,23 @@ def report(parts: Parts) -> Diagnostics:
         settings=SettingsReport(
             config.raft.election_timeout_ms, config.raft.heartbeat_ms, getattr(config.raft, "lease_reads", None)
         ),
+        change=_members_change(status, parts.change_age_ms()),
+        removed_at=status.removed_at,
+    )
+
+
+def _members_change(status: Status, age_ms: int) -> MembersChangeReport | None:
+    change = status.change
+    if change is None:
+        return None
+    return MembersChangeReport(
+        phase=change.phase,
+        joining=tuple(JoiningReport(id, match_index) for id, match_index in change.joining),
+        leaving=change.leaving,
+        demoted=change.demoted,
+        remaining_ms=change.remaining_ms,
+        last_index=change.last_index,
+        age_ms=age_ms,
     )
 
 

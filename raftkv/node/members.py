@@ -19,6 +19,7 @@ from raftkv.core.membership import outcome
 from raftkv.core.messages import Introduction
 from raftkv.core.types import Configuration, Member, NodeId, Role
 from raftkv.members import Alter, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
+from raftkv.node.clock import now_us
 from raftkv.node.logs import event
 from raftkv.node.peers import Peers
 from raftkv.node.probing import Prober
@@ -54,6 +55,7 @@ class Members:
         self._moving_looks: dict[NodeId, int] = {}
         self._gone_looks: dict[NodeId, int] = {}
         self._was_removed = False
+        self._changing_since_us: int | None = None
         self._asking: set[asyncio.Task[None]] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._timer: TimerHandle | None = None
@@ -140,10 +142,19 @@ class Members:
         raft = self._replica.raft
         if raft.state.configurations.current is not self._followed:
             self._follow(raft.state.configurations.current)
+        if is_at_rest(self._followed or raft.configuration) and raft.change_status is None:
+            self._changing_since_us = None
+        elif self._changing_since_us is None:
+            self._changing_since_us = now_us()
         is_removed = raft.removed_at is not None
         if is_removed != self._was_removed:
             self._was_removed = is_removed
             self._tell_of_removal(removed_at=raft.removed_at)
+
+    @property
+    def change_age_ms(self) -> int:
+        """For how long a change of members has been running, as this node has seen it; 0: none is."""
+        return 0 if self._changing_since_us is None else (now_us() - self._changing_since_us) // 1000
 
     def _follow(self, configuration: Configuration) -> None:
         """There is a link to every member, at the address that the log has for it if that is news."""

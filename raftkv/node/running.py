@@ -123,7 +123,7 @@ class RunningNode:
         self._client_urls = ClientUrls(config.id, url=config.url, peer_url=config.peer_url)
         self._doors = Doors(loop, config, PeerRoutes(self), self._front, self._lean, complain=self._peers.on_stranger)
         self._watch = Watch(loop)
-        self._parts = Parts(config, self._watch, self._peers, self._forming, self.service.status)
+        self._parts = Parts(config, self._watch, self._peers, self._forming, self.service.status, self._change_age_ms)
         self.service.diagnose = self._diagnose
         self._replica: Replica | None = None
         self._disk: DiskThread | None = None
@@ -452,6 +452,9 @@ class RunningNode:
     @property
     def _term(self) -> int:
         return 0 if self._replica is None else self._replica.raft.term
+
+    def _change_age_ms(self) -> int:
+        return self._members.change_age_ms
 
     def _diagnose(self) -> Diagnostics:
         return report(self._parts)

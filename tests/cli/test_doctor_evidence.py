@@ -17,7 +17,8 @@ PAIRS = {
     "Diagnostics": "View", "MemberReport": "Member", "RefusalReport": "Refusal", "FarewellReport": "Farewell",
     "LinkReport": "Link", "CandidateReport": "Candidate", "DiskReport": "Disk", "ChangeReport": "Change",
     "StallReport": "Stall", "LoopReport": "Loop", "FormationReport": "Formation", "SettingsReport": "Settings",
-    "ReasonReport": "Reason", "OutageReport": "Outage",
+    "ReasonReport": "Reason", "OutageReport": "Outage", "JoiningReport": "Joining",
+    "MembersChangeReport": "MembersChange",
 }  # fmt: skip
 
 
@@ -46,6 +47,8 @@ def test_a_view_of_another_version_is_read_as_far_as_it_is_known() -> None:
         {"id": "n1;reboot"},
         {"id": ""},
         {"id": "n1", "members": [{"id": "$(reboot)"}]},
+        {"id": "n1", "change": {"phase": "joint", "leaving": ["$(reboot)"]}},
+        {"id": "n1", "change": {"phase": "joint", "joining": [{"id": "`reboot`"}]}},
         {"id": "n1", "members": [{"id": "n2", "url": "http://$(reboot):7401"}]},
         {"id": "n1", "members": [{"id": "n2", "url": "file:///etc/passwd"}]},
         {"id": "n1", "url": "http://n1.test:7401/`reboot`"},

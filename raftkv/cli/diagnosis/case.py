@@ -47,6 +47,9 @@ class Case:
     """Nodes of other clusters."""
     twins: tuple[Asked, ...] = ()
     """Other processes under the id of a node that answers too."""
+    outside: tuple[View, ...] = ()
+    """Nodes of this cluster that are no members any more, and those that wait to be let into one; no rule but those
+    about them looks at them."""
     members: dict[str, Member] = field(default_factory=dict)
     by_id: dict[str, Asked] = field(default_factory=dict)
     """What asking each member, and any other node of the cluster, came to."""
@@ -223,12 +226,21 @@ def case_of(evidence: Evidence) -> Case:
             twins.append(asked)
     case.strangers, case.twins = tuple(strangers), tuple(twins)
     case.members = {member.id: member for member in _members(case.views)}
+    case.outside = tuple(view for view in case.views.values() if _is_outside(view, case.members))
+    if len(case.outside) < len(case.views):
+        case.views = {id: view for id, view in case.views.items() if view not in case.outside}
     urls = {member.url: member.id for member in case.members.values() if member.url}
     case.asked = tuple(asked if asked.name else replace(asked, name=urls.get(asked.url)) for asked in evidence)
     for asked in case.asked:
         if asked.view is None and asked.name is not None:
             case.by_id.setdefault(asked.name, asked)
     return case
+
+
+def _is_outside(view: View, members: dict[str, Member]) -> bool:
+    """It was removed, or was started to join and is not in yet; a member that was emptied is neither."""
+    waits = view.formation.joins and not view.formation.formed
+    return view.id not in members and (view.removed_at is not None or waits)
 
 
 def _cluster_of(answering: list[Asked]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from raftkv.cli.diagnosis import agreement, identity, presence, troubles
+from raftkv.cli.diagnosis import agreement, identity, members, presence, troubles
 from raftkv.cli.diagnosis.case import Case, case_of
 from raftkv.cli.diagnosis.evidence import Evidence
 from raftkv.cli.diagnosis.finding import (
@@ -34,6 +34,9 @@ CAUSES: Final[tuple[Rule, ...]] = (
     presence.nodes_have_halted,
     presence.nodes_are_gone,
     presence.outsiders,
+    members.do_not_catch_up,
+    members.were_removed,
+    members.wait_outside,
     troubles.cut_links,
     troubles.flapping_links,
     troubles.refusals,
@@ -49,7 +52,12 @@ CAUSES: Final[tuple[Rule, ...]] = (
     agreement.voters_are_few_or_even,
 )
 """What explains; each is told whatever else is found."""
-SYMPTOMS: Final[tuple[Rule, ...]] = (presence.no_leader, troubles.lagging_followers, troubles.not_ready)
+SYMPTOMS: Final[tuple[Rule, ...]] = (
+    presence.no_leader,
+    members.changes_hang,
+    troubles.lagging_followers,
+    troubles.not_ready,
+)
 """What is told only of nodes that no cause is about."""
 
 

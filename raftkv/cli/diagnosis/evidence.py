@@ -151,6 +151,28 @@ class Formation:
     waits_for: tuple[str, ...] = ()
     problem: str | None = None
     complaint: str | None = None
+    joins: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """As ``JoiningReport``."""
+
+    id: str
+    match_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChange:
+    """As ``MembersChangeReport``."""
+
+    phase: str
+    joining: tuple[Joining, ...] = ()
+    leaving: tuple[str, ...] = ()
+    demoted: tuple[str, ...] = ()
+    remaining_ms: int | None = None
+    last_index: int = 0
+    age_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +223,8 @@ class View:
     loop: Loop = Loop()
     formation: Formation = Formation()
     settings: Settings = Settings()
+    change: MembersChange | None = None
+    removed_at: int | None = None
 
     @property
     def began_ms(self) -> int:
@@ -266,7 +290,9 @@ def read_view(answer: Mapping[str, Any]) -> View:
     Names and URLs stand in commands that somebody will type: whatever they could do in a shell is not let in.
     """
     view: View = _read(View, answer)
-    for id in (view.id, *(member.id for member in view.members)):
+    changing = () if view.change is None else (*view.change.leaving, *view.change.demoted)
+    joining = () if view.change is None else tuple(one.id for one in view.change.joining)
+    for id in (view.id, *(member.id for member in view.members), *changing, *joining):
         if not _HARMLESS_ID.fullmatch(id):
             raise NotAView("an id that no node has")
     for url in (view.url, *(member.url or "" for member in view.members)):

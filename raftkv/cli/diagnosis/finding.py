@@ -36,6 +36,8 @@ class Weight(IntEnum):
     LINK_FLAPS = 610
     DISK_SLOW = 500
     LOOP_STALLS = 480
+    CATCHES_UP_BADLY = 470
+    CHANGE_HANGS = 460
     LAG = 450
     NOT_FORMED_FOR_THAT = 410
     """Not formed yet, for a reason that is a finding of its own."""

@@ -91,7 +91,8 @@ def emptied_nodes(case: Case) -> Iterator[Finding]:
         left, needed = sum(case.works(voter) for voter in case.voters), f"{case.majority} of {len(case.voters)}"
         do = (
             f"stop {id}, give it its old data directory back (is a disk not mounted?), and start it again",
-            f"if that is lost for good, its place stays empty: keep the other {left} well, {needed} are needed",
+            f"if that is lost for good: start {id} empty, with --join, and then `raftkv member replace {id}`",
+            f"until then its place is empty: keep the other {left} well, {needed} are needed",
         )
         yield Finding("data_gone", Weight.IDENTITY, headline, seen, do, (id,))
 
