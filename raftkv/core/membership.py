@@ -195,7 +195,8 @@ def problem_with(current: Membership, target: Membership) -> str | None:
     """Why these can never be the members, or not after the present ones in one change; None: they can be."""
     if not target.voters:
         return "nobody would vote"
-    if target.leaving or target.demoted or joining(target):
+    plain = all(learner == Learner(learner.member, Intent.LEARNER, None) for learner in target.learners)
+    if target.leaving or target.demoted or not plain:
         return "who is to vote is listed as a voter, and who is to leave is not listed"
     members = target.members()
     for what in ("id", "incarnation", "url"):

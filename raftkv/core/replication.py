@@ -81,7 +81,8 @@ def log_was_read(state: State, read: LogRead, frames: list[bytes]) -> None:
     if progress is None or not progress.reads_log:
         return
     progress.reads_log = False
-    wanted = still_ours and bool(frames) and read.first == progress.next_index
+    gone = rules.snapshot_is_needed(next_index=read.first, log_base=state.log.base_index)
+    wanted = still_ours and bool(frames) and read.first == progress.next_index and not gone
     if wanted and progress.may_send(now_us=state.now_us, inflight_max=state.settings.inflight_appends_max):
         _post_append(state, read.follower, progress, frames)
 
@@ -113,7 +114,12 @@ def append_failed(state: State, peer: NodeId) -> None:
 
 
 def contact(state: State, envelope: Envelope, reply: Reply) -> Progress | None:
-    """The peer's progress, if this is a reply to the leader of the present term; its contact is noted."""
+    """The peer's progress, if this is a reply to the leader of the present term; its contact is noted.
+
+    Who left deposes nobody, whatever its term.
+    """
+    if state.has_left(envelope.sender) and reply.term > state.current_term:
+        return None
     election.adopt_term(state, reply.term, f"{envelope.sender} knows term {reply.term}")
     if state.office is None or reply.term != state.current_term:
         return None

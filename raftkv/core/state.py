@@ -343,6 +343,11 @@ class State:
         """The newest hash of this node's state, and its index."""
         return self.hashes.newest
 
+    def has_left(self, peer: NodeId) -> bool:
+        """Whether this leader speaks to that peer only to tell it that it left, and that is committed."""
+        left = None if self.office is None else self.office.departing.get(peer)
+        return left is not None and left.committed_us is not None
+
     def last_index_for(self, peer: NodeId) -> Index:
         """The last entry that this leader sends to that peer: who left gets the configuration that says so, no more."""
         left = None if self.office is None else self.office.departing.get(peer)

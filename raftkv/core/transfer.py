@@ -20,13 +20,18 @@ def begin(state: State, target: NodeId) -> None:
 
 
 def best_target(state: State) -> NodeId | None:
-    """The voter in contact whose log is longest, and whose state is right; None: no voter was heard within E."""
+    """The voter in contact whose log is longest, and whose state is right; None: no voter was heard within E.
+
+    Of the new set during a change: who leaves would have to hand over again.
+    """
     office = state.office
     assert office is not None
+    stays = state.voter_sets[0]
     heard = [
         (office.progress[voter].match_index, voter)
         for voter in state.other_voters()
-        if office.progress[voter].has_answered
+        if voter in stays
+        and office.progress[voter].has_answered
         and not hashes.peer_is_wrong(office, office.progress[voter])
         and state.now_us - office.progress[voter].last_contact_us < state.settings.election_timeout_us
     ]

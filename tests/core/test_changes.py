@@ -285,6 +285,18 @@ def test_who_left_and_is_silent_is_forgotten_after_a_while():
     assert set(lone.raft.contacts) == {A, B}
 
 
+def test_who_left_deposes_nobody():
+    """Faults 15, 19: whatever its term; until that is committed it is a voter like others."""
+    lone = led()
+    left(lone)
+    lone.says("c", AppendEntriesReply(Term(9), False, NONE, NONE, NO_TERM, NONE))
+    assert (lone.role, lone.raft.term) == ("leader", 1)
+    lone = led()
+    begin(lone, members("ab"))
+    lone.says("c", AppendEntriesReply(Term(9), False, NONE, NONE, NO_TERM, NONE))
+    assert (lone.role, lone.raft.term) == ("follower", 9)
+
+
 def test_a_successor_tells_those_who_left_too():
     """Its predecessor may have died before it could."""
     lone = Lone("b", "abc")
@@ -341,10 +353,11 @@ def test_a_leader_that_leaves_does_not_count_itself_and_steps_down_when_that_is_
 
 def test_a_leader_that_leaves_hands_over_to_a_voter_that_stays():
     lone = led("abcd")
-    begin(lone, members("acd"))
-    lone.acknowledge("c", "d")
+    begin(lone, members("cd"))
     lone.acknowledge("b")
-    assert lone.raft.best_placed in {C, D}
+    lone.acknowledge("c", match=1)
+    assert lone.raft.configuration.is_joint
+    assert lone.raft.best_placed == C, "b's log is longer, and b leaves too"
 
 
 def test_a_leader_that_becomes_a_learner_steps_down_too():

@@ -157,6 +157,7 @@ EMPTIED = member("c", incarnation="c, emptied")
         (Membership(()), "nobody would vote"),
         (members("", "abc"), "nobody would vote"),
         (members("ab", to_vote="d"), "listed as a voter"),
+        (members("ab", added="d"), "listed as a voter"),
         (members("ab", leaving="a"), "listed as a voter"),
         (members("ab", demoted="a"), "listed as a voter"),
         (members("aab"), "a is listed twice"),
