@@ -78,7 +78,7 @@ async def test_the_names_that_were_there_stay(asked: Asked) -> None:
 
 async def test_every_name_says_its_room_and_its_unit(asked: Asked) -> None:
     families = re.findall(r"^# TYPE (\S+) (\S+)$", await asked.metrics(), re.MULTILINE)
-    rooms = ("core", "replica", "storage", "transport", "api", "node", "process")
+    rooms = ("core", "replica", "snapshot", "storage", "transport", "api", "node", "process")
     assert [
         name for name, _ in families if not name.startswith((*(f"raftkv_{room}_" for room in rooms), "raftkv_build"))
     ] == []

@@ -21,6 +21,7 @@ from raftkv.outcomes import SnapshotWhy
 from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.snapshotting import BegunLoading, SnapshotWork, TakenCapture
 from raftkv.storage.snapshots import Snapshots
+from tests.live.cluster import until
 
 DEADLINE_S = 10.0
 CLUSTER = ClusterId(b"c" * 16)
@@ -35,17 +36,20 @@ class Capture:
     def __init__(self, blocks: list[bytes]) -> None:
         self._blocks = blocks
         self.given = 0
-        self.gate: threading.Event | None = None
+        self.began = threading.Event()
+        self.gates: dict[int, threading.Event] = {}
+        """How many blocks have been given when it waits, and for what."""
         self.raises: Exception | None = None
 
     def blocks(self) -> Iterator[bytes]:
         for block in self._blocks:
-            if self.gate is not None and self.given == 1:
-                assert self.gate.wait(DEADLINE_S)
+            if self.given in self.gates:
+                assert self.gates[self.given].wait(DEADLINE_S / 2), "nothing came of what it waits for"
             if self.raises is not None and self.given == 1:
                 raise self.raises
             self.given += 1
             yield block
+            self.began.set()
 
     def fold(self, budget_us: int) -> bool:
         return True
@@ -164,23 +168,25 @@ async def test_between_two_blocks_followers_get_their_pieces() -> None:
     with running() as one:
         first = await one.has(50, BLOCKS)
         capture = Capture(BLOCKS)
-        capture.gate = threading.Event()
+        asked, answered = capture.gates[1], capture.gates[3] = threading.Event(), threading.Event()
         one.take(60, capture)
+        assert await asyncio.to_thread(capture.began.wait, DEADLINE_S)
         one.read(first, 0, 100)
+        asked.set()
         read, piece = await one.told.until("was_read")
         assert (read.offset, len(piece.data), piece.snapshot) == (0, 100, first)
-        assert capture.given == 1 and len(one.told.named("was_written")) == 1
-        capture.gate.set()
+        assert capture.given <= 3 and len(one.told.named("was_written")) == 1
+        answered.set()
         await one.told.until("was_written", 2)
 
 
 async def test_one_that_is_wanted_no_more_is_given_up() -> None:
     with running() as one:
         capture = Capture(BLOCKS)
-        capture.gate = threading.Event()
+        capture.gates[1] = threading.Event()
         one.take(60, capture)
         one.thread.submit(SnapshotWork(abandon=True))
-        capture.gate.set()
+        capture.gates[1].set()
         why, _ = await one.told.until("was_not_written")
         assert why is SnapshotWhy.SHUTTING_DOWN
         assert capture.given <= 2 and one.snapshots.newest is None
@@ -191,10 +197,11 @@ async def test_one_that_is_wanted_no_more_is_given_up() -> None:
 async def test_a_stop_waits_for_no_capture() -> None:
     one = Running(disk())
     capture = Capture(BLOCKS)
-    capture.gate = threading.Event()
+    capture.gates[1] = threading.Event()
     one.take(60, capture)
     stopping = asyncio.get_running_loop().run_in_executor(None, one.thread.stop)
-    capture.gate.set()
+    await until(lambda: one.thread._stopping, within_s=DEADLINE_S, what="the stop to be asked for")
+    capture.gates[1].set()
     async with asyncio.timeout(DEADLINE_S):
         await stopping
     assert capture.given < len(BLOCKS)
