@@ -473,6 +473,8 @@ class World:
         leader = self.leader()
         if leader is None:
             return "nobody leads"
+        if not leader.up.takes_proposals:
+            return f"{leader.id} hands over"
         if leader.up.change_status is not None:
             return f"{leader.id}: {leader.up.change_status}"
         members = leader.up.configuration.members()

@@ -20,7 +20,7 @@ from raftkv.core.messages import (
 )
 from raftkv.core.types import ChangePhase, Configuration, Index, Membership, NodeId, Round, Term
 from raftkv.errors import ChangeRefused, ChangeWhy, Misdirected, NotLeader
-from tests.core.lone import E_US, NO_TERM, NONE, A, B, C, Lone, configuration_entry, voters
+from tests.core.lone import E_US, NO_TERM, NONE, A, B, C, Lone, configuration_entry, entries, voters
 from tests.core.test_membership_rules import EMPTIED, member, members
 
 D = NodeId("d")
@@ -331,6 +331,17 @@ def test_a_reply_of_somebody_who_never_was_a_member_is_refused():
         lone.says("x", HeartbeatReply(lone.raft.term, Round(1), NONE, b""))
 
 
+def test_a_role_is_by_the_newest_configuration_committed_or_not():
+    """Paper §6, faults 27, 28: also when it gives way again."""
+    lone = Lone("d", "abc", log=[1])
+    assert lone.role == "learner"
+    both = Configuration(members("abcd"), outgoing=members("abc", to_vote="d"))
+    lone.says("b", AppendEntries(Term(1), Index(1), Term(1), NONE, [configuration_entry(2, 1, both)]))
+    assert lone.role == "follower"
+    lone.says("c", AppendEntries(Term(2), Index(1), Term(1), NONE, entries([2], first=2)))
+    assert lone.role == "learner"
+
+
 # ---------------------------------------------------------------------------------- the leader leaves
 
 
@@ -445,6 +456,19 @@ def test_who_asks_and_was_removed_is_told(kind, asker, last, told):
     lone.says(asker, _asks(kind, term, index))
     assert lone.reply.removed is told
     assert lone.raft.term == 1
+
+
+def test_an_emptied_node_is_told_that_it_is_none_of_the_members():
+    """Faults 31: it goes by the incarnation, not by the name."""
+    lone = Lone("a", "abc")
+    lone.says("b", AppendEntries(Term(1), NONE, NO_TERM, Index(1), [configuration_entry(1, 1, voters("a", "b", "c"))]))
+    lone.forget()
+    request = PreVoteRequest(Term(2), NONE, NO_TERM)
+    lone.raft.receive(lone.envelope("c", request, incarnation="c, emptied"), "an exchange")
+    lone.turn()
+    assert lone.reply == PreVoteReply(Term(1), Term(2), granted=False, removed=True)
+    lone.says("c", request)
+    assert not lone.reply.removed
 
 
 def _asks(kind: type, term: int, index: int) -> PreVoteRequest | RequestVote:

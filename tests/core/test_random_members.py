@@ -171,6 +171,7 @@ def main() -> None:
         except Wrong as error:
             wrong += 1
             sys.stdout.write(f"{error}"[:300] + "\n")
+            sys.stdout.flush()
     sys.stdout.write(f"{count} runs, {begun} changes begun, {wrong} wrong\n")
 
 
