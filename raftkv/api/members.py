@@ -284,7 +284,7 @@ BECOME: Final = Action(
     _PARAMETERS,
     conditions=Conditions.CONFIGURATION,
     body=structured(
-        {"voters": list_of(_NAMED), "learners": list_of(_NAMED)},
+        {"voters": {**list_of(_NAMED), "minItems": 1}, "learners": list_of(_NAMED)},
         "Who is to vote, and who is only to receive the log.",
         required=("voters",),
         empty_needs_no_type=False,

@@ -19,6 +19,7 @@ KEYS = [b"a", b"b", b"a%2Fb", b"a/b", b"%2e%2e", b"%00", b"%ff", b"//", b"a?b", 
 QUERIES = [b"", b"", b"", b"", b"?", b"?consistency=stale", b"?consistency=stale&min_index=1", b"?consistency=lease",
            b"?consistency=follower", b"?x=1", b"?consistency=none", b"?min_index=1", b"?%zz"]  # fmt: skip
 PATHS = [b"/v1/sessions", b"/v1/status", b"/v1/cluster", b"/healthz", b"/readyz", b"/metrics", b"/v1/admin/leader",
+         b"/v1/admin/members", b"/v1/admin/members", b"/v1/admin/members/n4", b"/v1/admin/members/n%204",
          b"/", b"/v1/kv", b"/v1/txn", *(b"/v1/sessions/" + session.encode() for session in SESSIONS),
          *(b"/v1/sessions/%s/keepalive" % session.encode() for session in SESSIONS)]  # fmt: skip
 HEADERS: list[Header] = [
@@ -28,8 +29,10 @@ HEADERS: list[Header] = [
     ("Content-Type", "application/json"), ("content-type", "application/msgpack"), ("Accept", "x"),
     *(("Raftkv-Session", session) for session in SESSIONS),
 ]  # fmt: skip
+MEMBER = b'{"id":"n4","url":"http://n4.test:7404"}'
 BODIES = [b"", b"v", b"\x00\xff", b"{}", b'{"ttl_ms":5000}', b'{"ttl_ms":1}', b'{"id":"n3"}', b"{", b"\x80",
-          msgpack.packb({"ttl_ms": 7_000}), b"\xdd\xff\xff\xff\xff", b"x" * 70_000]  # fmt: skip
+          msgpack.packb({"ttl_ms": 7_000}), b"\xdd\xff\xff\xff\xff", b"x" * 70_000, MEMBER,
+          b'{"voters":[%s]}' % MEMBER, b'{"role":"voter"}']  # fmt: skip
 
 
 Request = tuple[str, bytes, list[Header], bytes | None]
@@ -60,7 +63,7 @@ def odd(rng: random.Random) -> Request:
         method = rng.choice(["GET", "HEAD", "PUT", "PUT", "DELETE", "POST", "PATCH"])
         target = b"/v1/kv/" + rng.choice(KEYS) + rng.choice(QUERIES)
     else:
-        method = rng.choice(["GET", "POST", "POST", "POST", "DELETE", "PUT", "HEAD"])
+        method = rng.choice(["GET", "POST", "POST", "POST", "DELETE", "PUT", "HEAD", "PATCH"])
         target = rng.choice(PATHS) + (rng.choice(QUERIES) if rng.random() < 0.1 else b"")
     headers = rng.sample(HEADERS, rng.choice([0, 0, 1, 1, 2, 3]))
     body = rng.choice(BODIES) if method in ("PUT", "POST", "PATCH") else rng.choice([None, None, None, b"", b"x"])
