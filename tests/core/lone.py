@@ -44,6 +44,7 @@ NONE: Index = Index(0)
 NO_TERM: Term = Term(0)
 A, B, C = NodeId("a"), NodeId("b"), NodeId("c")
 Kind = TypeVar("Kind")
+_LISTS = ("apply", "read_log", "reads_ready", "reads_failed", "notes", "snapshot_reads", "snapshot_writes")
 
 
 def incarnation_of(name: str) -> Incarnation:
@@ -129,8 +130,10 @@ class Lone:
             self._requests += effects.requests
             self._replies += [envelope for _, envelope in effects.replies]
             self.exchanges += [exchange for exchange, _ in effects.replies]
-            for name in ("apply", "read_log", "reads_ready", "reads_failed", "notes"):
+            for name in _LISTS:
                 getattr(found, name).extend(getattr(effects, name))
+            found.load_snapshot = effects.load_snapshot or found.load_snapshot
+            found.drop_log_through = effects.drop_log_through or found.drop_log_through
             for committed in effects.apply:
                 self.raft.applied(Index(committed.first + len(committed.frames) - 1))
             if not self.writes or not self.disk_answers:
