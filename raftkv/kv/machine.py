@@ -81,7 +81,9 @@ class KeyValueMachine:
             except CommandError as error:
                 answers.append(Malformed(str(error)))
                 continue
-            if isinstance(command, Write):
+            if numbered is None and type(command) is Put:
+                answers.append(self._put(command))
+            elif isinstance(command, Write):
                 answers.append(self._apply_write(command, numbered, request, index))
             else:
                 answers.append(self._apply_to_sessions(command))
@@ -203,7 +205,7 @@ class KeyValueMachine:
         touched_bytes = len(command.key) + len(command.value)
         if touched_bytes > COMMAND_BYTES_MAX:
             return TooLarge(touched_bytes, COMMAND_BYTES_MAX)
-        failed = self._failed_condition(command.key, command.expect)
+        failed = None if command.expect == ANY else self._failed_condition(command.key, command.expect)
         if failed is not None:
             return failed
         self._table.revision += 1
