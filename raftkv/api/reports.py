@@ -106,6 +106,8 @@ class DiskReport:
     """There is no room for another segment: puts are refused."""
     free_bytes: int | None
     log_bytes: int
+    snapshot_failure: str | None = None
+    """Why the last attempt at a snapshot came to nothing; null: it did not, or there was none yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ EMPTIED = change(
 THEIR_N2 = change(healthy(1, leader="n1", cluster_id=THEIRS), "n1", id="n2", url=url_of("n2"))[0]
 
 
+NO_ROOM = "write of /data/snapshot.new failed: No space left on device"
 NONE_HERE = "n2 takes only peers that share its secret, and this node has none: --peer-secret-file"
 NONE_THERE = "n3 has no peer secret, and this node has one: give it --peer-secret-file"
 REACHED: dict[str, Any] = {"connected": True, "answer_age_ms": 50, "trouble": None}
@@ -264,6 +265,7 @@ CASES: dict[str, tuple[Evidence, int]] = {
     "a disk that hangs": (disk(WELL, "n2", oldest_wait_ms=12_300), 4),
     "a full disk of a follower": (disk(WELL, "n2", room_is_short=True, free_bytes=0), 4),
     "a full disk of the leader": (disk(WELL, "n1", room_is_short=True, free_bytes=0), 4),
+    "a disk without room for a snapshot": (disk(WELL, "n2", snapshot_failure=NO_ROOM, log_bytes=9 * 2**30), 4),
     "a slow disk": (disk(WELL, "n2", sync_p50_us=104_000, sync_p99_us=140_000), 4),
     "a disk that is slow now and then": (disk(WELL, "n2", syncs_count=400, sync_p99_us=900_000), 4),
     "a node that halted": (change(WELL, "n2", dead_because="the thread that writes the log has ended"), 4),
@@ -470,6 +472,7 @@ BY_WEIGHT: dict[str, Callable[[Evidence], Evidence]] = {
     "disk_slow": lambda all_: disk(all_, "n4", sync_p50_us=90_000),
     "loop_stalls": lambda all_: stalls(all_, "n5", 900, 900, 900),
     "lag": lambda all_: change(all_, "n6", staleness_ms=9_000),
+    "no_snapshots": lambda all_: disk(all_, "n1", snapshot_failure=NO_ROOM),
     "leadership_changes": lambda all_: change(all_, "n7", leadership=ONE_A_SECOND),
     "out_of_reach": lambda all_: far(all_, "n8"),
     "settings_differ": lambda all_: change(all_, "n3", settings=Settings(600, 100, None)),

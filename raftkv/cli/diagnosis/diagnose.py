@@ -42,6 +42,7 @@ CAUSES: Final[tuple[Rule, ...]] = (
     troubles.refusals,
     troubles.hanging_disks,
     troubles.full_disks,
+    troubles.no_snapshots,
     troubles.slow_disks,
     troubles.stalling_loops,
     troubles.changing_leadership,

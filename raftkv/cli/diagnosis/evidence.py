@@ -114,6 +114,7 @@ class Disk:
     room_is_short: bool = False
     free_bytes: int | None = None
     log_bytes: int = 0
+    snapshot_failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class Weight(IntEnum):
     CATCHES_UP_BADLY = 470
     CHANGE_HANGS = 460
     LAG = 450
+    NO_SNAPSHOTS = 430
     NOT_FORMED_FOR_THAT = 410
     """Not formed yet, for a reason that is a finding of its own."""
     LEADERSHIP_CHANGES = 400

@@ -141,6 +141,21 @@ def full_disks(case: Case) -> Iterator[Finding]:
         yield Finding("disk_full", Weight.DISK_FULL, headline, room, do, (view.id,))
 
 
+def no_snapshots(case: Case) -> Iterator[Finding]:
+    """A log that nothing cuts any more; where the disk is full for the log too, that is the finding."""
+    for view in case.views.values():
+        disk = view.disk
+        if disk is None or disk.snapshot_failure is None or disk.room_is_short:
+            continue
+        headline = f"{view.id} cannot take snapshots: {disk.snapshot_failure}."
+        seen = (f"its log takes {_mib(disk.log_bytes)} and grows, and a start would read all that is new in it",)
+        do = (
+            f"make room at {view.id}: `df -h`, `du -xh -d1 / | sort -h`",
+            "it tries again by itself every half minute",
+        )
+        yield Finding("no_snapshots", Weight.NO_SNAPSHOTS, headline, seen, do, (view.id,))
+
+
 def slow_disks(case: Case) -> Iterator[Finding]:
     """Every write waits for the disks of a majority."""
     for view in sorted(case.views.values(), key=lambda view: -view.disk.sync_p50_us if view.disk is not None else 0):
