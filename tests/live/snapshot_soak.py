@@ -239,11 +239,14 @@ async def soak(cluster: LiveCluster, *, keys: int, value_bytes: int, clients: in
 @click.option("--seconds", default=20.0, show_default=True, help="For puts without a snapshot.")
 @click.option("--away", default=200_000, show_default=True, help="Puts for which a follower is away.")
 @click.option("--nodes", default=3, show_default=True)
-def main(keys: int, value_bytes: int, clients: int, seconds: float, away: int, nodes: int) -> None:
+@click.option("--directory", type=click.Path(path_type=Path), help="Kept, with the nodes' logs; else all is deleted.")
+def main(
+    keys: int, value_bytes: int, clients: int, seconds: float, away: int, nodes: int, directory: Path | None
+) -> None:
     """Tell what snapshots cost."""
     with (
-        tempfile.TemporaryDirectory(prefix="raftkv-soak-") as directory,
-        LiveCluster(Path(directory), nodes_count=nodes, options=OPTIONS) as cluster,
+        tempfile.TemporaryDirectory(prefix="raftkv-soak-") as temporary,
+        LiveCluster(directory or Path(temporary), nodes_count=nodes, options=OPTIONS) as cluster,
     ):
         try:
             asyncio.run(soak(cluster, keys=keys, value_bytes=value_bytes, clients=clients, seconds=seconds, away=away))
