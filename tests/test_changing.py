@@ -130,7 +130,7 @@ EMPTIED = Incarnation(b"another disk....")
     ("wish", "said", "why"),
     [
         (D, {}, MembersWhy.UNREACHABLE),
-        (D, {"d": says("e")}, MembersWhy.UNREACHABLE),
+        (D, {"d": says("e", url="http://d")}, MembersWhy.UNREACHABLE),
         (D, {"d": says("d", url="http://d.other")}, MembersWhy.UNREACHABLE),
         (D, {"d": says("d", cluster_id=OTHER_CLUSTER)}, MembersWhy.WRONG_CLUSTER),
         (D, {"d": says("d", joins=False)}, MembersWhy.WRONG_CLUSTER),
