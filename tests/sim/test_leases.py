@@ -71,20 +71,6 @@ def favour_the_slow(world: Faults) -> None:
         world.cluster.poke(leader.id)
 
 
-def transfer_while_deaf(world: Faults) -> None:
-    """A leader that hears nobody hands over: it does not hear either that somebody else leads."""
-    leader = world.cluster.leader()
-    if leader is None or leader.paused:
-        return
-    world.new_partition()
-    others = [name for name in world.cluster.nodes if name != leader.id]
-    for other in others:
-        world.cut(other, leader.id)
-    world.heal_later()
-    leader.running.transfer_leadership(world.rng.choice(others), lambda _: None)
-    world.cluster.poke(leader.id)
-
-
 def restart_a_voter(world: Faults) -> None:
     """One does not hear the leader for as long as it waits; then the other one, who did, starts again."""
     leader = world.cluster.leader()
@@ -107,7 +93,7 @@ def restart_a_voter(world: Faults) -> None:
 
 @pytest.fixture(autouse=True)
 def everything_comes_near_the_end_of_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (favour_the_slow, transfer_while_deaf, restart_a_voter):
+    for kind in (favour_the_slow, restart_a_voter):
         monkeypatch.setitem(faults.KINDS, kind.__name__, kind)
     monkeypatch.setattr(
         rules, "randomized_election_timeout_us", lambda rng, *, lower_us: lower_us + rng.randrange(lower_us // 20)
@@ -131,7 +117,7 @@ def first_violation(**how: Any) -> Violated | None:
 @pytest.mark.parametrize("weather", [CALM, SLOW, UNEVEN], ids=["calm", "slow", "uneven"])
 def test_lease_reads_are_linearizable_while_clocks_keep_to_the_bound(weather):
     """faults 23, 35, 36, 59"""
-    kinds = ("isolate", "split", "cut_one_way", "crash_one", "pause", "stall", "transfer_while_deaf", "restart_a_voter")
+    kinds = ("isolate", "split", "cut_one_way", "crash_one", "pause", "stall", "hand_over_unheard", "restart_a_voter")
     for seed in range(5):
         lease_run(seed, *kinds, weather=weather).whole()
         lease_run(seed, *kinds[-2:], weather=weather, clients=QUIET).whole()
@@ -159,7 +145,7 @@ def counted_from_the_echo(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@plant(kinds=("transfer_while_deaf",), clients=QUIET)
+@plant(kinds=("hand_over_unheard",), clients=QUIET)
 def kept_after_timeout_now(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules, "lease_is_held", lambda *, end_us, now_us, forgone: now_us < end_us)
 

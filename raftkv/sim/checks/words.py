@@ -256,7 +256,7 @@ class Words:
             if end is None:
                 continue
             index, command, answer = end
-            if decode(command).request != encode(sent.request):
+            if encode(decode(command).command) != encode(sent.request):
                 raise Violated("the log has what was asked", f"{decode(command).command}, asked was {sent.request}")
             found.append((index, answer.answer if isinstance(answer, Repeated) else answer))
         return found

@@ -8,13 +8,16 @@ from typing import Final
 
 from raftkv.core.settings import RaftSettings
 from raftkv.sim.faults.kinds import FILE_KINDS, KINDS
-from raftkv.sim.faults.profile import CALM, LATE, LOSSY, SLOW, Profile, names_of
+from raftkv.sim.faults.profile import CALM, LATE, LOSSY, SLOW, VERY_LATE, Profile, names_of
 from raftkv.sim.world.cluster import DiskFaults
 
 _DRIFT_PER_MILLE: Final = 223
 """No more than the fastest of these clocks gains on the slowest: leases have nothing to spare."""
 _SEGMENT_BYTES: Final = (0, 4_096, 4_096, 16_384, 65_536)
 """Small, so that logs go on in new segments often; 0: a model of a disk, which is faster."""
+
+_PARTS_LEADERS: Final = "hand_over_unheard"
+"""Of all kinds the one that most often brings about what clients must never see, and logs that part."""
 
 
 def draw_profile(rng: Random) -> Profile:
@@ -23,6 +26,8 @@ def draw_profile(rng: Random) -> Profile:
     segment_bytes = rng.choice(_SEGMENT_BYTES)
     drawn = sorted(KINDS) if segment_bytes else sorted(KINDS.keys() - FILE_KINDS.keys())
     kinds = rng.sample(drawn, rng.randrange(1, 5))
+    if rng.randrange(4) == 0:
+        kinds.append(_PARTS_LEADERS)
     raft = RaftSettings(election_timeout_ms=300, heartbeat_ms=rng.choice((50, 100, 150)))
     if rng.randrange(2):
         raft = replace(
@@ -38,7 +43,7 @@ def draw_profile(rng: Random) -> Profile:
         raft = replace(raft, lease_reads=True, clock_drift_max_per_mille=_DRIFT_PER_MILLE if clocks_differ else 1)
     return Profile(
         voters=voters,
-        weather=rng.choice((CALM, CALM, LOSSY, LATE, SLOW)),
+        weather=rng.choice((CALM, CALM, LOSSY, LATE, VERY_LATE, SLOW)),
         kinds=() if rng.randrange(12) == 0 else tuple(kinds),
         pause_us_max=rng.choice((200_000, 800_000, 2_000_000)),
         aim=rng.choice(names_of(voters)) if rng.randrange(4) == 0 else None,

@@ -73,3 +73,17 @@ def _hand_over(faults: Faults, leader: VirtualNode) -> None:
     target = faults.rng.choice([*faults.cluster.nodes, None])
     leader.running.transfer_leadership(target, lambda _: None)
     faults.cluster.poke(leader.id)
+
+
+@kind
+def hand_over_unheard(faults: Faults) -> None:
+    """The leader hands over, and hears nobody any more: for as long as it takes it to notice, two believe they lead."""
+    leader = faults.cluster.leader()
+    if leader is None or leader.paused:
+        return
+    faults.new_partition()
+    for other in faults.cluster.nodes:
+        if other != leader.id:
+            faults.cut(other, leader.id)
+    _hand_over(faults, leader)
+    faults.heal_later()

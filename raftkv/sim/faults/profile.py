@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from raftkv.core.settings import RaftSettings
@@ -15,6 +15,8 @@ LOSSY: Final = NetworkFaults(loss_per_mille=80, doubling_per_mille=30, failure_t
 LATE: Final = NetworkFaults(
     delay_us_max=5_000, late_per_mille=50, late_us_max=900_000, doubling_per_mille=60, loss_per_mille=10
 )
+VERY_LATE: Final = replace(LATE, late_us_max=3_000_000)
+"""Later than elections, transfers and their time-outs take."""
 SLOW: Final = NetworkFaults(delay_us_min=5_000, delay_us_max=60_000, loss_per_mille=5)
 
 

@@ -56,6 +56,18 @@ class Scene:
         if self.rng.randrange(2):
             self.talk_around(node)
 
+    def speak(self, leader: VirtualNode) -> None:
+        """A leader's heartbeats are due, or it is asked and must know that it leads; some hear it at once."""
+        if self.rng.randrange(2):
+            self.world.lapse(leader, self.world.setting.raft.heartbeat_us)
+        else:
+            self.clients.read(leader, Consistency.LINEARIZABLE)
+            self.world.turn(leader)
+        for one in [one for one in self.world.flying if one.envelope.sender == leader.id and one.exchange is None]:
+            if self.rng.randrange(4):
+                self.world.flying.remove(one)
+                self.world.arrive(one)
+
     def forget_leaders(self, nodes: list[VirtualNode]) -> None:
         """An election timeout passes at these; it is one and the same for all where clocks go on together."""
         for node in nodes[:1] if self.world.leases else nodes:
@@ -100,6 +112,101 @@ def diverge(scene: Scene) -> None:
     return _overthrow(scene, leader)
 
 
+def late_echoes(scene: Scene) -> None:
+    """Followers hear a leader, and what they say to that comes when others have elected another and it is asked."""
+    leader = scene.leader()
+    if leader is None:
+        return campaign(scene)
+    for _ in range(scene.rng.randrange(1, 4)):
+        scene.speak(leader)
+    scene.world.hold_back(lambda one: one.envelope.receiver == leader.id)
+    _overthrow(scene, leader)
+    return _ask_once_more(scene, leader)
+
+
+def _ask_once_more(scene: Scene, node: VirtualNode) -> None:
+    """It is read from; then it hears what comes late."""
+    if node.is_up:
+        scene.clients.read(node, Consistency.LINEARIZABLE)
+        scene.world.turn(node)
+        scene.world.come_late(lambda one: one.envelope.receiver == node.id)
+
+
+def leads_again(scene: Scene) -> None:
+    """Who led comes back after another; what it said the first time is heard only now, and answered later still."""
+    world, first = scene.world, scene.leader()
+    if first is None:
+        return campaign(scene)
+    for _ in range(scene.rng.randrange(2, 6)):
+        world.lapse(first, world.setting.raft.heartbeat_us)
+        world.hold_back(lambda one: one.envelope.sender == first.id)
+    _overthrow(scene, first)
+    everybody = world.up()
+    for _ in range(3):
+        if first.is_up and first.raft.role is not Role.LEADER:
+            scene.forget_leaders([node for node in everybody if node is not first])
+            world.stand(first)
+            world.talk([first, *everybody], budget=30, in_order=True)
+    if not first.is_up or first.raft.role is not Role.LEADER:
+        return None
+    world.come_late(lambda one: one.envelope.sender == first.id)
+    world.hold_back(lambda one: one.envelope.receiver == first.id)
+    _overthrow(scene, first)
+    return _ask_once_more(scene, first)
+
+
+def late_copies(scene: Scene) -> None:
+    """A leader's appends are heard and answered; copies of the first of them come once more."""
+    world, leader = scene.world, scene.leader()
+    if leader is None:
+        return campaign(scene)
+    for _ in range(scene.rng.randrange(1, 4)):
+        scene.clients.put(leader)
+        world.turn(leader)
+        world.hold_back(lambda one: one.envelope.sender == leader.id and one.exchange is None, copies=True)
+        if scene.rng.randrange(2):
+            scene.talk_around(leader)
+    scene.talk_around(leader)
+    world.come_late()
+    return scene.talk_around(leader)
+
+
+def hold_back(scene: Scene) -> None:
+    """What is on its way to or from somebody comes late, or comes now and once more late."""
+    node, is_from = scene.someone().id, scene.rng.randrange(2)
+    scene.world.hold_back(
+        lambda one: (one.envelope.sender if is_from else one.envelope.receiver) == node,
+        copies=scene.rng.randrange(2) > 0,
+    )
+
+
+def come_late(scene: Scene) -> None:
+    """What was held back arrives, at one or at all."""
+    node = scene.rng.choice([*scene.world.nodes, None])
+    scene.world.come_late(lambda one: node in (None, one.envelope.receiver))
+
+
+def outlive_promises(scene: Scene) -> None:
+    """Echoes come late, by less than a promise lasts; as soon as promises are over, others elect one of themselves."""
+    world, leader, rng = scene.world, scene.leader(), scene.rng
+    others = [node for node in world.up() if node is not leader]
+    if leader is None or len(others) <= len(world.nodes) // 2:
+        return restart(scene)
+    world.lapse(leader, world.setting.raft.heartbeat_us)
+    world.talk([leader, *others], budget=30, in_order=True)
+    scene.speak(leader)
+    world.hold_back(lambda one: one.envelope.receiver == leader.id)
+    world.lapse(leader, rng.randrange(world.setting.raft.election_timeout_us))
+    world.come_late(lambda one: one.envelope.receiver == leader.id)
+    world.flying = [one for one in world.flying if one.envelope.sender != leader.id]
+    others.sort(key=lambda node: (node.raft.state.election_deadline_us or 0) - world.clock_us(node.id))
+    _take_over(scene, others[0], others[1:], instead_of=leader)
+    if leader.is_up:
+        scene.clients.read(leader, Consistency.LEASE)
+        world.turn(leader)
+    return None
+
+
 def _overthrow(scene: Scene, old: VirtualNode) -> None:
     world, rng = scene.world, scene.rng
     others = [node for node in world.nodes.values() if node is not old]
@@ -108,21 +215,28 @@ def _overthrow(scene: Scene, old: VirtualNode) -> None:
         return restart(scene)
     if not world.leases or rng.randrange(2):
         scene.forget_leaders(rest)
-    world.say(f"{one.id} stands, {old.id} hears nothing")
-    world.stand(one)
-    world.talk([one, *rest], until=lambda: one.raft.role is Role.LEADER)
-    if one.raft.role is Role.LEADER:
-        asked = rng.randrange(4)
-        if asked < 2:
-            scene.clients.put(one)
-        elif asked == 2:
-            scene.clients.read(one, Consistency.LINEARIZABLE)
-        if asked < 3:
-            scene.turn_and_perhaps_talk(one)
-        world.talk([one, *rest], slow=rest[0] if rng.randrange(2) else None)
+    _take_over(scene, one, rest, instead_of=old)
     if rng.randrange(3):
         ask(scene, old)
     return None
+
+
+def _take_over(scene: Scene, one: VirtualNode, rest: list[VirtualNode], *, instead_of: VirtualNode) -> None:
+    """It stands; whoever leads then is asked for something."""
+    world, rng = scene.world, scene.rng
+    world.say(f"{one.id} stands, {instead_of.id} hears nothing")
+    world.stand(one)
+    world.talk([one, *rest], until=lambda: one.raft.role is Role.LEADER, budget=rng.choice((6, 16, 30)))
+    if one.raft.role is not Role.LEADER:
+        return
+    asked = rng.randrange(4)
+    if asked < 2:
+        scene.clients.put(one)
+    elif asked == 2:
+        scene.clients.read(one, Consistency.LINEARIZABLE)
+    if asked < 3:
+        scene.turn_and_perhaps_talk(one)
+    world.talk([one, *rest], slow=rest[0] if rng.randrange(2) else None)
 
 
 def rivals(scene: Scene) -> None:
@@ -347,6 +461,11 @@ CHOICES: Final = (
     Choice(overthrow, 8, is_needed=True),
     Choice(diverge, 5, is_needed=True),
     Choice(rivals, 5, is_needed=True),
+    Choice(late_echoes, 3),
+    Choice(leads_again, 2),
+    Choice(late_copies, 4),
+    Choice(hold_back, 3),
+    Choice(come_late, 4),
     Choice(deliver, 20),
     Choice(stand_alone, 3),
     Choice(double, 6),
@@ -361,6 +480,7 @@ CHOICES: Final = (
     Choice(pass_heartbeat, 5),
     Choice(pass_long, 4),
     Choice(go_on, 3, needs_leases=True),
+    Choice(outlive_promises, 6, needs_leases=True),
     Choice(jump, 1, is_rare=True),
     Choice(put, 12),
     Choice(put_numbered, 6),

@@ -65,7 +65,7 @@ class ShortRun:
         rng = Random(self.seed)
         names = _NAMES[: 4 if rng.randrange(6) == 0 else 3]
         raft = rng.choice((_SETTINGS, _SMALL_SETTINGS))
-        if rng.randrange(6) == 0:
+        if rng.randrange(4) == 0:
             raft = replace(raft, lease_reads=True)
         self.setting = Setting(names, raft, tuple(rng.choice(_PACES) for _ in names))
         weights = [

@@ -93,6 +93,8 @@ class ShortWorld:
     oracle: Oracle = field(default_factory=Oracle)
     nodes: dict[NodeId, VirtualNode] = field(default_factory=dict)
     flying: list[Flying] = field(default_factory=list)
+    late: list[Flying] = field(default_factory=list)
+    """Messages that come only when everybody has forgotten them."""
     deaf: dict[tuple[NodeId, NodeId], None] = field(default_factory=dict)
     """(sender, receiver) between whom everything is lost, this way only."""
     told: list[str] = field(default_factory=list)
@@ -241,6 +243,21 @@ class ShortWorld:
         if told and sender.is_up and sender.life == message.asker_life:
             sender.running.delivery_failed(message.envelope)
             self.turn(sender)
+
+    def hold_back(self, whose: Callable[[Flying], bool], *, copies: bool = False) -> None:
+        """Those of the messages in flight come late; ``copies``: they come now, and once more late."""
+        held = [one for one in self.flying if whose(one)]
+        if not copies:
+            self.flying = [one for one in self.flying if not whose(one)]
+        self.late = [*self.late, *held][-_FLYING_MAX:]
+
+    def come_late(self, whose: Callable[[Flying], bool] = lambda one: True) -> None:
+        """Those of the late messages arrive, in any order."""
+        coming = [one for one in self.late if whose(one)]
+        self.late = [one for one in self.late if not whose(one)]
+        self.rng.shuffle(coming)
+        for one in coming:
+            self.arrive(one)
 
     def talk(
         self,
