@@ -132,7 +132,9 @@ class Mail:
     envelope: Envelope
     exchange: object | None
     asker: tuple[str, int] | None = None
-    """For a reply: who asked, in which of its lives."""
+    """For a reply: who asked, in which of its lives …"""
+    request: Envelope | None = None
+    """… and what."""
 
 
 class Core:
@@ -231,9 +233,15 @@ class World:
         self.turn(core.name)
 
     def fail(self, mail: Mail) -> None:
-        """The sender hears that a request of its will not be answered."""
+        """It is lost, and whoever asked hears that a request of its will not be answered."""
+        if mail.asker is not None:
+            asker = self.cores[mail.asker[0]]
+            if asker.raft is not None and asker.life == mail.asker[1] and mail.request is not None:
+                asker.raft.delivery_failed(mail.request)
+                self.turn(asker.name)
+            return
         core = self.cores[mail.envelope.sender]
-        if core.raft is not None and mail.exchange == core.life and mail.asker is None:
+        if core.raft is not None and mail.exchange == core.life:
             core.raft.delivery_failed(mail.envelope)
             self.turn(core.name)
 
@@ -379,7 +387,7 @@ class World:
             raise Wrong(f"{core.name} claims {claimed}, which its disk does not hold: {reply}")
         if claimed and core.disk.last_index < claimed and (core.disk.file is None or core.disk.file.id.index < claimed):
             raise Wrong(f"{core.name} claims {claimed}, which its disk does not hold: {reply}")
-        self.mail.append(Mail(envelope, None, asker=(asked[3], asked[4])))
+        self.mail.append(Mail(envelope, None, asker=(asked[3], asked[4]), request=asked[2]))
 
     def _check_state(self, core: Core) -> None:
         if self.states.setdefault(core.applied, core.state) != core.state:

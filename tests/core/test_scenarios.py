@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.core_story import CoreStory
 from tests.story import Story
 
 SCENARIOS = sorted((Path(__file__).parent.parent / "scenarios").glob("*.txt"))
@@ -17,7 +18,9 @@ SCENARIOS = sorted((Path(__file__).parent.parent / "scenarios").glob("*.txt"))
 
 def retold(text: str) -> str:
     """The scenario with what is told now."""
-    story, blocks = Story(), []
+    begins = next(line for line in text.splitlines() if line and not line.startswith("#"))
+    story: Story | CoreStory = CoreStory() if begins.startswith("cores") else Story()
+    blocks = []
     for block in text.strip("\n").split("\n\n"):
         commands = block.split("\n----")[0].split("\n")
         has_commands = any(line and not line.startswith("#") for line in commands)

@@ -610,6 +610,8 @@ def test_the_log_is_not_kept_for_who_is_not_heard():
     leader.raft.snapshot_stored(leader.raft.base_at(Index(26)), size_bytes=100)
     leader.turn()
     assert leader.raft.state.log.base_index == 24
+    (read,) = wants(leader, 7, 10)
+    assert read == SnapshotRead(NodeId("b"), None, 0, CHUNK), "after the old one it would need the next"
 
 
 def test_configurations_below_the_base_are_folded_into_it():

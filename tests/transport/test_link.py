@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from raftkv.core.messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply, Introduction
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Heartbeat,
+    HeartbeatReply,
+    InstallSnapshot,
+    Introduction,
+)
+from raftkv.core.types import Index, SnapshotId, Term
 from raftkv.transport import codec
 from tests.http.fronts import until
 from tests.transport.peers import Node, Peers
@@ -48,6 +56,23 @@ async def test_held_append_delays_no_heartbeat(peers: Peers):
     peer.release()
     await until(lambda: len(node.replies) == 2)
     assert type(node.replies[1]) is AppendEntriesReply
+
+
+async def test_held_piece_of_a_snapshot_delays_neither_heartbeats_nor_appends(peers: Peers):
+    """faults 45: with its last piece the peer proves a whole file."""
+    peer = await peers.peer()
+    peer.holds = lambda message: isinstance(message, InstallSnapshot)
+    link, node = await peers.connected(peer)
+    piece = InstallSnapshot(Term(3), SnapshotId(Index(9), Term(2), 2**20, 0), 0, bytes(2**20))
+    link.send(envelope(piece))
+    assert [why for _, why in node.failed] == ["not connected"], "the lane is made when it is first needed"
+    while not peer.held:
+        link.send(envelope(piece))
+        await asyncio.sleep(0.005)
+    link.send(envelope(append(b"a")))
+    link.send(envelope(heartbeat()))
+    await until(lambda: len(node.replies) == 2)
+    assert {type(reply) for reply in node.replies} == {HeartbeatReply, AppendEntriesReply}
 
 
 async def test_appends_of_a_mebibyte_are_pipelined(peers: Peers):
