@@ -316,6 +316,8 @@ def test_who_was_replaced_under_its_own_name_never_stands():
         for voter in "bc":
             lone.says(voter, PreVoteReply(Term(1), Term(1), granted=True))
     assert {type(envelope.message) for envelope in lone.sent(object)} == {PreVoteRequest}
+    lone.says("b", TimeoutNow(NO_TERM))
+    assert lone.reply == TimeoutNowReply(NO_TERM, accepted=False)
     assert (lone.role, lone.raft.term) == ("learner", 0)
 
 
