@@ -11,7 +11,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,15 +31,27 @@ REDIRECTS_MAX: Final = 3
 _TEXT_MAX: Final = 300
 
 
-async def ask_to_join(config: NodeConfig, tell: Callable[[str], None]) -> None:
-    """Returns when the cluster says that this node is a member that votes; ``tell`` hears why it is not one yet."""
+class Joiner(Protocol):
+    """This node, as it sees itself."""
+
+    @property
+    def has_joined(self) -> bool:
+        """It is a member, and no change is running that would make it another one."""
+        ...
+
+
+async def ask_to_join(config: NodeConfig, joiner: Joiner, tell: Callable[[str], None]) -> None:
+    """Returns when this node is a member; ``tell`` hears why it is not one yet.
+
+    Somebody may have added it as a learner meanwhile: that is not this node's to change.
+    """
     wish = json.dumps({"id": config.id, "url": config.peer_url, "role": "voter"}).encode()
     said = ""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)) as session:
         while True:
             for url in config.join:
                 status, why = await _ask(session, url, wish)
-                if status == 200:
+                if status == 200 or joiner.has_joined:
                     _LOG.info("this node has joined the cluster", extra=event("joined"))
                     return
                 tell(why)

@@ -52,7 +52,7 @@ EVENTS: Final[Mapping[str, str]] = {
     # the node
     "not_formed": "it waits for others to form the cluster, or cannot; the text says for whom, or why",
     "not_joined": "a cluster that was asked to let this node in has not, or not yet; the text says why",
-    "joined": "the cluster has let this node in, and it votes",
+    "joined": "the cluster has let this node in",
     "no_member": "this node knows by its log up to `index` that it is no member any more; the text says what to do",
     "let_in_again": "it is a member again",
     "not_moved": "`peer` says that it is at `url` now, and the log does not say so; the text says why",

@@ -17,7 +17,7 @@ from typing import Any, Final
 from raftkv.changing import Asking, is_at_rest, to_be_asked
 from raftkv.core.membership import outcome
 from raftkv.core.messages import Introduction
-from raftkv.core.types import Configuration, Member, NodeId, Role
+from raftkv.core.types import Configuration, Intent, Member, NodeId, Role
 from raftkv.members import Alter, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
 from raftkv.node.clock import now_us
 from raftkv.node.logs import event
@@ -41,9 +41,16 @@ MOVED_AGAIN_LOOKS: Final = 10
 class Members:
     """Of one running node. Belongs to the event loop."""
 
-    def __init__(self, loop: AbstractEventLoop, peers: Peers, prober: Prober, me: Callable[[], Introduction]) -> None:
-        """``me`` is what this node says of itself."""
-        self._loop, self._peers, self._prober, self._me = loop, peers, prober, me
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        peers: Peers,
+        prober: Prober,
+        me: Callable[[], Introduction],
+        forget: Callable[[NodeId], None],
+    ) -> None:
+        """``me`` is what this node says of itself; ``forget``: what was wrong with a node that is no member now."""
+        self._loop, self._peers, self._prober, self._me, self._forget = loop, peers, prober, me, forget
         self._replica: Replica | None = None
         self._has_work: Callable[[], None]
         self._followed: Configuration | None = None
@@ -65,6 +72,15 @@ class Members:
         self._replica, self._has_work = replica, has_work
         self.turned()
         self._look_later()
+
+    @property
+    def has_joined(self) -> bool:
+        """By what is committed this node is what it is to be: a voter, or a learner that is to stay one."""
+        if self._replica is None:
+            return False
+        me, now = self._me(), self._replica.raft.committed_configuration.current
+        staying = [learner.member for learner in now.learners if learner.intent is Intent.LEARNER]
+        return any((one.id, one.incarnation) == (me.sender, me.incarnation) for one in (*now.voters, *staying))
 
     async def stop(self) -> None:
         """Whoever asked and was not answered is told that this node stops."""
@@ -200,6 +216,7 @@ class Members:
             self._gone_looks[peer] = self._gone_looks.get(peer, 0) + 1
             if self._gone_looks[peer] >= LET_GO_AFTER_LOOKS:
                 del self._gone_looks[peer]
+                self._forget(peer)
                 self._own(self._closing, self._peers.let_go(peer))
 
     def _move(self, replica: Replica) -> None:

@@ -119,7 +119,9 @@ class RunningNode:
         credentials = None if secret is None else Credentials(secret, config.id)
         self._peers = Peers(config.transport, rng, self._forming.introduction, self, credentials)
         prober = Prober(config.transport, rng, self._forming.introduction, credentials)
-        self._members = self.service.members = Members(loop, self._peers, prober, self._forming.introduction)
+        self._members = self.service.members = Members(
+            loop, self._peers, prober, self._forming.introduction, self._watch_forgets
+        )
         self._client_urls = ClientUrls(config.id, url=config.url, peer_url=config.peer_url)
         self._doors = Doors(loop, config, PeerRoutes(self), self._front, self._lean, complain=self._peers.on_stranger)
         self._watch = Watch(loop)
@@ -146,7 +148,8 @@ class RunningNode:
         self._watch.start(self._peers.links)
         self._forming.start()
         if self._forming.joins:
-            self._joining = self._loop.create_task(ask_to_join(self.config, self._forming.was_not_let_in))
+            joining = ask_to_join(self.config, self._members, self._forming.was_not_let_in)
+            self._joining = self._loop.create_task(joining)
 
     async def stop(self) -> None:
         """Leadership is handed over, what is in flight answered, everything synced and closed."""
@@ -452,6 +455,9 @@ class RunningNode:
     @property
     def _term(self) -> int:
         return 0 if self._replica is None else self._replica.raft.term
+
+    def _watch_forgets(self, node: NodeId) -> None:
+        self._watch.is_right(node)
 
     def _change_age_ms(self) -> int:
         return self._members.change_age_ms

@@ -186,7 +186,7 @@ async def test_a_node_that_is_started_after_it_was_asked_for_is_waited_for(tmp_p
     secret.chmod(0o600)
     configs = three(tmp_path, peer_secret_file=secret)
     async with running(configs, KeyValueMachine) as nodes:
-        config = fourth(tmp_path, configs, peer_secret_file=secret, join=[f"http://{HOST}:1"])
+        config = fourth(tmp_path, configs, peer_secret_file=secret)
         asked = asyncio.create_task(ask(nodes[1], "POST", "", {"id": "n4", "url": config.url, "role": "learner"}))
         await asyncio.sleep(0)
         async with Node(config, state_machine=KeyValueMachine()) as joined:
@@ -195,6 +195,9 @@ async def test_a_node_that_is_started_after_it_was_asked_for_is_waited_for(tmp_p
             assert [learner["id"] for learner in told["learners"]] == ["n4"]
             await ready([joined])
             assert joined.status().role == "learner"
+            assert joined._running is not None and joined._running._joining is not None
+            await until(joined._running._joining.done, "it to ask for nothing more")
+            assert joined.status().role == "learner", "it does not promote itself"
             assert (await ask(nodes[0], "PATCH", "/n4", {"role": "voter"}))[0] == 200
             await until(lambda: voters(joined) == ["n1", "n2", "n3", "n4"], "n4 to vote")
 
@@ -258,9 +261,10 @@ async def test_a_member_that_comes_back_elsewhere_is_there_in_the_log(tmp_path: 
             id = moving.config.id
             await until(lambda: _place_of(leader, id) == url, "the log to say where it is")
             assert leader.status().configuration_index > 0
-            if (await leader_of([*nodes, moved])) is leader:
+            staying = [node for node in nodes if node is not moving]
+            if (await leader_of([*staying, moved])) is leader:
                 await leader.transfer_leadership(id)
-            other = next(node for node in nodes if node not in (leader, moving))
+            other = next(node for node in staying if node is not leader)
             await until(lambda: other.leadership().leader_url == url, "redirects to lead there")
 
 
