@@ -176,7 +176,10 @@ class Invariants(Watcher):
 
     def _is_on_a_majority(self, node: VirtualNode, index: int, frame: bytes) -> None:
         holders = [other.id for other in self.cluster.nodes.values() if other.disk.was_promised(index, frame)]
-        if not quorum.has_majority(node.raft.state.voter_sets, holders):
+        # In the turn in which a configuration is committed the next one may be in force already.
+        before = node.raft.state.configurations.before
+        in_force = [node.raft.configuration] + ([] if before is None else [before[1]])
+        if not any(quorum.has_majority(configuration.voter_sets(), holders) for configuration in in_force):
             raise Violated("committed is durable on a majority", f"entry {index} is only on the disks of {holders}")
 
     def _leader_completeness(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
