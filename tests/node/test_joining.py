@@ -186,7 +186,7 @@ async def test_a_node_that_is_started_after_it_was_asked_for_is_waited_for(tmp_p
     secret.chmod(0o600)
     configs = three(tmp_path, peer_secret_file=secret)
     async with running(configs, KeyValueMachine) as nodes:
-        config = fourth(tmp_path, configs, peer_secret_file=secret)
+        config = fourth(tmp_path, configs, peer_secret_file=secret, join=[f"http://{HOST}:1"])
         asked = asyncio.create_task(ask(nodes[1], "POST", "", {"id": "n4", "url": config.url, "role": "learner"}))
         await asyncio.sleep(0)
         async with Node(config, state_machine=KeyValueMachine()) as joined:
