@@ -241,6 +241,7 @@ SETTINGS: Final = (
         "How fast a snapshot is written, and read for the nodes that need one.",
         "snapshots",
     ),
+    Setting("snapshot-chunk-bytes", whole_number(1024, _MIB), "A snapshot in one message to a follower.", "raft"),
     Setting(
         "log-tail-entries",
         whole_number(1, 10**9),

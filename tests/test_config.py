@@ -83,6 +83,7 @@ SAMPLES = {
     "heartbeat-ms": "50",
     "max-value-bytes": "4096",
     "inflight-appends-max": "7",
+    "snapshot-chunk-bytes": "4096",
     "lease-reads": "on",
     "clock-drift-max-per-mille": "20",
     "segment-bytes": "1048576",

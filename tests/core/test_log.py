@@ -169,3 +169,44 @@ def test_it_says_what_a_list_of_terms_would_say(story):
     held = log.frames_between(log.memory_first, log.last_index, bytes_max=10**9)
     assert held == entries(terms)[log.memory_first - 1 :]
     assert log.memory_bytes == sum(map(len, held))
+
+
+@pytest.mark.parametrize(
+    ("through", "terms", "runs"),
+    [
+        (1, [1, 2, 2, 3], [(2, 1), (3, 2), (5, 3)]),
+        (2, [2, 2, 3], [(3, 2), (5, 3)]),
+        (3, [2, 3], [(4, 2), (5, 3)]),
+        (4, [3], [(5, 3)]),
+        (5, [], []),
+    ],
+)
+def test_a_log_that_begins_later_says_the_same_of_what_is_left(through, terms, runs):
+    """Paper §7: after a snapshot."""
+    log, whole = log_of(1, 1, 2, 2, 3), log_of(1, 1, 2, 2, 3)
+    log.compact(Index(through))
+    assert (log.base_index, log.base_term, log.last_index) == (through, whole.term_at(through), 5)
+    assert [log.term_at(index) for index in range(through + 1, 6)] == terms
+    assert (log.term_runs, log.term_at(through - 1)) == (runs, None)
+    assert log.frames_between(through + 1, 5, bytes_max=10**9) == whole.frames_between(through + 1, 5, bytes_max=10**9)
+    assert log.memory_bytes == sum(map(len, log.frames_between(through + 1, 5, bytes_max=10**9) or []))
+    assert (log.last_term, log.last_index_of_term(3)) == (3, 5)
+    log.append(entries([3, 4], first=6))
+    assert log.term_runs[-1] == (7, 4)
+
+
+def test_a_log_that_begins_after_what_is_in_memory():
+    log = RaftLog(term_runs=[(Index(1), Term(1))], memory_first=Index(4), frames=entries([1, 1], first=4))
+    log.compact(Index(2))
+    assert (log.base_index, log.memory_first, log.last_index, log.term_at(3)) == (2, 4, 5, 1)
+
+
+@pytest.mark.parametrize(("entries_max", "bytes_max", "before"), [(2, 999, 2), (9, 999, 0), (9, 100, 2), (9, 10, 4)])
+def test_the_tail_is_no_longer_than_either_bound(entries_max, bytes_max, before):
+    assert log_of(1, 1, 1, 1, 1).before_tail(4, entries_max=entries_max, bytes_max=bytes_max) == before
+
+
+def test_nothing_of_the_old_log_is_left_when_it_begins_anew():
+    log = log_of(1, 1, 2)
+    log.begin_anew(Index(9), Term(4))
+    assert (log.last_index, log.last_term, log.term_runs, log.memory_bytes, log.term_at(2)) == (9, 4, [], 0, None)

@@ -4,63 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.core.effects import LogBase, LogRead, SnapshotPiece, SnapshotRead, SnapshotWrite
+from raftkv.core.effects import LogRead, SnapshotRead
 from raftkv.core.messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply, InstallSnapshot
 from raftkv.core.messages import InstallSnapshotReply as Reply
 from raftkv.core.progress import Phase
 from raftkv.core.settings import RaftSettings
 from raftkv.core.snapshots import SNAPSHOT_BYTES_MAX
-from raftkv.core.types import Configuration, Index, NodeId, Round, SnapshotId, Term
+from raftkv.core.types import Configuration, Index, NodeId, Round, Term
 from raftkv.errors import ConfigError, MessageError
 from tests.core.lone import E_US, NO_TERM, NONE, Lone, configuration_entry, entries, entry, voters
-
-CHUNK = 10
-SETTINGS = RaftSettings(snapshot_chunk_bytes=CHUNK, log_tail_entries=2)
-
-
-def snapshot(index: int, term: int, size: int = 25, checksum: int = 7) -> SnapshotId:
-    return SnapshotId(Index(index), Term(term), size, checksum)
-
-
-def base(index: int, term: int, configuration: Configuration | None = None) -> LogBase:
-    return LogBase(Index(index), Term(term), configuration or voters("a", "b", "c"))
-
-
-def install(id: SnapshotId, offset: int = 0, *, term: int | None = None, length: int = CHUNK) -> InstallSnapshot:
-    size = min(length, id.size_bytes - offset)
-    return InstallSnapshot(Term(term or id.term), id, offset, b"x" * size)
-
-
-class Sender(Lone):
-    """Leads a, b and c with a log that begins after entry 5; b turns out to be empty."""
-
-    def __init__(self, log: tuple[int, ...] = (2, 2, 2)) -> None:
-        super().__init__(base=(5, 2), log=list(log), settings=SETTINGS)
-        self.lead()
-
-    def refused_by(self, name: str) -> SnapshotRead:
-        prev = Index(self.office.progress[NodeId(name)].next_index - 1)
-        refusal = AppendEntriesReply(self.raft.term, False, prev, NONE, NO_TERM, Index(1))
-        (read,) = self.says(name, refusal).snapshot_reads
-        return read
-
-    def reads(self, read: SnapshotRead, id: SnapshotId | None, *, size: int | None = None) -> list[InstallSnapshot]:
-        self.forget()
-        length = CHUNK if id is None else min(CHUNK, id.size_bytes - read.offset)
-        piece = None if id is None else SnapshotPiece(id, read.offset, b"d" * (size or length))
-        self.raft.snapshot_was_read(read, piece)
-        self.turn()
-        return self.requests(InstallSnapshot)
+from tests.core.lone_snapshots import CHUNK, SETTINGS, Receiver, Sender, base, install, snapshot, wants, whole
 
 
 @pytest.fixture
 def leader() -> Sender:
     return Sender()
-
-
-def wants(leader: Sender, index: int, offset: int) -> list[SnapshotRead]:
-    reply = Reply(leader.raft.term, Index(index), offset, installed=False)
-    return leader.says("b", reply).snapshot_reads
 
 
 # ------------------------------------------------------------------------------------------ the leader
@@ -244,27 +202,6 @@ def test_entries_read_from_disk_that_the_log_has_no_more_are_not_sent():
 
 
 # ---------------------------------------------------------------------------------------- the receiver
-
-
-class Receiver(Lone):
-    """Follows b in term 3, after entries of these terms."""
-
-    def __init__(self, log: tuple[int, ...] = (1, 2), *, term: int = 3) -> None:
-        super().__init__(log=list(log), settings=SETTINGS)
-        self.follow("b", term)
-
-    def gets(self, message: InstallSnapshot, by: str = "b") -> list[SnapshotWrite]:
-        return self.says(by, message).snapshot_writes
-
-    def wrote(self, write: SnapshotWrite, wanted: int, complete: LogBase | None = None) -> None:
-        self.raft.snapshot_was_written(write, wanted, complete)
-        self.turn()
-
-
-def whole(node: Receiver, id: SnapshotId, configuration: Configuration | None = None, *, term: int = 3) -> None:
-    """Its last piece arrives, and the file is in place."""
-    (write,) = node.gets(install(id, id.size_bytes - 5, term=term))
-    node.wrote(write, id.size_bytes, base(id.index, id.term, configuration))
 
 
 def test_a_piece_is_written_and_the_reply_says_what_is_wanted_next():
@@ -534,110 +471,3 @@ def test_what_no_node_sends_is_refused_and_changes_nothing(message):
 def test_pieces_are_no_larger_than_anybody_takes():
     with pytest.raises(ConfigError, match="snapshot_chunk_bytes"):
         RaftSettings(snapshot_chunk_bytes=2**20 + 1)
-
-
-# ------------------------------------------------------------------------------- snapshots of its own
-
-
-def applied(count: int, **more: object) -> Lone:
-    """Leads alone, has applied so many."""
-    lone = Lone("a", "a", settings=RaftSettings(log_tail_entries=3, **more))  # type: ignore[arg-type]
-    lone.elapse(2 * E_US)
-    lone.raft.propose([b"%d" % index for index in range(2, count + 1)])
-    lone.turn()
-    lone.turn()
-    assert lone.raft.applied_index == count
-    return lone
-
-
-def test_the_log_begins_after_the_snapshot_less_a_tail():
-    lone = applied(20)
-    lone.raft.snapshot_stored(lone.raft.base_at(Index(15)), size_bytes=100)
-    assert (lone.raft.state.log.base_index, lone.raft.snapshot_index, lone.raft.last_index) == (12, 15, 20)
-    assert lone.turn().drop_log_through == 12
-
-
-def test_a_tail_has_a_limit_in_bytes_too():
-    lone = applied(20, log_tail_bytes=60)
-    lone.raft.snapshot_stored(lone.raft.base_at(Index(15)), size_bytes=100)
-    assert lone.raft.state.log.base_index == 13
-
-
-def test_an_older_snapshot_that_is_in_place_late_changes_nothing():
-    """A leader's came meanwhile."""
-    node = Receiver((1, 2))
-    node.says("b", AppendEntries(Term(3), Index(2), Term(2), Index(2), []))
-    own = node.raft.base_at(Index(2))
-    whole(node, snapshot(9, 3))
-    node.raft.snapshot_stored(own, size_bytes=100)
-    assert (node.raft.state.log.base_index, node.raft.snapshot_index, node.turn().drop_log_through) == (9, 9, None)
-
-
-def test_the_log_is_kept_for_who_is_being_sent_a_snapshot_and_only_while_that_gets_further():
-    leader = Sender(log=(2,) * 20)
-    leader.acknowledge("c")
-    assert leader.raft.applied_index == 26
-    leader.reads(leader.refused_by("b"), snapshot(7, 2))
-    leader.raft.snapshot_stored(leader.raft.base_at(Index(26)), size_bytes=100)
-    leader.turn()
-    assert leader.raft.state.log.base_index == 7
-    for _ in range(320):
-        leader.elapse(100_000)
-        for name in "bc":
-            leader.says(name, HeartbeatReply(leader.raft.term, Round(0), NONE, b""))
-    assert leader.raft.state.log.base_index == 24
-
-
-def test_the_log_is_kept_until_who_got_a_snapshot_has_caught_up():
-    leader = Sender(log=(2,) * 20)
-    leader.acknowledge("c")
-    leader.reads(leader.refused_by("b"), snapshot(7, 2))
-    leader.says("b", Reply(leader.raft.term, Index(7), 0, installed=True))
-    leader.raft.snapshot_stored(leader.raft.base_at(Index(26)), size_bytes=100)
-    leader.turn()
-    assert leader.raft.state.log.base_index == 7
-    leader.acknowledge("b")
-    assert leader.raft.state.log.base_index == 24
-
-
-def test_the_log_is_not_kept_for_who_is_not_heard():
-    leader = Sender(log=(2,) * 20)
-    leader.acknowledge("c")
-    leader.reads(leader.refused_by("b"), snapshot(7, 2))
-    for _ in range(4):
-        leader.elapse(100_000)
-        leader.says("c", HeartbeatReply(leader.raft.term, Round(0), NONE, b""))
-    leader.raft.snapshot_stored(leader.raft.base_at(Index(26)), size_bytes=100)
-    leader.turn()
-    assert leader.raft.state.log.base_index == 24
-    (read,) = wants(leader, 7, 10)
-    assert read == SnapshotRead(NodeId("b"), None, 0, CHUNK), "after the old one it would need the next"
-
-
-def test_configurations_below_the_base_are_folded_into_it():
-    lone = Lone(log=[1, 1], settings=RaftSettings(log_tail_entries=1))
-    lone.follow("b", 3)
-    five = voters("a", "b", "c", "d", "e")
-    frames = [configuration_entry(3, 3, five), *entries([3, 3], first=4), configuration_entry(6, 3, voters("a", "b"))]
-    lone.says("b", AppendEntries(Term(3), Index(2), Term(1), Index(5), frames))
-    taken = lone.raft.base_at(Index(5))
-    assert taken.configuration == five, "not the newest"
-    lone.raft.snapshot_stored(taken, size_bytes=1)
-    assert (lone.raft.state.log.base_index, lone.raft.configuration) == (4, voters("a", "b"))
-    assert lone.raft.state.configurations.at(4) == five
-    lone.says("c", AppendEntries(Term(4), Index(5), Term(3), NONE, [entry(6, 4)]))
-    assert lone.raft.configuration == five, "the newest gave way, that of the base counts"
-
-
-def test_a_start_from_a_snapshot_goes_on_where_it_ends():
-    lone = Lone(base=(5, 2), log=[2, 2, 2])
-    lone.saved.snapshot = base(7, 2)
-    again = type(lone.raft)(lone.me, SETTINGS, lone.saved, lone.raft.state.rng)
-    assert (again.commit_index, again.applied_index, again.last_index, again.snapshot_index) == (7, 7, 8, 7)
-
-
-def test_a_snapshot_proves_its_term_when_the_disk_does_not():
-    """Its entries were committed and applied here before the term was on stable storage."""
-    lone = Lone(base=(5, 4), term=3)
-    assert (lone.raft.term, lone.raft.voted_for) == (4, None)
-    assert lone.raft.state.durability.durable_vote == (4, None)

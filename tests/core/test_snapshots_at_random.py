@@ -12,7 +12,8 @@ from random import Random
 import pytest
 
 from raftkv.core.settings import RaftSettings
-from raftkv.core.types import Role
+from raftkv.core.types import Configuration, Role
+from tests.core.lone import voters
 from tests.core.snapshot_world import Mail, World, Wrong
 
 RUNS = int(os.environ.get("RAFTKV_SNAPSHOT_RUNS", "150"))
@@ -29,7 +30,8 @@ def one_run(seed: int) -> Counter[str]:
         append_bytes_max=rng.choice([64, 4096]),
         log_memory_bytes=rng.choice([100, 1 << 20]),
     )
-    world = World("abc", settings, seed)
+    joint = Configuration(voters("a", "b", "c").current, voters("a", "b").current)
+    world = World("abc", settings, seed, rng.choice([voters("a", "b", "c"), joint]))
     for name in world.cores:
         world.start(name)
     trouble = rng.choice([0.0, 0.1, 0.3])
