@@ -25,7 +25,7 @@ class RaftSettings:
     """Read rounds that wait for their majority; further reads gather for the next."""
     log_memory_bytes: int = 64 * 1024 * 1024
     """Entries kept in memory; what a slow follower needs from before is read from disk."""
-    snapshot_chunk_bytes: int = 256 * 1024
+    snapshot_chunk_bytes: int = 1024 * 1024
     """Of a snapshot's file in one InstallSnapshot."""
     log_tail_entries: int = 10_000
     """Entries kept before a snapshot of our own, so that a follower that lags a little needs no snapshot …"""
