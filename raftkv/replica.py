@@ -60,6 +60,11 @@ HASH_INTERVAL: Final = 1024
 STATE_HASH_BYTES: Final = 16
 
 
+def command_in(frame: bytes) -> tuple[int, bytes]:
+    """Cluster time and command, as the leader put them into an entry of kind COMMAND."""
+    return _STAMP.unpack_from(frame, _STAMP_OFFSET)[0], frame[_COMMAND_OFFSET:]
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaSettings:
     """Bounds on what clients may have in flight; validated when made."""

@@ -51,6 +51,7 @@ from raftkv.state_machine import Loading, StateMachine
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.identity import IdentityFile
 from raftkv.storage.recovery import Recovered
+from raftkv.storage.replacing import finish as finish_replacing
 from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.storage.wal import Wal
 from raftkv.transport.farewell import Farewell
@@ -94,6 +95,7 @@ class RunningNode:
         self._directory = PosixDirectory(config.data_dir)
         shell = FormingShell(self._introduce_again, self._formed, self._waits_for_others, self._fail)
         try:
+            finish_replacing(self._directory)
             new_incarnation = Incarnation(secrets.token_bytes(ID_BYTES))
             identity = IdentityFile.open(self._directory, node_id=config.id, new_incarnation=new_incarnation)
             self._forming = Forming(_plan(config), identity, LoopScheduler(loop), shell)
@@ -234,14 +236,24 @@ class RunningNode:
         """The log is read, the newest snapshot is in the machine, and the node takes part."""
         try:
             snapshots, wal, recovered = await _in_own_thread(self._open_log)
-            loading = None
-            if recovered.snapshot is not None:
-                loading = self._machine.loading()
-                await _in_own_thread(partial(load, snapshots, recovered.snapshot, loading))
-                loading.finish()
+            try:
+                loading = await self._restore(snapshots, recovered.snapshot)
+            except BaseException:
+                wal.close()
+                snapshots.close()
+                raise
             self._take_part(snapshots, wal, recovered, loading)
         except Exception as error:  # noqa: BLE001 - the node ends with it
             self._fail(error)
+
+    async def _restore(self, snapshots: Snapshots, stored: StoredSnapshot | None) -> Loading | None:
+        """The machine holds that snapshot; None: there is none, and the machine is empty."""
+        if stored is None:
+            return None
+        loading = self._machine.loading()
+        await _in_own_thread(partial(load, snapshots, stored, loading))
+        loading.finish()
+        return loading
 
     def _open_log(self) -> tuple[Snapshots, Wal, Recovered]:
         snapshots = Snapshots.open(self._directory, cluster_id=self._forming.identity.identity.cluster_id)

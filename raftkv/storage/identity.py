@@ -178,6 +178,11 @@ class IdentityFile:
         self._identity = identity
 
 
+def store_identity(directory: Directory, identity: Identity) -> None:
+    """The directory is whose this says from now on, on stable storage: for who replaces all that is in it."""
+    _replace(directory, identity.encode())
+
+
 def _replace(directory: Directory, data: bytes) -> None:
     """The identity's file holds this, in one step, on stable storage."""
     if directory.exists(TEMPORARY_NAME):

@@ -18,6 +18,7 @@ from raftkv.storage.snapshot_format import (
     BLOCK_HEADER_BYTES,
     START_BYTES,
     TRAILER_BYTES,
+    checksum_in,
     crc_of_header,
     decode_block_header,
     decode_header,
@@ -143,3 +144,27 @@ class SnapshotFile:
         if len(header) < header_bytes:
             raise BadBytes("the file ends in its header")
         return header
+
+
+def open_unnamed(directory: Directory, name: str) -> SnapshotFile:
+    """A snapshot in a file whose name does not say which: its own header, length and last bytes do.
+
+    Proved are the header, and nothing else yet. Raises DataDamaged or UnknownFormat.
+    """
+    file = directory.open(name)
+    try:
+        size_bytes = file.size_bytes()
+        try:
+            header = file.pread(header_bytes_of(file.pread(START_BYTES, offset=0)), offset=0)
+            base = decode_header(header).base
+        except OtherFormat as error:
+            raise UnknownFormat(f"{file.path}: {error}") from error
+        except BadBytes as error:
+            raise DataDamaged(path=file.path, offset=0, why=str(error)) from error
+        if size_bytes < len(header) + TRAILER_BYTES:
+            raise DataDamaged(path=file.path, offset=size_bytes, why="the file ends before its trailer")
+        checksum = checksum_in(file.pread(TRAILER_BYTES, offset=size_bytes - TRAILER_BYTES))
+        return SnapshotFile(file, SnapshotId(base.index, base.term, size_bytes, checksum), cluster_id=None)
+    except BaseException:
+        file.close()
+        raise
