@@ -365,8 +365,10 @@ class Changing:
     @property
     def deadline_us(self) -> int | None:
         """When somebody's time is over; None: nobody waits."""
+        if not self._asked and not self._begun:
+            return None
         waiting = [one.deadline_us for one in self._asked] + [one.deadline_us for one in self._begun]
-        return min(waiting, default=None)
+        return min(waiting)
 
     def _begin(self, asked: _Asked) -> bool:
         """Whether it is begun, or decided; else it must be tried again."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 from raftkv.changing import Asking, is_at_rest, to_be_asked
 from raftkv.core.membership import outcome
 from raftkv.core.messages import Introduction
+from raftkv.core.raft import Raft
 from raftkv.core.types import Configuration, Intent, Member, NodeId, Role
 from raftkv.members import Alter, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
 from raftkv.node.clock import now_us
@@ -155,17 +156,9 @@ class Members:
     def turned(self) -> None:
         """The replica has taken a turn; another configuration may be in force."""
         assert self._replica is not None
-        raft = self._replica.raft
-        if raft.state.configurations.current is not self._followed:
-            self._follow(raft.state.configurations.current)
-        if is_at_rest(self._followed or raft.configuration) and raft.change_status is None:
-            self._changing_since_us = None
-        elif self._changing_since_us is None:
-            self._changing_since_us = now_us()
-        is_removed = raft.removed_at is not None
-        if is_removed != self._was_removed:
-            self._was_removed = is_removed
-            self._tell_of_removal(removed_at=raft.removed_at)
+        configurations = self._replica.raft.state.configurations
+        if configurations.current is not self._followed:
+            self._follow(configurations.current)
 
     @property
     def change_age_ms(self) -> int:
@@ -202,9 +195,20 @@ class Members:
 
     def _look(self) -> None:
         assert self._replica is not None
+        self._look_at_changes(self._replica.raft)
         self._let_go(self._replica)
         self._move(self._replica)
         self._look_later()
+
+    def _look_at_changes(self, raft: Raft) -> None:
+        if raft.change_status is None:
+            self._changing_since_us = None
+        elif self._changing_since_us is None:
+            self._changing_since_us = now_us()
+        is_removed = raft.removed_at is not None
+        if is_removed != self._was_removed:
+            self._was_removed = is_removed
+            self._tell_of_removal(removed_at=raft.removed_at)
 
     def _let_go(self, replica: Replica) -> None:
         """Links to nodes that are neither members nor still to be told that they are not are closed after a while."""

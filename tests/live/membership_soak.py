@@ -35,6 +35,7 @@ SETTLED_S: Final = 1.0
 """A removed node's process is stopped after that; by then clients have heard of it."""
 KILLS_APART_S: Final = (1.0, 3.0)
 DOWN_S: Final = (0.1, 1.0)
+SHORT_LOGS: Final = ("--snapshot-log-entries", "300", "--log-tail-entries", "20")
 
 
 @dataclass(slots=True)
@@ -186,12 +187,13 @@ async def _rounds(town: Town, ends_at: float, rounds_min: int) -> Verdict:
 @click.option("--minutes", type=click.FloatRange(0, 600), default=2.0, show_default=True)
 @click.option("--clients", "clients_count", type=click.IntRange(1, 100), default=8, show_default=True)
 @click.option("--kills", is_flag=True, help="Members are killed and started again, too.")
+@click.option("--snapshots", is_flag=True, help="Logs are so short that whoever joins is sent a snapshot.")
 @click.option("--seed", type=int, help="Default: a new one.")
-def main(*, minutes: float, clients_count: int, kills: bool, seed: int | None) -> None:
+def main(*, minutes: float, clients_count: int, kills: bool, snapshots: bool, seed: int | None) -> None:
     """Exit code 1: a promise was not kept."""
     chosen = SystemRandom().randrange(10**6) if seed is None else seed
     directory = Path(tempfile.mkdtemp(prefix="raftkv-members-"))
-    with LiveCluster(directory, nodes_count=3) as cluster:
+    with LiveCluster(directory, nodes_count=3, options=SHORT_LOGS if snapshots else ()) as cluster:
         soaked = asyncio.run(_main(cluster, minutes * 60, clients_count, kills=kills, seed=chosen))
         click.echo(f"seed {chosen}\n{soaked}")
     if soaked.broken:
