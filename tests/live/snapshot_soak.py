@@ -87,11 +87,10 @@ def key_of(number: int) -> str:
     return f"key{number:09d}"
 
 
-async def fill(cluster: LiveCluster, leader: LiveNode, *, keys: int, value_bytes: int) -> None:
-    """All keys are there."""
+async def fill(cluster: LiveCluster, *, keys: int, value_bytes: int) -> None:
+    """All keys are there, though leaders may come and go: a dict that grows keeps all nodes at the same moment."""
     at_once = max(1, min(FILL_OPERATIONS, FILL_BYTES_MAX // (value_bytes + 64)))
     starts = iter(range(0, keys, at_once))
-    headers = {"Content-Type": "application/msgpack"}
 
     async def go_on(rng: Random) -> None:
         for start in starts:
@@ -99,13 +98,32 @@ async def fill(cluster: LiveCluster, leader: LiveNode, *, keys: int, value_bytes
                 {"put": {"key": key_of(number), "value": rng.randbytes(value_bytes)}}
                 for number in range(start, min(keys, start + at_once))
             ]
-            body = msgpack.packb({"success": puts})
-            answer = await cluster.connections.exchange(
-                leader.address, "POST", "/v1/txn", headers=headers, body=body, timeout_s=30.0
-            )
-            assert answer.status == 200, answer
+            await txn(cluster, msgpack.packb({"success": puts}))
 
     await asyncio.gather(*(go_on(Random(seed)) for seed in range(FILLERS)))
+
+
+async def txn(cluster: LiveCluster, body: bytes) -> None:
+    """It is executed, once or more often: it only puts."""
+
+    async def look() -> bool | None:
+        for node in cluster.up():
+            try:
+                answer = await cluster.connections.exchange(
+                    node.address,
+                    "POST",
+                    "/v1/txn",
+                    headers={"Content-Type": "application/msgpack"},
+                    body=body,
+                    timeout_s=30.0,
+                )
+            except Trouble:
+                continue
+            if answer.status == 200:
+                return True
+        return None
+
+    await eventually(look, within_s=PATIENCE_S, what="a transaction to be executed")
 
 
 async def snapshot(cluster: LiveCluster, node: LiveNode) -> dict[str, int]:
@@ -174,11 +192,12 @@ async def caught_up(cluster: LiveCluster, node: LiveNode) -> bool | None:
 async def soak(cluster: LiveCluster, *, keys: int, value_bytes: int, clients: int, seconds: float, away: int) -> None:
     """All phases, one after the other."""
     cluster.start()
+    await cluster.until_serving()
+    began_s = time.perf_counter()
+    await fill(cluster, keys=keys, value_bytes=value_bytes)
+    await cluster.until_equal()
     leader = await cluster.until_serving()
     follower = next(node for node in cluster.nodes.values() if node is not leader)
-    began_s = time.perf_counter()
-    await fill(cluster, leader, keys=keys, value_bytes=value_bytes)
-    await cluster.until_equal()
     await tell(cluster, f"{keys:,} keys of {value_bytes} bytes are there after {time.perf_counter() - began_s:.1f} s")
     load = Load(cluster, leader, keys, value_bytes, clients)
 
