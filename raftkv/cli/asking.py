@@ -97,12 +97,12 @@ class Cluster:
         for _ in range(REDIRECTS_MAX):
             if answer.status != 307:
                 return answer
-            members = members or _members_known_to(answer.url, timeout_s)
+            members = members or members_known_to(answer.url, timeout_s)
             said_term = answer.json().get("term")
             if not isinstance(said_term, int) or said_term < term:
                 return answer
             term = said_term
-            url, target = _split_location(answer.headers.get("location", ""))
+            url, target = split_location(answer.headers.get("location", ""))
             if url not in members:
                 raise Refused(
                     f"{answer.url} points to {url or 'nowhere'}, which is no member of its cluster: nothing was "
@@ -177,11 +177,12 @@ def members_in(cluster: Answer | None) -> tuple[str, ...]:
     return tuple(str(url).rstrip("/") for url in urls if is_url(url))
 
 
-def _members_known_to(url: str, timeout_s: float) -> frozenset[str]:
+def members_known_to(url: str, timeout_s: float) -> frozenset[str]:
+    """The URLs of all members, as this node knows them; none where it does not answer."""
     return frozenset(members_in(ask_this_node(url, "/v1/cluster", timeout_s=timeout_s)))
 
 
-def _split_location(location: str) -> tuple[str, str]:
+def split_location(location: str) -> tuple[str, str]:
     """A node's URL and the target at it, whose bytes stay as they came."""
     scheme, separator, rest = location.partition("://")
     authority, slash, target = rest.partition("/")

@@ -48,6 +48,11 @@ SECTIONS: Final = {
         "serve": "serve:serve",
         "log": "admin:log",
     },
+    "Disaster recovery": {
+        "backup": "backup:backup",
+        "restore": "recovery:restore",
+        "recover": "recovery:recover",
+    },
     "Proof": {
         "simulate": "simulate:simulate",
     },
