@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -188,3 +189,34 @@ def test_a_foreground_command_that_nobody_reads_leaves_no_nodes(
     up.stderr.close()
     assert processes(tmp_path) == []
     assert all(is_free(base_port + i) for i in range(3))
+
+
+def test_a_cluster_grows_and_stays_grown(raftkv: Command, base_port: int, tmp_path: Path) -> None:
+    """``add`` grows it by one, ``up`` starts it as it is by then, also with a node whose data is gone."""
+    assert raftkv("cluster", "up", "--detach", "--base-port", str(base_port)).returncode == 0
+    assert raftkv("put", "a", "1").returncode == 0
+    added = raftkv("cluster", "add")
+    assert added.returncode == 0, added.stderr.decode()
+    assert b"4 nodes serve" in added.stdout and len(processes(tmp_path)) == 4
+    assert raftkv("cluster", "down").returncode == 0
+    shutil.rmtree(tmp_path / "raftkv-data" / "n2")
+    up = raftkv("cluster", "up", "--detach", "--nodes", "3")
+    assert up.returncode == 2 and b"holds a cluster of 4 nodes" in up.stderr
+    up = raftkv("cluster", "up", "--detach", "--timeout", "10")
+    assert up.returncode == 0, up.stderr.decode()
+    assert b"3 of 4 nodes serve" in up.stdout
+    replaced = raftkv("member", "replace", "n2")
+    assert replaced.returncode == 0, replaced.stderr.decode()
+    listed = json.loads(raftkv("member", "list", "--output", "json").stdout)
+    assert [voter["id"] for voter in listed["voters"]] == ["n1", "n2", "n3", "n4"]
+    assert raftkv("get", "a").stdout.strip() == b"1"
+
+
+def test_a_cluster_without_a_leader_does_not_grow(raftkv: Command, base_port: int, tmp_path: Path) -> None:
+    assert raftkv("cluster", "up", "--detach", "--base-port", str(base_port)).returncode == 0
+    for pid in processes(tmp_path)[:2]:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: b"no leader" in raftkv("cluster", "status").stdout)
+    added = raftkv("cluster", "add")
+    assert added.returncode == 3 and b"has no leader" in added.stderr
+    assert len(json.loads((tmp_path / "raftkv-data" / "cluster.json").read_text())["nodes"]) == 3
