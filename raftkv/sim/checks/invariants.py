@@ -13,9 +13,9 @@ from typing import Final, Protocol
 from raftkv import frames as framing
 from raftkv.core import quorum
 from raftkv.core.effects import DiskWrite
-from raftkv.core.messages import AppendEntriesReply, PreVoteRequest, RequestVote, RequestVoteReply
+from raftkv.core.messages import AppendEntriesReply, InstallSnapshotReply, PreVoteRequest, RequestVote, RequestVoteReply
 from raftkv.core.raft import Raft
-from raftkv.core.types import NodeId, Role
+from raftkv.core.types import Index, NodeId, Role
 from raftkv.replica import Work
 from raftkv.sim.world.cluster import Watcher
 from raftkv.sim.world.node import VirtualNode
@@ -45,6 +45,10 @@ class _Seen:
     frames: list[bytes] = field(default_factory=list)
     chain: list[int] = field(default_factory=list)
     """For each entry, a hash over it and all before it."""
+    base: int = 0
+    """The log is known from here on …"""
+    root: int = 0
+    """… and this is the hash over all up to there."""
     term: int = 0
     commit: int = 0
     applied: int = 0
@@ -81,6 +85,9 @@ class Invariants(Watcher):
         self._seen[node.id] = _Seen()
         if node.raft.term < self._terms.get(node.id, 0):
             raise Violated("term never falls", f"{node.id} restarted in term {node.raft.term}")
+        found, promised = node.running.snapshots.index, node.disk.promised_snapshot
+        if found < promised and not node.disk.is_spoiled:
+            raise Violated("a snapshot that is in place stays", f"{node.id} found {found}, had said {promised}")
 
     def synced(self, node: VirtualNode, write: DiskWrite) -> None:
         """Only what a disk holds counts for the check of acknowledgements."""
@@ -136,7 +143,9 @@ class Invariants(Watcher):
 
     def _log_matching(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         """Figure 3: one entry, one history before it. Looks back from the end to where nothing changed."""
-        count = raft.last_index - raft.state.log.base_index
+        if raft.state.log.base_index != seen.base:
+            self._begin_at(node, raft.state.log.base_index, raft, seen)
+        count = raft.last_index - seen.base
         unchanged = min(len(seen.frames), count)
         while unchanged and _frame_at(node, raft, unchanged) is not seen.frames[unchanged - 1]:
             unchanged -= 1
@@ -144,9 +153,23 @@ class Invariants(Watcher):
         for position in range(unchanged + 1, count + 1):
             self._remember(node, seen, _frame_at(node, raft, position))
 
+    def _begin_at(self, node: VirtualNode, base: int, raft: Raft, seen: _Seen) -> None:
+        """The log begins there now: what a snapshot stands for is an entry that was committed (faults 38 to 40)."""
+        term = raft.term_at(Index(base))
+        if base > len(self._committed) or framing.term_and_index(self._committed[base - 1]) != (term, base):
+            raise Violated("a log begins with what was committed", f"{node.id}'s with ({base}, term {term})")
+        assert term is not None, "a log knows the term at its base"
+        root, count = self._chain_of_entry[base, term], base - seen.base
+        if 0 < count <= len(seen.chain) and seen.chain[count - 1] == root:
+            del seen.frames[:count], seen.chain[:count]
+        else:
+            seen.frames.clear()
+            seen.chain.clear()
+        seen.base, seen.root = base, root
+
     def _remember(self, node: VirtualNode, seen: _Seen, frame: bytes) -> None:
         term, index = framing.term_and_index(frame)
-        before = seen.chain[-1] if seen.chain else 0
+        before = seen.chain[-1] if seen.chain else seen.root
         chain = int.from_bytes(framing.checksum_bytes(frame), "little") ^ (before * _MIX & _MASK)
         if self._chain_of_entry.setdefault((index, term), chain) != chain:
             raise Violated("Log Matching", f"{node.id} holds another history before ({index}, term {term})")
@@ -165,7 +188,7 @@ class Invariants(Watcher):
     def _state_machine_safety(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         """Figure 3: no two nodes commit different entries at one index; what is new is on a majority's disks."""
         base = raft.state.log.base_index
-        for index in range(seen.commit + 1, raft.commit_index + 1):
+        for index in range(max(base, seen.commit) + 1, raft.commit_index + 1):
             frame = seen.frames[index - base - 1]
             if index > len(self._committed):
                 self._is_on_a_majority(node, index, frame)
@@ -225,6 +248,10 @@ class Invariants(Watcher):
                 end = node.disk.base.index + len(node.disk.frames)
                 if reply.match > end:
                     raise Violated("acknowledged is durable", f"{node.id} claims {reply.match}, its disk ends at {end}")
+            elif isinstance(reply, InstallSnapshotReply) and reply.installed:
+                end = node.disk.base.index + len(node.disk.frames)
+                if reply.index > end:
+                    raise Violated("installed is durable", f"{node.id} claims {reply.index}, its disk ends at {end}")
 
     def _vote_is_durable_and_single(self, node: VirtualNode, reply: RequestVoteReply, candidate: NodeId) -> None:
         if node.disk.vote != (reply.term, candidate):
@@ -234,7 +261,7 @@ class Invariants(Watcher):
 
     def _equal_states(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         """Equal logs make equal states: the machines' hashes at one applied index are the same."""
-        if seen.hashed == raft.applied_index:
+        if seen.hashed == raft.applied_index or node.running.snapshots.is_loading:
             return
         seen.hashed = raft.applied_index
         state_hash = node.running.machine.state_hash()

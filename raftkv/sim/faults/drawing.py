@@ -10,6 +10,7 @@ from raftkv.core.settings import RaftSettings
 from raftkv.sim.faults.kinds import FILE_KINDS, KINDS
 from raftkv.sim.faults.profile import CALM, LATE, LOSSY, SLOW, VERY_LATE, Profile, names_of
 from raftkv.sim.world.cluster import DiskFaults
+from raftkv.snapshotting import SnapshotSettings
 
 _DRIFT_PER_MILLE: Final = 223
 """No more than the fastest of these clocks gains on the slowest: leases have nothing to spare."""
@@ -41,6 +42,12 @@ def draw_profile(rng: Random) -> Profile:
     clocks_differ = rng.randrange(2) == 0
     if rng.randrange(3) == 0:
         raft = replace(raft, lease_reads=True, clock_drift_max_per_mille=_DRIFT_PER_MILLE if clocks_differ else 1)
+    snapshots = SnapshotSettings()
+    if rng.randrange(2):
+        snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((3, 10, 40)))
+        raft = replace(
+            raft, log_tail_entries=rng.choice((1, 1, 5, 50)), snapshot_chunk_bytes=rng.choice((100, 500, 4_000))
+        )
     return Profile(
         voters=voters,
         weather=rng.choice((CALM, CALM, LOSSY, LATE, VERY_LATE, SLOW)),
@@ -52,5 +59,6 @@ def draw_profile(rng: Random) -> Profile:
         gathering_us_max=rng.choice((0, 300, 3_000)),
         clocks_differ=clocks_differ,
         segment_bytes=segment_bytes,
+        snapshots=snapshots,
         request_timeout_ms=rng.choice((500, 2_000)),
     )

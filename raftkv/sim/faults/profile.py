@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from raftkv.core.settings import RaftSettings
 from raftkv.replica import ReplicaSettings
 from raftkv.sim.world.cluster import DiskFaults, Plan
 from raftkv.sim.world.network import NetworkFaults
+from raftkv.snapshotting import SnapshotSettings
 
 CALM: Final = NetworkFaults()
 LOSSY: Final = NetworkFaults(loss_per_mille=80, doubling_per_mille=30, failure_told_per_mille=500)
@@ -38,6 +39,8 @@ class Profile:
     clocks_differ: bool
     segment_bytes: int = 0
     """Of each node's log in files; 0: disks are models, and the cluster is formed from the beginning."""
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    """When they are due; as it ships, never in so short a run."""
     request_timeout_ms: int = 2_000
     """After that a node tells who waits that it does not know."""
 
@@ -46,6 +49,7 @@ class Profile:
         return Plan(
             voters=names_of(self.voters),
             raft=self.raft,
+            snapshots=self.snapshots,
             replica=ReplicaSettings(request_timeout_ms=self.request_timeout_ms),
             network=self.weather,
             disk=self.disk,

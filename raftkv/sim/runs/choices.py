@@ -17,6 +17,8 @@ from raftkv.sim.runs.short_clients import ShortClients
 from raftkv.sim.runs.short_world import ShortWorld, newest_leader
 from raftkv.sim.world.node import VirtualNode
 
+_SNAPSHOT_WAIT_US: Final = 1_000_000
+
 
 @dataclass(slots=True)
 class Scene:
@@ -320,6 +322,49 @@ def sync(scene: Scene) -> None:
     scene.world.sync(scene.someone())
 
 
+def work_on_files(scene: Scene) -> None:
+    """A snapshot thread does its oldest piece of work."""
+    scene.world.work_on_files(scene.someone())
+
+
+def die_over_files(scene: Scene) -> None:
+    """A machine dies before, in or after an operation on its snapshots' files."""
+    scene.world.die_over_files(scene.someone())
+
+
+def take_snapshot(scene: Scene) -> None:
+    """Somebody is asked for a snapshot."""
+    node = scene.someone()
+    if node.is_up:
+        scene.world.say(f"{node.id} is to take a snapshot")
+        node.running.snapshots.ask(lambda _: None, wait_us=_SNAPSHOT_WAIT_US)
+        scene.turn_and_perhaps_talk(node)
+
+
+def leave_behind(scene: Scene) -> None:
+    """A leader and just enough others go on and forget the log; then they hear of those who did not."""
+    world, leader, rng = scene.world, scene.leader(), scene.rng
+    if leader is None:
+        return campaign(scene)
+    others = [node for node in world.up() if node is not leader]
+    some = [leader, *others[: len(world.nodes) // 2]]
+    for _ in range(rng.randrange(2, 6)):
+        scene.clients.put(leader)
+        world.turn(leader)
+        world.talk(some, budget=rng.choice((6, 12, 20)), in_order=True)
+    node = rng.choice(some)
+    if node.is_up:
+        node.running.snapshots.ask(lambda _: None, wait_us=_SNAPSHOT_WAIT_US)
+        world.turn(node)
+    world.talk(some, budget=6)
+    if rng.randrange(4):
+        world.flying = [one for one in world.flying if one.envelope.sender != leader.id]
+    for _ in range(rng.randrange(1, 4)):
+        world.lapse(leader, world.setting.raft.heartbeat_us)
+        world.talk([leader, *others], budget=rng.choice((10, 30, 60)))
+    return None
+
+
 def crash(scene: Scene) -> None:
     """Somebody's process ends."""
     node = scene.someone()
@@ -448,6 +493,8 @@ class Choice:
     """Most runs do without it."""
     needs_leases: bool = False
     """Runs without leases do."""
+    needs_snapshots: bool = False
+    """Runs in which none is ever due do."""
 
     @property
     def name(self) -> str:
@@ -473,6 +520,10 @@ CHOICES: Final = (
     Choice(deafen, 1, is_rare=True),
     Choice(mend, 3, is_rare=True),
     Choice(sync, 6),
+    Choice(work_on_files, 4, needs_snapshots=True),
+    Choice(take_snapshot, 3, needs_snapshots=True),
+    Choice(leave_behind, 8, needs_snapshots=True),
+    Choice(die_over_files, 4, needs_snapshots=True),
     Choice(crash, 3),
     Choice(crash_leader, 3),
     Choice(crash_all, 1, is_rare=True),

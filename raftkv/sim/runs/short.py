@@ -21,6 +21,7 @@ from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.runs.minimize import lowest, minimized
 from raftkv.sim.runs.short_clients import ShortClients
 from raftkv.sim.runs.short_world import Setting, ShortWorld
+from raftkv.snapshotting import SnapshotSettings
 
 CHOICES_MAX: Final = 60
 _TRIES_MAX: Final = 300
@@ -67,10 +68,15 @@ class ShortRun:
         raft = rng.choice((_SETTINGS, _SMALL_SETTINGS))
         if rng.randrange(4) == 0:
             raft = replace(raft, lease_reads=True)
-        self.setting = Setting(names, raft, tuple(rng.choice(_PACES) for _ in names))
+        snapshots = SnapshotSettings()
+        is_snapshotted = rng.randrange(2) == 0
+        if is_snapshotted:
+            snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((1, 2, 4)))
+            raft = replace(raft, log_tail_entries=rng.choice((1, 1, 3)), snapshot_chunk_bytes=rng.choice((100, 400)))
+        self.setting = Setting(names, raft, tuple(rng.choice(_PACES) for _ in names), snapshots)
         weights = [
             choice.weight * rng.choice(_TASTES_FOR_THE_RARE if choice.is_rare else _TASTES)
-            if raft.lease_reads or not choice.needs_leases
+            if (raft.lease_reads or not choice.needs_leases) and (is_snapshotted or not choice.needs_snapshots)
             else 0
             for choice in CHOICES
         ]

@@ -25,11 +25,17 @@ from raftkv.replica import ReplicaSettings, Work
 from raftkv.sim.checks.invariants import Invariants, Violated
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
 from raftkv.sim.world.cluster import CLUSTER_ID, incarnation_of
-from raftkv.sim.world.node import VirtualNode
+from raftkv.sim.world.disk import Crash, Moment
+from raftkv.sim.world.node import ModelDisk, VirtualNode
+from raftkv.sim.world.snapshot_files import Job
+from raftkv.snapshotting import SnapshotSettings
 from raftkv.transport import codec
 
 _FLYING_MAX: Final = 40
 """Beyond, the oldest messages are lost."""
+_OPERATIONS: Final = 12
+"""About so many does the making of a file take."""
+_MOMENTS: Final = tuple(Moment)
 _REPLICA_SETTINGS: Final = ReplicaSettings(request_timeout_ms=10**9)
 
 
@@ -82,6 +88,7 @@ class Setting:
     raft: RaftSettings
     per_mille: tuple[int, ...]
     """How fast each node's clock goes, where they go on together."""
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
 
 
 @dataclass(slots=True)
@@ -93,6 +100,8 @@ class ShortWorld:
     oracle: Oracle = field(default_factory=Oracle)
     nodes: dict[NodeId, VirtualNode] = field(default_factory=dict)
     flying: list[Flying] = field(default_factory=list)
+    jobs: list[tuple[VirtualNode, int, Job]] = field(default_factory=list)
+    """What snapshot threads have still to do: whose, in which life."""
     late: list[Flying] = field(default_factory=list)
     """Messages that come only when everybody has forgotten them."""
     deaf: dict[tuple[NodeId, NodeId], None] = field(default_factory=dict)
@@ -124,6 +133,7 @@ class ShortWorld:
                 replica_settings=_REPLICA_SETTINGS,
                 make_machine=lambda: WatchedMachine(self.oracle),
                 world_us=lambda id=member.id: self.clock_us(id),  # type: ignore[misc]
+                snapshot_settings=self.setting.snapshots,
             )
             self._clocks_us[member.id], self._per_mille[member.id] = 0, per_mille
         self.invariants = Invariants(self)
@@ -176,6 +186,7 @@ class ShortWorld:
     def crash(self, node: VirtualNode) -> None:
         """With some of what its disk has not finished."""
         self.say(f"{node.id} crashes")
+        self.jobs = [one for one in self.jobs if one[0] is not node]
         node.crash(self.rng)
 
     def sync(self, node: VirtualNode) -> None:
@@ -183,6 +194,34 @@ class ShortWorld:
         if node.is_up and node.disk.unfinished:
             node.running.persisted(node.disk.finish_one().ticket)
             self.turn(node)
+
+    def work_on_files(self, node: VirtualNode) -> bool:
+        """Its snapshot thread does the next thing; whether there was one."""
+        if not node.is_up:
+            return False
+        for place, (whose, life, job) in enumerate(self.jobs):
+            if whose is node and life == node.life:
+                del self.jobs[place]
+                job()()
+                self.turn(node)
+                return True
+        return False
+
+    def die_over_files(self, node: VirtualNode) -> None:
+        """The machine dies in, before or after an operation of the next thing that its snapshot thread does."""
+        disk = node.disk
+        assert isinstance(disk, ModelDisk)
+        if not any(whose is node and life == node.life for whose, life, _ in self.jobs):
+            return
+        disk.directory.crash_at(
+            disk.directory.operations + self.rng.randrange(1, _OPERATIONS), self.rng.choice(_MOMENTS)
+        )
+        try:
+            self.work_on_files(node)
+        except Crash:
+            self.say(f"{node.id}'s machine dies over its files")
+        self.crash(node)
+        disk.directory = disk.directory.survivor(self.rng)
 
     def turn(self, node: VirtualNode) -> None:
         """One turn of the pump that ships; what it wants read from its log is read at once, and makes another."""
@@ -210,6 +249,12 @@ class ShortWorld:
     def _work(self, node: VirtualNode, work: Work) -> None:
         node.work = work
         node.disk.unfinished.extend(work.persist)
+        if work.snapshots:
+            assert node.files is not None
+            jobs = node.files.jobs(work.snapshots)
+            self.jobs += [(node, node.life, job) for job in (*jobs.large, *jobs.reads, *jobs.pieces)]
+        if work.drop_log_through is not None:
+            node.disk.trim_log(work.drop_log_through)
         self._note(work)
 
     def _reply(self, exchange: Exchange, reply: Envelope) -> None:
@@ -283,7 +328,8 @@ class ShortWorld:
         busy = [node for node in group if node.disk.unfinished and node.is_up and node is not slow]
         for node in busy:
             self.sync(node)
-        return bool(busy)
+        at_files = [node for node in group if node is not slow and self.work_on_files(node)]
+        return bool(busy or at_files)
 
     def _deliver_among(self, ids: dict[NodeId, None], *, in_order: bool) -> bool:
         places: list[int] = []

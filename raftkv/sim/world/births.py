@@ -20,8 +20,10 @@ from raftkv.forming import Forming, FormingPlan, FormingShell
 from raftkv.sim.world.disks import Disks
 from raftkv.sim.world.network import Network
 from raftkv.sim.world.node import VirtualNode
+from raftkv.sim.world.snapshot_files import open_snapshots
 from raftkv.sim.world.wal_disk import WalDisk
 from raftkv.sim.world.watching import Watcher
+from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.transport import codec
 
 _OPENING_US_MAX: Final = 20_000
@@ -73,7 +75,7 @@ class World(Protocol):
         """The node ends itself."""
         ...
 
-    def take_part(self, node: VirtualNode, raft: Raft) -> None:
+    def take_part(self, node: VirtualNode, raft: Raft, snapshots: Snapshots, restored: StoredSnapshot | None) -> None:
         """The node is a member of Raft from now on."""
         ...
 
@@ -123,14 +125,15 @@ class Births:
         disk, forming = node.disk, node.forming
         assert isinstance(disk, WalDisk)
         assert forming is not None
-        found = disk.open_log(tail_bytes_max=node.raft_settings.log_memory_bytes)
         identity = forming.identity.identity
         assert identity.cluster_id is not None
+        snapshots = open_snapshots(disk.directory, identity.cluster_id)
+        found = disk.open_log(snapshots, tail_bytes_max=node.raft_settings.log_memory_bytes)
         for watcher in self._world.watchers:
             watcher.recovered(node, found)
             watcher.formed(node, identity.cluster_id)
         raft = raft_of(identity, found.said, node.raft_settings, Random(self._world.rng.randrange(2**32)))
-        self._world.take_part(node, raft)
+        self._world.take_part(node, raft, snapshots, found.said.snapshot)
         self._world.disks.begin(node)
 
     def _later(self, node: VirtualNode, life: int, act: Callable[[], None]) -> None:

@@ -28,7 +28,9 @@ from raftkv.sim.world.node import Disk, ModelDisk, VirtualNode
 from raftkv.sim.world.process import Process
 from raftkv.sim.world.wal_disk import WalDisk
 from raftkv.sim.world.watching import Watcher as Watcher
+from raftkv.snapshotting import SnapshotSettings
 from raftkv.state_machine import StateMachine
+from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.transport import codec
 
 STRANGERS_TERM: Final = 10_000_000
@@ -55,6 +57,7 @@ class Plan:
     voters: tuple[str, ...] = ("a", "b", "c")
     raft: RaftSettings = field(default_factory=RaftSettings)
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     network: NetworkFaults = field(default_factory=NetworkFaults)
     disk: DiskFaults = field(default_factory=DiskFaults)
     gathering_us_max: int = 0
@@ -112,6 +115,7 @@ class VirtualCluster:
             make_machine=self._make_machine,
             world_us=lambda: self.now_us,
             disk=self._disk_of(name, base),
+            snapshot_settings=self.plan.snapshots,
         )
 
     def _disk_of(self, name: NodeId, base: LogBase) -> Disk:
@@ -186,9 +190,9 @@ class VirtualCluster:
             node.start(self.rng)
             self._runs(node)
 
-    def take_part(self, node: VirtualNode, raft: Raft) -> None:
+    def take_part(self, node: VirtualNode, raft: Raft, snapshots: Snapshots, restored: StoredSnapshot | None) -> None:
         """The node is a member of Raft from now on."""
-        node.begin(raft)
+        node.begin(raft, snapshots, restored)
         self._runs(node)
 
     def _runs(self, node: VirtualNode) -> None:
@@ -318,6 +322,9 @@ class VirtualCluster:
     def _work(self, node: VirtualNode, work: Work) -> None:
         node.work = work
         self.disks.submit(node, work.persist, work.read_log)
+        self.disks.trim(node, work.drop_log_through)
+        if work.snapshots:
+            self.disks.keep_snapshots(node, work.snapshots)
 
     def _stepped(self, node: VirtualNode) -> None:
         for watcher in self.watchers:

@@ -13,15 +13,22 @@ from random import Random
 from typing import Final, Protocol
 
 from raftkv.core.effects import DiskWrite, LogRead
+from raftkv.core.types import Index
 from raftkv.errors import DiskFailed
 from raftkv.sim.world.disk import Crash
 from raftkv.sim.world.node import VirtualNode
+from raftkv.sim.world.snapshot_files import Job, Told
 from raftkv.sim.world.wal_disk import WalDisk
 from raftkv.sim.world.watching import Watcher
+from raftkv.snapshotting import SnapshotWork
 
 _IDLE_MARK_US: Final = 100_000
 _SPARE_RETRY_US: Final = 1_000_000
 _SPARE_US_MAX: Final = 20_000
+_TRIM_US_MAX: Final = 20_000
+_SMALL_US_MAX: Final = 10_000
+_LARGE_US_MAX: Final = 200_000
+"""What is done with snapshots: a piece; a whole one, written or loaded."""
 _LOOK_AGAIN_US: Final = 20_000
 """Where a thread stands still, or its disk hangs, what was due is looked at again after this."""
 
@@ -83,6 +90,42 @@ class Disks:
             self.go_on(node)
         for read in reads:
             self._read(node, read)
+
+    def trim(self, node: VirtualNode, through: Index | None) -> None:
+        """Some time later, on the thread that writes the log."""
+        if through is not None:
+            trimmed = through
+
+            def trim() -> None:
+                if not isinstance(node.disk, WalDisk) or node.disk.is_open:
+                    self.do(node, lambda: node.disk.trim_log(trimmed))
+
+            self._later(node, self._world.rng.randrange(100, _TRIM_US_MAX), trim)
+
+    def keep_snapshots(self, node: VirtualNode, work: SnapshotWork) -> None:
+        """The snapshot thread does each thing in its time: small ones soon, large ones while others go on."""
+        assert node.files is not None
+        jobs, rng = node.files.jobs(work), self._world.rng
+        for job in jobs.large:
+            self._do_job(node, "large", job, rng.randrange(500, _LARGE_US_MAX))
+        for job in jobs.reads:
+            self._do_job(node, "reads", job, rng.randrange(100, _SMALL_US_MAX))
+        for job in jobs.pieces:
+            self._do_job(node, "pieces", job, rng.randrange(100, _SMALL_US_MAX))
+
+    def _do_job(self, node: VirtualNode, kind: str, job: Job, delay_us: int) -> None:
+        """Those of one kind in their order: each draws how much later than the one before it is done."""
+        waiting = node.waiting_jobs.setdefault(kind, [])
+        waiting.append(job)
+        self._later(node, delay_us * node.disk.slowness, lambda: self._next_job(node, waiting))
+
+    def _next_job(self, node: VirtualNode, waiting: list[Job]) -> None:
+        if not waiting:
+            return
+        told: list[Told] = []
+        job = waiting.pop(0)
+        if self.do(node, lambda: told.append(job())):
+            self._world.happens(node, told[0])
 
     def go_on(self, node: VirtualNode) -> None:
         """All that has gathered is one batch; what comes while it is being synced waits for the next."""

@@ -13,14 +13,18 @@ from raftkv.core.effects import DiskWrite, LogBase
 from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity, Saved
-from raftkv.core.types import NodeId
+from raftkv.core.types import Index, NodeId
 from raftkv.forming import Forming
 from raftkv.pump import Pump
 from raftkv.replica import Replica, ReplicaSettings, Work
+from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.sim.world.process import Clock as Clock
 from raftkv.sim.world.process import Process
 from raftkv.sim.world.shadow import Shadow
+from raftkv.sim.world.snapshot_files import Job, SnapshotFiles, open_snapshots, restore
+from raftkv.snapshotting import SnapshotSettings
 from raftkv.state_machine import StateMachine
+from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 
 
 class Disk(Shadow):
@@ -30,6 +34,12 @@ class Disk(Shadow):
         super().__init__(base)
         self.hangs = False
         """Nothing is finished while this holds."""
+        self.is_spoiled = False
+        """A bit of it was flipped."""
+        self.trimmed_through = 0
+        """Up to here nobody needs the log any more."""
+        self.promised_snapshot = 0
+        """A snapshot of all up to here was said to be in place."""
         self.is_lost = False
         """A start has said that it cannot be used."""
         self.slowness = 1
@@ -38,6 +48,14 @@ class Disk(Shadow):
         """Begun so far; only the newest can end."""
         self.under_way = 0
         """So many of the unfinished writes, the oldest, are being written and synced now, as one batch."""
+
+    def snapshot_is_in_place(self, base: LogBase) -> None:
+        """That was said to be on stable storage."""
+        self.promised_snapshot = max(self.promised_snapshot, base.index)
+
+    def trim_log(self, through: Index) -> None:
+        """Nobody needs the log up to there; how much of it goes is the disk's affair."""
+        self.trimmed_through = max(self.trimmed_through, through)
 
     def finish(self) -> list[DiskWrite]:
         """The batch that is under way is durable now; returned. Raises DiskFailed."""
@@ -58,11 +76,23 @@ class Disk(Shadow):
 
 
 class ModelDisk(Disk):
-    """A log on a disk that forgets what it has not finished: no files, no bytes."""
+    """A log on a disk that forgets what it has not finished: no files, no bytes, but for those of snapshots."""
 
-    def recover(self) -> Saved:
-        """What a start finds."""
-        return self.saved()
+    def __init__(self, base: LogBase) -> None:
+        super().__init__(base)
+        self.directory = SimulatedDirectory(Random(0))
+        """Of the snapshots. What storage says is in place there is."""
+
+    def trim_log(self, through: Index) -> None:
+        """At once, what is durable of it."""
+        super().trim_log(through)
+        self.trim(min(through, self.base.index + len(self.frames)))
+
+    def recover(self, snapshot: LogBase | None = None) -> Saved:
+        """What a start finds; a log that does not fit to the snapshot starts again there, for good."""
+        joined = self.joined_with(snapshot)
+        self.base, self.vote, self.frames = joined.base, joined.vote, joined.frames
+        return self.saved(snapshot)
 
 
 class VirtualNode:
@@ -78,6 +108,7 @@ class VirtualNode:
         make_machine: Callable[[], StateMachine],
         world_us: Callable[[], int],
         disk: Disk | None = None,
+        snapshot_settings: SnapshotSettings | None = None,
     ) -> None:
         """``disk`` None: a model of one."""
         self.me = me
@@ -102,7 +133,12 @@ class VirtualNode:
         """Why it does not take part yet, as it says itself."""
         self.complaints: dict[NodeId, str] = {}
         """What is wrong with other members, as it says itself."""
+        self.files: SnapshotFiles | None = None
+        """Of the snapshots, while the node takes part."""
+        self.waiting_jobs: dict[str, list[Job]] = {}
+        """What its snapshot thread has still to do, by kind, oldest first."""
         self.raft_settings, self._replica_settings = raft_settings, replica_settings
+        self._snapshot_settings = snapshot_settings
         self._make_machine = make_machine
         self._world_us = world_us
 
@@ -150,12 +186,25 @@ class VirtualNode:
         """The process begins with what its disk holds."""
         assert isinstance(self.disk, ModelDisk)
         self.life += 1
-        self.begin(Raft(self.me, self.raft_settings, self.disk.recover(), Random(rng.randrange(2**32))))
+        snapshots = open_snapshots(self.disk.directory, self.me.cluster_id)
+        saved = self.disk.recover(None if snapshots.newest is None else snapshots.newest.meta.base)
+        self.begin(Raft(self.me, self.raft_settings, saved, Random(rng.randrange(2**32))), snapshots, snapshots.newest)
 
-    def begin(self, raft: Raft) -> None:
-        """The node takes part."""
+    def begin(self, raft: Raft, snapshots: Snapshots, restored: StoredSnapshot | None) -> None:
+        """The node takes part; its machine is restored from that snapshot."""
         assert self.replica is None
-        self.replica = Replica(raft, self._make_machine(), self._replica_settings, clock=self.read_clock_us)
+        machine = self._make_machine()
+        self.replica = Replica(
+            raft,
+            machine,
+            self._replica_settings,
+            clock=self.read_clock_us,
+            snapshot_settings=self._snapshot_settings,
+            restored=None if restored is None else restore(machine, snapshots, restored),
+        )
+        self.files = SnapshotFiles(
+            snapshots, self.replica, raft.state.me.cluster_id, in_place=self.disk.snapshot_is_in_place
+        )
 
     def crash(self, rng: Random, *, power_fails: bool = False) -> None:
         """The process is gone, with all that it had not synced."""
@@ -170,6 +219,9 @@ class VirtualNode:
             self.forming.stop()
         if self.process is not None:
             self.process.end()
-        self.replica = self.pump = self.forming = self.process = None
+        if self.files is not None:
+            self.files.snapshots.close()
+        self.replica = self.pump = self.forming = self.process = self.files = None
+        self.waiting_jobs = {}
         self.unheard.clear()
         self.disk_goes_on = False

@@ -51,6 +51,37 @@ class Shadow:
             assert first == self.base.index + len(self.frames) + 1, "a gap on disk"
             self.frames.extend(write.frames)
 
+    def trim(self, through: int) -> None:
+        """Entries up to here are gone from the log; a snapshot holds them."""
+        count = through - self.base.index
+        if count <= 0:
+            return
+        configuration = self.base.configuration
+        for frame in self.frames[:count]:
+            if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
+                configuration = Configuration.decode(framing.body(frame))
+        term, index = framing.term_and_index(self.frames[count - 1])
+        self.base = LogBase(Index(index), Term(term), configuration)
+        del self.frames[:count]
+
+    def term_at(self, index: int) -> int | None:
+        """Of the entry there; None: there is none."""
+        if index == self.base.index:
+            return self.base.term
+        position = index - self.base.index - 1
+        return framing.term_and_index(self.frames[position])[0] if 0 <= position < len(self.frames) else None
+
+    def joined_with(self, snapshot: LogBase | None) -> Shadow:
+        """What a start must find that goes on from this snapshot: a log that does not fit to it starts again there."""
+        joined = self.copy()
+        if snapshot is None:
+            return joined
+        if joined.term_at(snapshot.index) != snapshot.term:
+            joined.base, joined.frames = snapshot, []
+        if snapshot.term > joined.vote[0]:
+            joined.vote = (snapshot.term, None)
+        return joined
+
     def finish_one(self) -> DiskWrite:
         """The oldest write is durable now."""
         write = self.unfinished.popleft()
@@ -61,6 +92,8 @@ class Shadow:
         """The frames first … last, cut as the read says."""
         found: list[bytes] = []
         size = 0
+        if read.first <= self.base.index:
+            return []
         for frame in self.frames[read.first - self.base.index - 1 : read.last - self.base.index]:
             found.append(frame)
             size += len(frame)
@@ -68,8 +101,8 @@ class Shadow:
                 break
         return found
 
-    def saved(self) -> Saved:
-        """What a start finds."""
+    def saved(self, snapshot: LogBase | None = None) -> Saved:
+        """What a start finds; its machine was restored from that snapshot."""
         runs: list[tuple[Index, Term]] = []
         configurations: list[tuple[Index, Configuration]] = []
         for frame in self.frames:
@@ -85,4 +118,5 @@ class Shadow:
             term_runs=runs,
             tail=list(self.frames),
             configurations=configurations,
+            snapshot=snapshot,
         )

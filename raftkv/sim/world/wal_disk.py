@@ -23,6 +23,7 @@ from raftkv.sim.world.watching import Recovery
 from raftkv.storage.identity import IDENTITY_NAME, Identity, IdentityFile, read_identity
 from raftkv.storage.recovery import Recovered
 from raftkv.storage.segments import Segment, segment_name, segment_numbers
+from raftkv.storage.snapshots import Snapshots
 from raftkv.storage.standing import BEGINNING
 from raftkv.storage.wal import Wal
 
@@ -44,8 +45,6 @@ class WalDisk(Disk):
         self.incarnation: Incarnation | None = None
         """Whose directory this is, as far as any process has known; None: it is empty."""
         self.wipes = 0
-        self.is_spoiled = False
-        """A bit of it was flipped."""
         self._openings = 0
         self._wal: Wal | None = None
         self._in_doubt: list[DiskWrite] = []
@@ -71,11 +70,15 @@ class WalDisk(Disk):
         except DataDamaged:
             return None
 
-    def open_log(self, *, tail_bytes_max: int) -> Recovery:
+    def open_log(self, snapshots: Snapshots, *, tail_bytes_max: int) -> Recovery:
         """The log is read, and can be written. Raises DataError."""
         assert self.identity is not None, "an identity comes before a log"
         wal, recovered = Wal.open(
-            self.directory, self.identity, segment_bytes=self._segment_bytes, tail_bytes_max=tail_bytes_max
+            self.directory,
+            self.identity,
+            segment_bytes=self._segment_bytes,
+            tail_bytes_max=tail_bytes_max,
+            snapshots=snapshots,
         )
         found = Recovery(recovered, self._frames(wal, recovered), self._admissible(recovered))
         self._wal = wal
@@ -83,6 +86,11 @@ class WalDisk(Disk):
         self.vote, self.base = (recovered.term, recovered.voted_for), recovered.base
         self.frames = list(found.frames)
         return found
+
+    def trim_log(self, through: Index) -> None:
+        """See Disk and Wal."""
+        super().trim_log(through)
+        self._open_wal().trim(through)
 
     def finish(self) -> list[DiskWrite]:
         """See Disk. Raises DiskFailed or Crash; then nobody knows what is on the disk."""
@@ -177,6 +185,7 @@ class WalDisk(Disk):
         self.directory = SimulatedDirectory(Random(self._rng.randrange(2**32)), path=self.name)
         self._in_doubt = []
         self.incarnation, self.is_spoiled, self.is_lost = None, False, False
+        self.trimmed_through = self.promised_snapshot = 0
         self.base, self.vote, self.frames = BEGINNING, (BEGINNING.term, None), []
 
     def flip_a_bit(self, rng: Random) -> str | None:
