@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from email.utils import formatdate
+from functools import partial
 from typing import Final
 
 from aiohttp import StreamReader, web
@@ -20,13 +21,15 @@ from raftkv.api.aiohttp_stream import Streams
 from raftkv.api.exchange import Pending
 from raftkv.api.problems import RequestRefused, bad_request, problem
 from raftkv.api.requests import Head, no_room
-from raftkv.api.responses import Response
+from raftkv.api.responses import Response, Source
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
 from raftkv.http.room import BodyRoom
 from raftkv.problems import Code
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+PIECE_BYTES: Final = 256 * 1024
+"""Of a body that is not held in memory, so much at a time."""
 _STOP_SECONDS: Final = 0.05
 """For connections to end that have nothing more to say; aiohttp takes 0 for "for ever"."""
 
@@ -115,9 +118,11 @@ class AiohttpFront:
             body = await self._read_body(request, decision)
         except RequestRefused as refused:
             return await self._send(request, decision.given_up(refused))
-        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        decision.finish(body, lambda response: None if answer.done() else answer.set_result(response))
-        return await self._send(request, await answer)
+        response = await _answered(decision, body)
+        try:
+            return await self._send(request, response)
+        finally:
+            response.let_go()
 
     async def _read_body(self, request: web.BaseRequest, pending: Pending) -> bytes:
         """The whole body; raises RequestRefused for one that is too large, too slow or broken off."""
@@ -140,7 +145,12 @@ class AiohttpFront:
         connection = request.protocol
         assert isinstance(connection, Connection)
         stays_open = self._stays_open(request, connection)
-        if stays_open:
+        if response.source is not None and not response.body_omitted:
+            _transport_of(request).write(self._encode(response, None if stays_open else "close"))
+            await self._send_from(response.source, request, connection)
+            if not stays_open:
+                connection.write_last(b"")
+        elif stays_open:
             says = None if request.version >= (1, 1) else "keep-alive"
             _transport_of(request).write(self._encode(response, says))
         else:
@@ -150,6 +160,25 @@ class AiohttpFront:
         if not request.content.is_eof():
             await self._discard(request.content)
         return SENT if stays_open and request.content.is_eof() else SENT_LAST
+
+    async def _send_from(self, source: Source, request: web.BaseRequest, connection: Connection) -> None:
+        """The body as it comes, and never more of it than the client takes; the connection breaks where it ends early.
+
+        Its length was told before: a client that does not get all of it knows.
+        """
+        left_bytes = source.size_bytes
+        while left_bytes:
+            piece: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            source.read(min(left_bytes, PIECE_BYTES), partial(_settle, piece))
+            data = await piece
+            transport = _transport_of(request)
+            if not data:
+                transport.abort()
+                raise ConnectionResetError("the rest of the body does not come")
+            transport.write(data)
+            left_bytes -= len(data)
+            if connection.writing_paused:
+                await self._drained(request, connection)
 
     def _stays_open(self, request: web.BaseRequest, connection: Connection) -> bool:
         if self.stopping or connection.nothing_follows:
@@ -185,6 +214,23 @@ class AiohttpFront:
                     left_bytes -= len(await stream.readany())
         except (TimeoutError, web.RequestPayloadError):
             return
+
+
+async def _answered(decision: Pending, body: bytes) -> Response:
+    """The answer; if nobody waits for it any more when it comes, it is let go."""
+    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    decision.finish(body, lambda response: response.let_go() if answer.done() else answer.set_result(response))
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if answer.done() and not answer.cancelled():
+            answer.result().let_go()
+        raise
+
+
+def _settle(future: asyncio.Future[bytes], data: bytes) -> None:
+    if not future.done():
+        future.set_result(data)
 
 
 class _Reservation:

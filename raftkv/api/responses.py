@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 JSON: Final = "application/json"
 MSGPACK: Final = "application/msgpack"
@@ -24,6 +24,23 @@ _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\
 _WITHOUT_LENGTH: Final = frozenset({204, 304})
 
 
+class Source(Protocol):
+    """A body that is not held in memory. Read by one, from its beginning on, and closed in any case."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the whole body."""
+        ...
+
+    def read(self, bytes_max: int, done: Callable[[bytes], None]) -> None:
+        """``done`` gets the next bytes, now or later; none where the rest will never come."""
+        ...
+
+    def close(self) -> None:
+        """Nobody reads on. May be said again."""
+        ...
+
+
 @dataclass(slots=True)
 class Response:
     """One final answer. What every answer carries (node, caching) is added when it is encoded."""
@@ -34,6 +51,13 @@ class Response:
     headers: Headers = ()
     body_omitted: bool = False
     """The answer to a HEAD: the headers as if the body came, and no body."""
+    source: Source | None = None
+    """Where the body comes from, instead of ``body``; whoever has the answer closes it, sent or not."""
+
+    def let_go(self) -> None:
+        """Nobody will send it."""
+        if self.source is not None:
+            self.source.close()
 
 
 Respond = Callable[[Response], None]
@@ -72,7 +96,7 @@ def common_header_bytes(node_id: str) -> bytes:
 
 
 def encode(response: Response, *, common: bytes, connection: str | None, date: str) -> bytes:
-    """The whole answer as it goes out.
+    """The whole answer as it goes out; where its body has a source, all before the body.
 
     ``common`` comes from ``common_header_bytes``; ``connection`` is the value of that header, None: leave it
     out; ``date`` is RFC 9110's IMF-fixdate.
@@ -80,7 +104,8 @@ def encode(response: Response, *, common: bytes, connection: str | None, date: s
     lines = [f"{name}: {value}\r\n" for name, value in response.headers]
     lines.append(f"Date: {date}\r\n")
     if response.status not in _WITHOUT_LENGTH:
-        lines.append(f"Content-Type: {response.content_type}\r\nContent-Length: {len(response.body)}\r\n")
+        size_bytes = len(response.body) if response.source is None else response.source.size_bytes
+        lines.append(f"Content-Type: {response.content_type}\r\nContent-Length: {size_bytes}\r\n")
     lines.append("\r\n" if connection is None else f"Connection: {connection}\r\n\r\n")
     body = b"" if response.body_omitted or response.status in _WITHOUT_LENGTH else response.body
     return b"".join((_STATUS_LINES[response.status], common, "".join(lines).encode("latin-1"), body))

@@ -15,6 +15,7 @@ from typing import Final
 
 from raftkv.api import (
     admin,
+    backup,
     diagnostics,
     handshake,
     keys,
@@ -69,6 +70,7 @@ NODE_ROUTES: Final = (
     Route("/v1/admin/members/{id}", {"DELETE": members.REMOVE, "PATCH": members.ALTER}, members.ID),
     Route("/v1/admin/leader", {"POST": admin.TRANSFER}),
     Route("/v1/admin/snapshot", {"POST": snapshots.TAKE}),
+    Route("/v1/admin/backup", {"GET": backup.GIVE}),
     Route("/v1/openapi.json", reading(openapi.DOCUMENT)),
     Route("/healthz", reading(status.HEALTHZ)),
     Route("/readyz", reading(status.READYZ)),

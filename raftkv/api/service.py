@@ -11,8 +11,21 @@ from enum import Enum
 from typing import Protocol
 
 from raftkv.api.reports import Diagnostics
+from raftkv.api.responses import Source
 from raftkv.members import MembersOutcome, Terms, Wish
-from raftkv.outcomes import Consistency, Leadership, ReadOutcome, SnapshotOutcome, TransferOutcome, WriteOutcome
+from raftkv.outcomes import (
+    Consistency,
+    Leadership,
+    ReadOutcome,
+    ReadTimedOut,
+    Refused,
+    SnapshotOutcome,
+    SnapshotRefused,
+    SnapshotUnderWay,
+    TooStale,
+    TransferOutcome,
+    WriteOutcome,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,23 @@ class Status:
     health: Health = Health()
 
 
+@dataclass(frozen=True, slots=True)
+class BackupOpened:
+    """A snapshot's file that has all that was acknowledged when it was asked for."""
+
+    index: int
+    """Of the last entry in it."""
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class BackupBusy:
+    """As many are being sent as this node sends at once."""
+
+
+BackupOutcome = BackupOpened | BackupBusy | SnapshotUnderWay | SnapshotRefused | Refused | TooStale | ReadTimedOut
+
+
 class Service(Protocol):
     """The replica, as the API sees it. Every ``done`` is called exactly once, at once or later."""
 
@@ -140,6 +170,13 @@ class Service(Protocol):
 
     def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
         """Has this node keep a snapshot of all that is applied here; ``done`` hears by then that it is under way."""
+        ...
+
+    def open_backup(self, done: Callable[[BackupOutcome], None], *, wait_ms: int) -> None:
+        """A file with everything that is acknowledged by now; ``done`` hears by then that it is still being written.
+
+        Whoever gets its source closes it.
+        """
         ...
 
     def new_session_id(self) -> bytes:

@@ -53,15 +53,20 @@ def _told(context: Context, outcome: SnapshotOutcome) -> Response:
             return json_response(200, shown)
         case SnapshotUnderWay():
             return json_response(202, {"index": outcome.index})
-        case SnapshotRefused() if outcome.why in _MAY_BE_ASKED_AGAIN:
-            return problem(
-                _REFUSALS[outcome.why],
-                f"{outcome.text}; ask again soon",
-                headers=retry_after(context),
-                extra={"retry_after_ms": context.settings.retry_after_ms},
-            )
         case SnapshotRefused():
-            return problem(_REFUSALS[outcome.why], f"no snapshot was taken: {outcome.text}")
+            return not_taken(context, outcome)
+
+
+def not_taken(context: Context, outcome: SnapshotRefused) -> Response:
+    """Why there is no snapshot of now, and whether to ask again."""
+    if outcome.why not in _MAY_BE_ASKED_AGAIN:
+        return problem(_REFUSALS[outcome.why], f"no snapshot was taken: {outcome.text}")
+    return problem(
+        _REFUSALS[outcome.why],
+        f"{outcome.text}; ask again soon",
+        headers=retry_after(context),
+        extra={"retry_after_ms": context.settings.retry_after_ms},
+    )
 
 
 TAKE: Final = Action(

@@ -14,6 +14,7 @@ from typing import Final
 
 from raftkv.core.effects import SnapshotPiece, SnapshotRead, SnapshotWrite
 from raftkv.core.types import ClusterId, SnapshotId
+from raftkv.node.backups import Backups
 from raftkv.node.logs import event
 from raftkv.node.snapshots import SnapshotListener, SnapshotMeter, SnapshotThread
 from raftkv.outcomes import SnapshotWhy
@@ -60,6 +61,10 @@ class SnapshotKeeper:
         )
         self._thread = SnapshotThread(snapshots, loop, listener, cluster_id=cluster_id, bytes_per_s=bytes_per_s)
         self._trouble = ""
+
+    def backups(self, *, barrier: object) -> Backups:
+        """The files for clients that want a copy."""
+        return Backups(self._replica, self._thread, self._shell.has_work, barrier=barrier)
 
     @property
     def meter(self) -> SnapshotMeter:

@@ -32,10 +32,12 @@ from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId, Ticket
 from raftkv.errors import DiskFailed, Misdirected, RaftkvError
 from raftkv.forming import Forming, FormingPlan, FormingShell
 from raftkv.kv.machine import KeyValueMachine
+from raftkv.kv.queries import Revision
 from raftkv.node.clock import LoopScheduler, now_us
 from raftkv.node.diagnostics import Parts, Watch, report, why_disk_is_useless
 from raftkv.node.disk import DiskListener, DiskThread
 from raftkv.node.doors import Doors
+from raftkv.node.embedding import NOTHING
 from raftkv.node.joining import ask_to_join
 from raftkv.node.keeper import KeeperShell, SnapshotKeeper, load, restored_from
 from raftkv.node.logs import event, in_words
@@ -319,6 +321,8 @@ class RunningNode:
             bytes_per_s=self.config.snapshots.snapshot_bytes_per_s,
         )
         self._parts.snapshots = self._snapshots
+        barrier = Revision() if isinstance(self._machine, KeyValueMachine) else NOTHING
+        self.service.backups = self._snapshots.backups(barrier=barrier)
         self._snapshots.start()
         if restored is not None and loaded is not None:
             self._snapshots.begin(restored, loaded)

@@ -14,6 +14,7 @@ from raftkv.core.types import ClusterId, NodeId, Role
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Revision
 from raftkv.members import MembersDone, MembersRefused, MembersWhy, Terms, Wish
+from raftkv.node.backups import BackupDone, Backups
 from raftkv.node.clock import now_us
 from raftkv.node.members import Members
 from raftkv.outcomes import (
@@ -59,6 +60,8 @@ class NodeService:
         """The same."""
         self.disk_trouble: Callable[[], str | None] = lambda: None
         """Why the disk makes this node useless; None: it does not."""
+        self.backups: Backups | None = None
+        """None: this node takes no part yet."""
         self.stopping = False
         self._node_id, self._machine = node_id, machine
         self._began_us = now_us()
@@ -107,6 +110,15 @@ class NodeService:
             return
         self.replica.snapshots.ask(done, wait_us=wait_ms * 1000)
         self._has_work()
+
+    def open_backup(self, done: BackupDone, *, wait_ms: int) -> None:
+        """Of everything that is acknowledged by now."""
+        if self.backups is None:
+            done(Refused(Why.NOT_LEADER, _NOBODY))
+        elif self.stopping:
+            done(Refused(Why.SHUTTING_DOWN, self.leadership()))
+        else:
+            self.backups.open(done, wait_ms=wait_ms)
 
     def change_members(self, wish: Wish, terms: Terms, done: MembersDone) -> None:
         """Has the members be as wished."""

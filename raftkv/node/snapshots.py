@@ -124,6 +124,8 @@ class SnapshotThread:
         """For an answer that comes late."""
         self._large: deque[Callable[[], None]] = deque()
         self._transfers: dict[NodeId, _Transfer] = {}
+        self._backups: set[SnapshotReader] = set()
+        """That clients are being sent."""
         self._is_abandoned = False
         self._stopping = False
         self._thread = threading.Thread(target=self._guarded, name="raftkv-snapshots", daemon=True)
@@ -147,6 +149,25 @@ class SnapshotThread:
                 self._large.append(partial(self._load, work.load, now_us()))
             self._wake.notify()
 
+    def open_backup(self, done: Callable[[SnapshotReader | None], None]) -> None:
+        """``done`` gets the newest snapshot, kept until ``close_backup``; None: there is none that is sound."""
+        with self._wake:
+            self._at(0, partial(self._open_backup, done))
+            self._wake.notify()
+
+    def read_backup(self, reader: SnapshotReader, offset: int, bytes_max: int, done: Callable[[bytes], None]) -> None:
+        """``done`` gets these bytes, at the rate that backups and followers share; never, once it is closed."""
+        with self._wake:
+            due_us = self._reading.due_us(bytes_max, now_us=now_us())
+            self._at(due_us, partial(self._read_backup, reader, offset, bytes_max, done))
+            self._wake.notify()
+
+    def close_backup(self, reader: SnapshotReader) -> None:
+        """Nobody reads on."""
+        with self._wake:
+            self._at(0, partial(self._close_backup, reader))
+            self._wake.notify()
+
     def free(self, loading: Loading) -> None:
         """What it still holds is let go of."""
         with self._wake:
@@ -163,6 +184,9 @@ class SnapshotThread:
         for transfer in self._transfers.values():
             transfer.reader.close()
         self._transfers.clear()
+        for reader in self._backups:
+            reader.close()
+        self._backups.clear()
         self._snapshots.close()
 
     # ------------------------------------------------------------------------------------- the thread
@@ -293,6 +317,24 @@ class SnapshotThread:
         before_us = now_us() - UNUSED_US
         for follower in [follower for follower, one in self._transfers.items() if one.used_us < before_us]:
             self._close(follower)
+
+    # -------------------------------------------------------------------------------------- to clients
+
+    def _open_backup(self, done: Callable[[SnapshotReader | None], None]) -> None:
+        reader = self._snapshots.reader()
+        if reader is not None:
+            self._backups.add(reader)
+        self._tell(done, reader)
+
+    def _read_backup(self, reader: SnapshotReader, offset: int, bytes_max: int, done: Callable[[bytes], None]) -> None:
+        """Its turn may come after it was closed: then nobody waits for it."""
+        if reader in self._backups:
+            self._tell(done, reader.piece(offset, bytes_max))
+
+    def _close_backup(self, reader: SnapshotReader) -> None:
+        if reader in self._backups:
+            self._backups.remove(reader)
+            reader.close()
 
     # ------------------------------------------------------------------------------------ from a leader
 

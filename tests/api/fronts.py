@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import aiohttp
 import msgpack
 
-from raftkv.api.aiohttp_front import AiohttpFront
+from raftkv.api.aiohttp_front import PIECE_BYTES, AiohttpFront
 from raftkv.api.lean_front import LeanFront, connection_settings
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response, common_header_bytes
@@ -162,6 +162,12 @@ class PureClient(Client):
             decision.finish(body or b"", answers.append)
         (answer,) = answers
         raw = self._api.encode(answer, connection=None, date="Thu, 01 Jan 1970 00:00:00 GMT")
+        if answer.source is not None:
+            pieces: list[bytes] = []
+            for _ in range(0, answer.source.size_bytes, PIECE_BYTES):
+                answer.source.read(PIECE_BYTES, pieces.append)
+            raw += b"".join(pieces)
+            answer.let_go()
         parsed, rest = parse_answer(raw, method=method)
         assert rest == b""
         return parsed
@@ -199,6 +205,10 @@ class Wire:
                 self._read += more
             else:
                 return answer
+
+    def receive_some(self) -> bytes:
+        """Whatever comes next."""
+        return self._socket.recv(1 << 16)
 
     def ended(self) -> bool:
         """Whether the other side closes, and says nothing more before it; waits for that."""

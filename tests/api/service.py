@@ -15,7 +15,7 @@ from raftkv.api.reports import (
     MemberReport,
     SettingsReport,
 )
-from raftkv.api.service import Health, MemberStatus, Status
+from raftkv.api.service import BackupOpened, BackupOutcome, Health, MemberStatus, Status
 from raftkv.kv.commands import Put, encode
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.members import MembersAre, MembersOutcome, Terms, Wish
@@ -93,6 +93,26 @@ DIAGNOSTICS = Diagnostics(
 )
 
 
+class PiecedSource:
+    """A body that comes in pieces, up to where it breaks off."""
+
+    def __init__(self, data: bytes, *, comes_bytes: int | None = None) -> None:
+        self._data, self._offset = data[:comes_bytes], 0
+        self.size_bytes = len(data)
+        self.largest_read_bytes = 0
+        self.closed_count = 0
+
+    def read(self, bytes_max: int, done: Callable[[bytes], None]) -> None:
+        assert not self.closed_count, "nobody reads what is closed"
+        self.largest_read_bytes = max(self.largest_read_bytes, bytes_max)
+        data = self._data[self._offset : self._offset + bytes_max]
+        self._offset += len(data)
+        done(data)
+
+    def close(self) -> None:
+        self.closed_count += 1
+
+
 class FakeService:
     """Satisfies ``raftkv.api.service.Service``."""
 
@@ -111,6 +131,9 @@ class FakeService:
         self.changes: list[tuple[Wish, Terms]] = []
         self.forced_snapshots: deque[SnapshotOutcome] = deque()
         self.snapshots: list[int] = []
+        self.forced_backups: deque[BackupOutcome] = deque()
+        self.backups: list[int] = []
+        self.backup = PiecedSource(b"a backup")
         self.holds = False
         """Answers wait in ``held`` until a test lets them go."""
         self.held: list[Callable[[], None]] = []
@@ -181,6 +204,14 @@ class FakeService:
     def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
         self.snapshots.append(wait_ms)
         done(self.forced_snapshots.popleft() if self.forced_snapshots else SnapshotTaken(12, 4096, changed=True))
+
+    def open_backup(self, done: Callable[[BackupOutcome], None], *, wait_ms: int) -> None:
+        self.backups.append(wait_ms)
+        outcome = self.forced_backups.popleft() if self.forced_backups else BackupOpened(12, self.backup)
+        if self.holds:
+            self.held.append(lambda: done(outcome))
+        else:
+            done(outcome)
 
     def new_session_id(self) -> bytes:
         self._sessions_count += 1

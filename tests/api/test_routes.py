@@ -98,6 +98,7 @@ ALLOWED = {
     "/v1/admin/members": ("/v1/admin/members", "GET, HEAD"),
     "/v1/admin/leader": ("/v1/admin/leader", "POST"),
     "/v1/admin/snapshot": ("/v1/admin/snapshot", "POST"),
+    "/v1/admin/backup": ("/v1/admin/backup", "GET"),
     "/v1/diagnostics": ("/v1/diagnostics", "GET, HEAD"),
     "/v1/openapi.json": ("/v1/openapi.json", "GET, HEAD"),
     "/healthz": ("/healthz", "GET, HEAD"),

@@ -16,7 +16,7 @@ from raftkv.api.reports import Diagnostics
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response
 from raftkv.api.routes import Api
-from raftkv.api.service import MemberStatus, Status
+from raftkv.api.service import BackupBusy, BackupOutcome, MemberStatus, Status
 from raftkv.api.settings import ApiSettings
 from raftkv.core.types import Member, NodeId
 from raftkv.http import heads
@@ -108,6 +108,10 @@ class VirtualService:
         """Of everything that is applied here now."""
         self._node.running.snapshots.ask(done, wait_us=wait_ms * 1000)
         self.has_work = True
+
+    def open_backup(self, done: Callable[[BackupOutcome], None], *, wait_ms: int) -> None:
+        """No simulated client asks for one: it would be a file in pieces."""
+        done(BackupBusy())
 
     def change_members(self, wish: Wish, terms: Terms, done: MembersDone) -> None:
         """Nobody in the simulated world speaks to a new node beforehand, so nobody can be added by this way."""
