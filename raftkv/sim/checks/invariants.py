@@ -6,7 +6,7 @@ on that node only, so that a check costs what a step costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -151,7 +151,20 @@ class Invariants(Watcher):
             unchanged -= 1
         del seen.frames[unchanged:], seen.chain[unchanged:]
         for position in range(unchanged + 1, count + 1):
-            self._remember(node, seen, _frame_at(node, raft, position))
+            frame = _frame_at(node, raft, position)
+            self._remember(node, seen, frame)
+            if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
+                self._majorities_meet(node, raft, seen.base + position)
+
+    def _majorities_meet(self, node: VirtualNode, raft: Raft, index: int) -> None:
+        """Paper §6: two configurations in a row have a voter set in common, so no two disjoint majorities decide."""
+        configurations = raft.state.configurations
+        before, new = configurations.at(index - 1).voter_sets(), configurations.at(index).voter_sets()
+        if any(before) and not set(before) & set(new):
+            told = " and ".join(" with ".join(map(_names, sets)) for sets in (before, new))
+            raise Violated("majorities of configurations meet", f"{node.id} has {told} in a row at {index}")
+        if raft.role is Role.LEADER and configurations.index_at(index - 1) > raft.commit_index:
+            raise Violated("one change at a time", f"{node.id} began another at {index}, with one uncommitted")
 
     def _begin_at(self, node: VirtualNode, base: int, raft: Raft, seen: _Seen) -> None:
         """The log begins there now: what a snapshot stands for is an entry that was committed (faults 38 to 40)."""
@@ -268,6 +281,10 @@ class Invariants(Watcher):
         first, known = self._hashes.setdefault(raft.applied_index, (node.id, state_hash))
         if known != state_hash:
             raise Violated("equal states", f"{first} and {node.id} differ at applied index {raft.applied_index}")
+
+
+def _names(voters: Collection[NodeId]) -> str:
+    return ",".join(sorted(voters))
 
 
 def _frame_at(node: VirtualNode, raft: Raft, position: int) -> bytes:

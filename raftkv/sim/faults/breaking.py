@@ -129,7 +129,7 @@ class Faults:
         clusters in a row may rightly form.
         """
         nodes = self.cluster.nodes.values()
-        others = [node for node in nodes if node is not victim]
+        others = [node for node in nodes if node is not victim and node.id not in self.cluster.plan.spares]
         stored = self.cluster.stored_configuration()
         if stored is None:
             return any(isinstance(node.disk, WalDisk) and not node.disk.wipes for node in others)

@@ -21,11 +21,15 @@ _PARTS_LEADERS: Final = "hand_over_unheard"
 """Of all kinds the one that most often brings about what clients must never see, and logs that part."""
 
 
+_CHANGES_MEMBERS: Final = "change_members"
+_LOSE_DATA: Final = ("wipe", "flip_bit")
+
+
 def draw_profile(rng: Random) -> Profile:
     """A kind of run."""
     voters = rng.choice((1, 3, 3, 3, 3, 3, 5, 5))
     segment_bytes = rng.choice(_SEGMENT_BYTES)
-    drawn = sorted(KINDS) if segment_bytes else sorted(KINDS.keys() - FILE_KINDS.keys())
+    drawn = sorted(KINDS.keys() - {_CHANGES_MEMBERS} - (set() if segment_bytes else FILE_KINDS.keys()))
     kinds = rng.sample(drawn, rng.randrange(1, 5))
     if rng.randrange(4) == 0:
         kinds.append(_PARTS_LEADERS)
@@ -48,6 +52,11 @@ def draw_profile(rng: Random) -> Profile:
         raft = replace(
             raft, log_tail_entries=rng.choice((1, 1, 5, 50)), snapshot_chunk_bytes=rng.choice((100, 500, 4_000))
         )
+    spares = 0
+    if rng.randrange(3) == 0:
+        # Whoever left may not be needed to bring back what a minority of those who are left has lost.
+        kinds = [kind for kind in kinds if kind not in _LOSE_DATA] + [_CHANGES_MEMBERS] * rng.choice((1, 1, 3))
+        spares = rng.randrange(3)
     return Profile(
         voters=voters,
         weather=rng.choice((CALM, CALM, LOSSY, LATE, VERY_LATE, SLOW)),
@@ -60,5 +69,6 @@ def draw_profile(rng: Random) -> Profile:
         clocks_differ=clocks_differ,
         segment_bytes=segment_bytes,
         snapshots=snapshots,
+        spares=spares,
         request_timeout_ms=rng.choice((500, 2_000)),
     )

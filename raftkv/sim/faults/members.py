@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from raftkv.core.messages import AppendEntries, Envelope, Heartbeat, Request, RequestVote, TimeoutNow
-from raftkv.core.types import ClusterId, Incarnation, Index, Round, Term
+from raftkv.core.messages import AppendEntries, Envelope, Heartbeat, Introduction, Request, RequestVote, TimeoutNow
+from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, Term
+from raftkv.members import Add, Alter, Become, Named, Remove, Terms, Wish
 from raftkv.sim.faults.breaking import Faults, kind, kind_of_files
+from raftkv.sim.world.births import url_of
 from raftkv.sim.world.cluster import STRANGERS_TERM
+from raftkv.sim.world.node import VirtualNode
 from raftkv.sim.world.wal_disk import WalDisk
 
 _ANOTHER_CLUSTER: Final = ClusterId(b"another cluster.")
@@ -23,6 +26,49 @@ def wipe(faults: Faults) -> None:
     if faults.may_lose(victim):
         faults.crash(victim)
         disk.wipe()
+
+
+@kind
+def change_members(faults: Faults) -> None:
+    """Whoever leads is asked to let somebody in, or to let go of somebody, be it of itself, or for several at once."""
+    leader = faults.cluster.leader()
+    if leader is None or leader.paused:
+        return
+    said = {node.id: _introduction(node) for node in faults.cluster.nodes.values() if node.runs}
+    terms = Terms(wait_ms=faults.rng.choice((100, 2_000)), force=faults.rng.randrange(8) == 0)
+    leader.running.change_members(_wish(faults, leader), said, terms, lambda _: None)
+    faults.cluster.poke(leader.id)
+
+
+def _wish(faults: Faults, leader: VirtualNode) -> Wish:
+    rng, membership = faults.rng, leader.raft.state.configurations.current.current
+    members = [member.id for member in membership.members()]
+    others = [name for name in faults.cluster.nodes if name not in members]
+    drawn = rng.randrange(8)
+    if others and drawn < 3:
+        return Add(_named(rng.choice(others)), votes=rng.randrange(4) > 0)
+    if drawn < 5:
+        return Remove(leader.id if rng.randrange(2) else rng.choice(members))
+    if drawn < 7:
+        return Alter(rng.choice(members), votes=rng.randrange(2) > 0)
+    names = rng.sample(list(faults.cluster.nodes), rng.randrange(1, len(faults.cluster.nodes) + 1))
+    learners = names[1 : rng.randrange(1, 3)]
+    return Become(
+        tuple(_named(name) for name in names if name not in learners), tuple(_named(name) for name in learners)
+    )
+
+
+def _named(name: NodeId) -> Named:
+    return Named(name, url_of(name))
+
+
+def _introduction(node: VirtualNode) -> Introduction:
+    """What it says when it is asked who it is."""
+    if node.forming is not None:
+        return node.forming.introduction()
+    return Introduction(
+        node.id, node.me.incarnation, url_of(node.id), node.me.cluster_id, formed=True, initial_members=[]
+    )
 
 
 @kind

@@ -39,6 +39,8 @@ class Profile:
     clocks_differ: bool
     segment_bytes: int = 0
     """Of each node's log in files; 0: disks are models, and the cluster is formed from the beginning."""
+    spares: int = 0
+    """Nodes that are no members at first, where members change."""
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     """When they are due; as it ships, never in so short a run."""
     request_timeout_ms: int = 2_000
@@ -48,6 +50,7 @@ class Profile:
         """What the cluster is made of."""
         return Plan(
             voters=names_of(self.voters),
+            spares=names_of(self.voters + self.spares)[self.voters :],
             raft=self.raft,
             snapshots=self.snapshots,
             replica=ReplicaSettings(request_timeout_ms=self.request_timeout_ms),

@@ -229,10 +229,11 @@ class Run:
         ask()
 
     def _has_converged(self, at_least: int) -> bool:
-        nodes = self.cluster.sound_nodes()
-        first = nodes[0].running
-        return all(
-            node.raft.applied_index >= at_least
+        nodes = self.cluster.members()
+        first = nodes[0].running if nodes and nodes[0].is_up else None
+        return first is not None and all(
+            node.is_up
+            and node.raft.applied_index >= at_least
             and node.raft.applied_index == node.raft.last_index == first.raft.applied_index
             and _state(node.running.machine) == _state(first.machine)
             for node in nodes

@@ -102,7 +102,11 @@ class Births:
     def hear(self, node: VirtualNode, request: Envelope) -> None:
         """A message of Raft came to a node that does not take part yet; it is refused in any case."""
         forming = node.forming
-        if forming is not None and forming.cluster_id is not None and request.cluster_id == forming.cluster_id:
+        if forming is None:
+            return
+        if forming.joins:
+            self._guarded(node, lambda: forming.was_named(request.cluster_id, request.receiver_incarnation))
+        elif forming.cluster_id is not None and request.cluster_id == forming.cluster_id:
             self._guarded(node, forming.heard_of_formation)
 
     # ----------------------------------------------------------------------------------- one life
@@ -117,7 +121,8 @@ class Births:
             waits=lambda why: setattr(node, "waits_for", why),
             failed=lambda error: self._world.halt(node, error),
         )
-        plan = FormingPlan(node.id, url_of(node.id), None, self._initial_cluster)
+        joins = node.id not in dict(self._initial_cluster)
+        plan = FormingPlan(node.id, url_of(node.id), None, () if joins else self._initial_cluster, joins=joins)
         node.forming = Forming(plan, disk.open_identity(), process, shell)
         node.forming.start()
 

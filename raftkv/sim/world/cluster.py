@@ -55,6 +55,8 @@ class Plan:
     """What a cluster is made of."""
 
     voters: tuple[str, ...] = ("a", "b", "c")
+    spares: tuple[str, ...] = ()
+    """Nodes that wait to be let in."""
     raft: RaftSettings = field(default_factory=RaftSettings)
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
@@ -100,6 +102,8 @@ class VirtualCluster:
         self._make_machine = make_machine
         for member in members:
             self._add(member.id, base)
+        for name in plan.spares:
+            self.add_spare(name)
 
     def add_spare(self, name: str) -> None:
         """A node of the cluster that is no member yet; its disk is empty."""
@@ -267,8 +271,19 @@ class VirtualCluster:
             for node in self.nodes.values()
             if isinstance(node.disk, WalDisk)
             and not node.disk.is_lost
+            and node.id not in self.plan.spares
             and (not members or members[node.id].incarnation == node.disk.incarnation)
         ]
+
+    def members(self) -> list[VirtualNode]:
+        """Those whom the newest leader's configuration lists, but for who is not sound; nobody, while nobody leads or a
+        change runs.
+        """
+        leader = self.leader()
+        if leader is None or leader.raft.change_status is not None or not leader.raft.state.configuration_is_committed:
+            return []
+        sound = [*(node.id for node in self.sound_nodes()), *self.plan.spares]
+        return [self.nodes[id] for id in leader.raft.state.configurations.members if id in sound]
 
     def pause(self, name: str) -> None:
         """SIGSTOP: nothing happens in it; what arrives waits."""
