@@ -9,7 +9,7 @@ it with whoever began it, and asking again for what is there already changes not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -414,10 +414,10 @@ class Changing:
 
     def _propose(self, asked: _Asked, goal: Membership, standing: Membership) -> bool:
         raft = self._host.raft
-        me = raft.state.me.id
-        led_away = raft.state.is_voter and me not in {member.id for member in goal.voters}
-        if led_away and not asked.terms.force and self._is_at_rest():
-            self._hand_over(asked)
+        staying = {member.id for member in goal.voters} & {member.id for member in standing.voters}
+        led_away = raft.state.is_voter and raft.state.me.id not in staying
+        if led_away and staying and not asked.terms.force and self._is_at_rest():
+            self._hand_over(asked, staying)
             return True
         deadline_ms = self._host.cluster_time_ms() + self._catch_up_timeout_ms
         try:
@@ -441,8 +441,15 @@ class Changing:
         configurations = self._host.raft.state.configurations
         return is_at_rest(configurations.current) and configurations.current_index <= self._host.raft.commit_index
 
-    def _hand_over(self, asked: _Asked) -> None:
-        """Whoever leads is not to vote any more: another leads first, and is asked for the rest."""
+    def _hand_over(self, asked: _Asked, staying: Set[NodeId]) -> None:
+        """Whoever leads is not to vote any more: another that stays leads first, and is asked for the rest.
+
+        Two that go would hand over to each other for ever. Where nobody stays, the leader goes last (thesis §4.2.2).
+        """
+        refused = _no(MembersWhy.QUORUM_AT_RISK, "no other voter could take over from this leader now")
+        successor = self._host.raft.best_placed_of(staying)
+        if successor is None:
+            return asked.done(refused)
 
         def handed(outcome: TransferOutcome) -> None:
             if isinstance(outcome, Transferred):
@@ -450,11 +457,11 @@ class Changing:
                 led = Leadership(leads=False, term=outcome.term, leader_id=outcome.leader_id, leader_url=url)
                 asked.done(MembersRefused(MembersWhy.NOT_LEADER, f"{outcome.leader_id} leads now; ask there", led))
             elif outcome.why in _LED_AWAY:
-                asked.done(_no(MembersWhy.QUORUM_AT_RISK, "no other voter could take over from this leader now"))
+                asked.done(refused)
             else:
                 asked.done(self._not_leader())
 
-        self._host.transfer_leadership(None, handed)
+        return self._host.transfer_leadership(successor, handed)
 
     def _not_leader(self) -> MembersRefused:
         return MembersRefused(MembersWhy.NOT_LEADER, "another node leads, or none", self._host.leadership())

@@ -377,6 +377,38 @@ def test_a_leader_that_is_to_vote_no_more_hands_over_first(wish: Wish):
     assert lone.raft.last_index == before
 
 
+def become(voters: str) -> tuple[Become, dict[str, Introduction]]:
+    return Become(tuple(named(name) for name in voters)), {name: says(name) for name in voters if name not in "abc"}
+
+
+def test_a_leader_hands_over_to_a_voter_that_stays():
+    """Two that leave would hand over to each other for ever, and whoever asks would be sent to and fro."""
+    lone = leading_three()
+    wish_for(lone, "most", *become("cde"))
+    assert lone.raft.state.office is not None and lone.raft.state.office.transfer is not None
+    assert lone.raft.state.office.transfer.target == "c"
+
+
+def test_a_leader_does_not_hand_over_to_a_voter_that_stays_and_does_not_answer():
+    lone = leading_three()
+    for _ in range(9):
+        lone.turn(80_000)
+        lone.acknowledge("b")
+    wish_for(lone, "most", *become("cde"))
+    assert why_not(lone, "most") is MembersWhy.QUORUM_AT_RISK
+    assert lone.raft.takes_proposals
+
+
+def test_where_no_voter_stays_the_leader_sees_the_change_through():
+    """faults 26: there is nobody to hand over to; it steps down when C_new is committed."""
+    lone = leading_three()
+    wish_for(lone, "all", *become("def"))
+    assert lone.raft.change_status is not None
+    see_through(lone, "b", "c", "d", "e", "f")
+    assert lone.outcome("all") == MembersAre(changed=True)
+    assert voters(lone) == ["d", "e", "f"] and lone.raft.role is not Role.LEADER
+
+
 def test_a_leader_that_is_forced_removes_itself_without_handing_over():
     """faults 26"""
     lone = leading_three()

@@ -11,7 +11,7 @@ by ``persisted``. What is to be done comes out of ``take()``. Same inputs, same 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Any, Final
 
@@ -368,6 +368,10 @@ class Raft:
     def best_placed(self) -> NodeId | None:
         """The voter to whom this leader would hand over; None: there is none, or this node does not lead."""
         return None if self._state.office is None else transfer.best_target(self._state)
+
+    def best_placed_of(self, ids: Collection[NodeId]) -> NodeId | None:
+        """The same, among these only."""
+        return None if self._state.office is None else transfer.best_target(self._state, among=ids)
 
     def heard_leader_lately(self, now_us: int) -> bool:
         """Whether the leader of this term was heard within the lower election timeout before that time."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from raftkv.core import election, hashes, replication, rules
 from raftkv.core.effects import Exchange
 from raftkv.core.messages import Envelope, TimeoutNow, TimeoutNowReply
@@ -19,14 +21,14 @@ def begin(state: State, target: NodeId) -> None:
     state.note("transfer_began", f"{state.me.id}: hands leadership to {target}")
 
 
-def best_target(state: State) -> NodeId | None:
-    """The voter in contact whose log is longest, and whose state is right; None: no voter was heard within E.
+def best_target(state: State, *, among: Collection[NodeId] | None = None) -> NodeId | None:
+    """The voter (of those) in contact whose log is longest, and whose state is right; None: none was heard within E.
 
     Of the new set during a change: who leaves would have to hand over again.
     """
     office = state.office
     assert office is not None
-    stays = state.voter_sets[0]
+    stays = state.voter_sets[0] if among is None else state.voter_sets[0] & set(among)
     heard = [
         (office.progress[voter].match_index, voter)
         for voter in state.other_voters()
