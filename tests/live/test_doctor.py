@@ -112,7 +112,7 @@ async def test_a_healthy_cluster_is_called_so_with_two_figures(ward: Ward) -> No
 
 FAULTLESS = {
     "start", "resume", "ended", "breaks", "log_text", "loud_lines", "resume_all", "mend", "up", "endings",
-    "elections_count", "status", "statuses", "leader", "until_leader", "until_serving", "until_equal",
+    "elections_count", "status", "statuses", "leader", "until_leader", "until_serving", "until_equal", "make_joining",
 }  # fmt: skip
 """What the harness offers that harms nobody, or only by a fault of ``Faults``."""
 
