@@ -70,7 +70,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "snapshot_failed": "no snapshot was taken, the text says why; the log grows until the next attempt",
     "snapshot_restored": "at its start the state came from the snapshot at `index`, of `bytes`",
     "snapshot_received": "the leader has sent the snapshot at `index`, of `bytes`, whole",
-    "snapshot_loads": "what was sent takes the place of the state here; nothing can be read meanwhile",
+    "snapshot_loads": "the snapshot at `index` that was sent takes the place of the state; nothing is read meanwhile",
     "snapshot_loaded": "it has, in `duration_ms`; the log goes on after `index`",
     "snapshot_trouble": "a file of a snapshot that was sent or received is not as it should be; the text says more",
     "loop_stalled": "the event loop stood still for `duration_ms`",
