@@ -105,6 +105,9 @@ class NodeService:
 
     def take_snapshot(self, done: Callable[[SnapshotOutcome], None], *, wait_ms: int) -> None:
         """Of everything that is applied here now."""
+        if self.stopping or self.failure is not None:
+            done(SnapshotRefused(SnapshotWhy.SHUTTING_DOWN, "this node is stopping"))
+            return
         if self.replica is None:
             done(SnapshotRefused(SnapshotWhy.NOTHING_APPLIED, self._why_not_formed()))
             return

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Memb
 from raftkv.core.types import membership_of as voters
 from raftkv.errors import DiskFailed, SnapshotError
 from raftkv.node import snapshots as thread_module
+from raftkv.node.keeper import KeeperShell, SnapshotKeeper
 from raftkv.node.snapshots import Pace, SnapshotListener, SnapshotThread
 from raftkv.outcomes import SnapshotWhy
 from raftkv.sim.world.disk import SimulatedDirectory
@@ -387,6 +389,48 @@ async def test_a_state_that_cannot_be_loaded_ends_the_node() -> None:
         one.thread.submit(SnapshotWork(load=BegunLoading(Index(50), iter(()), loading)))
         (error,) = await one.told.until("failed")
         assert isinstance(error, SnapshotError)
+
+
+# -------------------------------------------------------------------------------------- on the event loop
+
+
+async def test_what_is_wrong_with_a_received_file_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """faults 58: it is thrown away, and the leader hears that it is wanted from its beginning."""
+    with running() as one:
+        snapshot = await one.has(50, BLOCKS)
+        reader = one.snapshots.reader(snapshot)
+        assert reader is not None
+        with reader:
+            whole = bytearray(reader.piece(0, snapshot.size_bytes))
+    whole[3000] ^= 1
+    heard: list[tuple[int, LogBase | None]] = []
+    told = asyncio.Event()
+
+    def was_received(_write: SnapshotWrite, wanted_offset: int, complete: LogBase | None) -> None:
+        heard.append((wanted_offset, complete))
+
+    replica: Any = SimpleNamespace(snapshots=SimpleNamespace(index=0, was_received=was_received))
+    directory = disk()
+    keeper = SnapshotKeeper(
+        Snapshots.open(directory, cluster_id=CLUSTER, reserve_bytes=RESERVE_BYTES),
+        replica,
+        asyncio.get_running_loop(),
+        KeeperShell(told.set, failed=lambda error: heard.append((-1, None))),
+        cluster_id=CLUSTER,
+        bytes_per_s=FAST,
+    )
+    keeper.start()
+    try:
+        for number in range(2):
+            told.clear()
+            keeper.submit(SnapshotWork(writes=[SnapshotWrite(number, snapshot, 0, bytes(whole))]))
+            async with asyncio.timeout(DEADLINE_S):
+                await told.wait()
+    finally:
+        keeper.stop()
+    assert heard == [(0, None), (0, None)]
+    assert [record.event for record in caplog.records if hasattr(record, "event")] == ["snapshot_trouble"]
+    assert not [name for name in directory.names() if name.startswith("snapshot")]
 
 
 # ---------------------------------------------------------------------------------------------- the pace
