@@ -132,6 +132,7 @@ class Spare:
 
     def _make(self) -> None:
         if self._directory.exists(USED_NAME):
+            self._directory.sync()  # else the zeros could be found under the segment's own name, as damage
             name, file = USED_NAME, self._directory.open(USED_NAME)
         else:
             self._delete(UNFINISHED_NAME)

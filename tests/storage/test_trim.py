@@ -15,7 +15,7 @@ from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.storage.segments import segment_name, segment_numbers
 from raftkv.storage.snapshot_reading import snapshot_name, snapshots_in
 from raftkv.storage.snapshots import Snapshots
-from raftkv.storage.spare import SPARE_NAME, USED_NAME
+from raftkv.storage.spare import SPARE_NAME, USED_NAME, Spare
 from raftkv.storage.wal import Wal
 from tests.storage.histories import CLUSTER, SEGMENT_BYTES, content_of, meta_of, open_directory, others_file
 from tests.storage.life import configuration_of, entry, write
@@ -213,6 +213,41 @@ def test_a_used_segment_is_zeroed_after_a_crash_midway():
             wal = open_directory(found).wal
             assert wal.prepare_spare()
             assert found.content(SPARE_NAME) == bytes(SEGMENT_BYTES)
+
+
+def test_a_used_segment_is_zeroed_only_once_its_old_name_is_gone_for_good(monkeypatch):
+    """faults 54: the thread that makes spares may begin right after the renaming, before the directory is synced."""
+    takes = Spare.takes
+    for operation in range(1, 6):
+        for moment in Moment:
+            disk = SimulatedDirectory(Random(operation), page_bytes=512)
+            snapshots, wal, _ = open_directory(disk)
+            wal.write([write(vote=(1, None))])
+            append(wal, 40)
+            for index in (20, 30):
+                take(snapshots, index)
+
+            def prepared_at_once(
+                spare: Spare,
+                name: str,
+                *,
+                size_bytes: int,
+                disk: SimulatedDirectory = disk,
+                operation: int = operation,
+                moment: Moment = moment,
+            ) -> bool:
+                took = takes(spare, name, size_bytes=size_bytes)
+                if took:
+                    disk.crash_at(disk.operations + operation, moment)
+                    spare.prepare()
+                return took
+
+            monkeypatch.setattr(Spare, "takes", prepared_at_once)
+            with pytest.raises(Crash):
+                wal.trim(Index(30))
+            monkeypatch.setattr(Spare, "takes", takes)
+            for seed in range(4):
+                assert open_directory(disk.survivor(Random(seed))).recovered.last_index == 40
 
 
 # ------------------------------------------------------------------------------------------ named moments
