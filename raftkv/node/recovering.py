@@ -251,7 +251,12 @@ def restore(
         try:
             file.prove()
             refuse_unknown(next(file.blocks(), b""))
-            return _restored_into(file, data_dir, node_id=node_id, peer_url=peer_url, reserve_bytes=reserve_bytes)
+            refuse_used(data_dir)
+            directory = PosixDirectory(data_dir)
+            try:
+                return restore_into(directory, file, node_id=node_id, peer_url=peer_url, reserve_bytes=reserve_bytes)
+            finally:
+                directory.close()
         finally:
             file.file.close()
     finally:
@@ -264,32 +269,27 @@ def refuse_unknown(first_block: bytes) -> None:
         meta_of(first_block)
 
 
-def _restored_into(
-    file: SnapshotFile, data_dir: Path, *, node_id: NodeId, peer_url: str, reserve_bytes: int
+def restore_into(
+    directory: Directory, file: SnapshotFile, *, node_id: NodeId, peer_url: str, reserve_bytes: int = RESERVE_BYTES
 ) -> Rebuilt:
-    refuse_used(data_dir)
-    directory = PosixDirectory(data_dir)
-    try:
-        done = finished(directory) if directory.exists(IDENTITY_NAME) else None
-        if done is not None:
-            if done.identity.node_id != node_id:
-                raise WrongIdentity(f"{data_dir} was restored as node {done.identity.node_id}, not as {node_id}")
-            return done
-        abandon(directory)
-        identity, configuration = founded(node_id, peer_url)
-        assert identity.cluster_id is not None
-        blocks = file.blocks()
-        first = next(blocks, b"")
-        meta = replace(
-            file.meta, cluster_id=identity.cluster_id, base=replace(file.meta.base, configuration=configuration)
-        )
-        if _STORE_MAGIC in first[:16]:
-            first = raised(first)
-            meta = replace(meta, state_hash=meta_of(first).state_hash.to_bytes(HASH_BYTES, "little"))
-        id = replace_all(directory, identity, meta, _chained(first, blocks), reserve_bytes=reserve_bytes)
-        return _rebuilt(identity, id, meta, first)
-    finally:
-        directory.close()
+    """The directory, which holds nothing or what a killed attempt left, is that node's, with what the file holds."""
+    done = finished(directory) if directory.exists(IDENTITY_NAME) else None
+    if done is not None:
+        if done.identity.node_id != node_id:
+            raise WrongIdentity(f"{directory.path} was restored as node {done.identity.node_id}, not as {node_id}")
+        return done
+    abandon(directory)
+    identity, configuration = founded(node_id, peer_url)
+    assert identity.cluster_id is not None
+    blocks = file.blocks()
+    first = next(blocks, b"")
+    base = replace(file.meta.base, configuration=configuration)
+    meta = replace(file.meta, cluster_id=identity.cluster_id, base=base)
+    if _STORE_MAGIC in first[:16]:
+        first = raised(first)
+        meta = replace(meta, state_hash=meta_of(first).state_hash.to_bytes(HASH_BYTES, "little"))
+    id = replace_all(directory, identity, meta, _chained(first, blocks), reserve_bytes=reserve_bytes)
+    return _rebuilt(identity, id, meta, first)
 
 
 def refuse_used(data_dir: Path) -> None:
