@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from random import Random
 from typing import Final
 
 from raftkv.core.messages import AppendEntries, Envelope, Heartbeat, Introduction, Request, RequestVote, TimeoutNow
@@ -34,16 +36,21 @@ def change_members(faults: Faults) -> None:
     leader = faults.cluster.leader()
     if leader is None or leader.paused:
         return
-    said = {node.id: _introduction(node) for node in faults.cluster.nodes.values() if node.runs}
-    terms = Terms(wait_ms=faults.rng.choice((100, 2_000)), force=faults.rng.randrange(8) == 0)
-    leader.running.change_members(_wish(faults, leader), said, terms, lambda _: None)
+    ask_for_a_change(leader, faults.cluster.nodes.values(), faults.rng)
     faults.cluster.poke(leader.id)
 
 
-def _wish(faults: Faults, leader: VirtualNode) -> Wish:
-    rng, membership = faults.rng, leader.raft.state.configurations.current.current
+def ask_for_a_change(leader: VirtualNode, nodes: Iterable[VirtualNode], rng: Random) -> None:
+    """A wish is drawn, and all nodes that run have been asked who they are."""
+    said = {node.id: _introduction(node) for node in nodes if node.runs or node.is_up}
+    terms = Terms(wait_ms=rng.choice((100, 2_000)), force=rng.randrange(8) == 0)
+    leader.running.change_members(_wish(rng, leader, [node.id for node in nodes]), said, terms, lambda _: None)
+
+
+def _wish(rng: Random, leader: VirtualNode, names: list[NodeId]) -> Wish:
+    membership = leader.raft.state.configurations.current.current
     members = [member.id for member in membership.members()]
-    others = [name for name in faults.cluster.nodes if name not in members]
+    others = [name for name in names if name not in members]
     drawn = rng.randrange(8)
     if others and drawn < 3:
         return Add(_named(rng.choice(others)), votes=rng.randrange(4) > 0)
@@ -51,7 +58,7 @@ def _wish(faults: Faults, leader: VirtualNode) -> Wish:
         return Remove(leader.id if rng.randrange(2) else rng.choice(members))
     if drawn < 7:
         return Alter(rng.choice(members), votes=rng.randrange(2) > 0)
-    names = rng.sample(list(faults.cluster.nodes), rng.randrange(1, len(faults.cluster.nodes) + 1))
+    names = rng.sample(names, rng.randrange(1, len(names) + 1))
     learners = names[1 : rng.randrange(1, 3)]
     return Become(
         tuple(_named(name) for name in names if name not in learners), tuple(_named(name) for name in learners)

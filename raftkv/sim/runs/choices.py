@@ -13,6 +13,7 @@ from typing import Final
 
 from raftkv.core.types import Role
 from raftkv.outcomes import Consistency
+from raftkv.sim.faults.members import ask_for_a_change
 from raftkv.sim.runs.short_clients import ShortClients
 from raftkv.sim.runs.short_world import ShortWorld, newest_leader
 from raftkv.sim.world.node import VirtualNode
@@ -262,6 +263,30 @@ def stand_alone(scene: Scene) -> None:
         scene.world.stand(node)
 
 
+def change_members(scene: Scene) -> None:
+    """A leader is to let somebody in, or to let go of somebody, be it of itself, or of several at once."""
+    leader = scene.leader()
+    if leader is None:
+        return campaign(scene)
+    ask_for_a_change(leader, scene.world.nodes.values(), scene.rng)
+    scene.world.turn(leader)
+    told = leader.raft.state.configurations.current
+    scene.world.say(f"{leader.id} is to change the members: {told}")
+    return scene.talk_around(leader)
+
+
+def change_midway(scene: Scene) -> None:
+    """The same, and the leader is gone, or not heard any more, with the change in any state."""
+    change_members(scene)
+    leader, rng = scene.leader(), scene.rng
+    if leader is None:
+        return None
+    scene.world.talk(scene.group(), budget=rng.randrange(1, 12), in_order=True)
+    if rng.randrange(2) and leader.is_up:
+        return scene.world.crash(leader)
+    return _overthrow(scene, leader)
+
+
 def transfer(scene: Scene) -> None:
     """A leader is to hand over."""
     leader, target = scene.leader(), scene.someone()
@@ -493,6 +518,8 @@ class Choice:
     """Most runs do without it."""
     needs_leases: bool = False
     """Runs without leases do."""
+    needs_changes: bool = False
+    """Runs in which members stay do."""
     needs_snapshots: bool = False
     """Runs in which none is ever due do."""
 
@@ -514,6 +541,8 @@ CHOICES: Final = (
     Choice(hold_back, 3),
     Choice(come_late, 4),
     Choice(deliver, 20),
+    Choice(change_members, 8, needs_changes=True),
+    Choice(change_midway, 6, needs_changes=True),
     Choice(stand_alone, 3),
     Choice(double, 6),
     Choice(drop, 3),

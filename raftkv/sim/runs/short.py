@@ -26,7 +26,7 @@ from raftkv.snapshotting import SnapshotSettings
 CHOICES_MAX: Final = 60
 _TRIES_MAX: Final = 300
 """Runs that the search for fewer choices may take."""
-_NAMES: Final = tuple(map(NodeId, ("a", "b", "c", "d")))
+_NAMES: Final = tuple(map(NodeId, ("a", "b", "c", "d", "e")))
 _SETTINGS: Final = RaftSettings(election_timeout_ms=300, heartbeat_ms=100)
 _SMALL_SETTINGS: Final = RaftSettings(
     election_timeout_ms=300, heartbeat_ms=100, append_bytes_max=1, inflight_appends_max=2, log_memory_bytes=64
@@ -73,10 +73,17 @@ class ShortRun:
         if is_snapshotted:
             snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((1, 2, 4)))
             raft = replace(raft, log_tail_entries=rng.choice((1, 1, 3)), snapshot_chunk_bytes=rng.choice((100, 400)))
-        self.setting = Setting(names, raft, tuple(rng.choice(_PACES) for _ in names), snapshots)
+        spares = 0
+        members_change = rng.randrange(3) == 0
+        if members_change:
+            spares = rng.randrange(3)
+            names = _NAMES[: max(3, rng.choice((2, 3, 3)) + spares)]
+        self.setting = Setting(names, raft, tuple(rng.choice(_PACES) for _ in names), snapshots, spares)
         weights = [
             choice.weight * rng.choice(_TASTES_FOR_THE_RARE if choice.is_rare else _TASTES)
-            if (raft.lease_reads or not choice.needs_leases) and (is_snapshotted or not choice.needs_snapshots)
+            if (raft.lease_reads or not choice.needs_leases)
+            and (is_snapshotted or not choice.needs_snapshots)
+            and (members_change or not choice.needs_changes)
             else 0
             for choice in CHOICES
         ]
@@ -155,6 +162,9 @@ class Made:
                 one.choice.act(self._scene)
             finally:
                 self.done[one] = world.talked
+        world.talk_max = None
+        self._rng.seed(self._seed)
+        world.settle()
         self._scene.clients.prove()
 
     def failure_of(self, chosen: Sequence[Chosen]) -> Exception | None:

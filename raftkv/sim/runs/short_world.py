@@ -24,6 +24,7 @@ from raftkv.pump import Pump, PumpShell
 from raftkv.replica import ReplicaSettings, Work
 from raftkv.sim.checks.invariants import Invariants, Violated
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
+from raftkv.sim.world.births import url_of
 from raftkv.sim.world.cluster import CLUSTER_ID, incarnation_of
 from raftkv.sim.world.disk import Crash, Moment
 from raftkv.sim.world.node import ModelDisk, VirtualNode
@@ -35,6 +36,8 @@ _FLYING_MAX: Final = 40
 """Beyond, the oldest messages are lost."""
 _OPERATIONS: Final = 12
 """About so many does the making of a file take."""
+_ROUNDS_UNTIL_SETTLED: Final = 300
+"""Heartbeats: 40 election timeouts, until a piece of a snapshot of which nobody ever heard counts as lost, and some."""
 _MOMENTS: Final = tuple(Moment)
 _REPLICA_SETTINGS: Final = ReplicaSettings(request_timeout_ms=10**9)
 
@@ -89,6 +92,8 @@ class Setting:
     per_mille: tuple[int, ...]
     """How fast each node's clock goes, where they go on together."""
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    spares: int = 0
+    """So many, the last, are no members at first."""
 
 
 @dataclass(slots=True)
@@ -123,12 +128,14 @@ class ShortWorld:
 
     def __post_init__(self) -> None:
         names = self.setting.names
-        members = [Member(name, incarnation_of(name), f"http://{name}") for name in names]
-        base = LogBase(Index(0), Term(0), Configuration(membership_of(members)))
+        members = [Member(name, incarnation_of(name), url_of(name)) for name in names]
+        listed = members[: len(members) - self.setting.spares]
+        base = LogBase(Index(0), Term(0), Configuration(membership_of(listed)))
+        outside = LogBase(Index(0), Term(0), Configuration(membership_of([])))
         for member, per_mille in zip(members, self.setting.per_mille, strict=True):
             self.nodes[member.id] = VirtualNode(
                 Identity(member.id, member.incarnation, CLUSTER_ID),
-                base,
+                base if member in listed else outside,
                 raft_settings=self.setting.raft,
                 replica_settings=_REPLICA_SETTINGS,
                 make_machine=lambda: WatchedMachine(self.oracle),
@@ -323,6 +330,34 @@ class ShortWorld:
             self.talked += 1
             if not self._sync_some(group, slow) and not self._deliver_among(ids, in_order=in_order):
                 return
+
+    def settle(self) -> None:
+        """Everything works, and time passes for all: one leads, all come to the end of its log, and no change hangs."""
+        self.deaf.clear()
+        for node in self.nodes.values():
+            if not node.is_up:
+                self.start(node)
+        group, ids = list(self.nodes.values()), dict.fromkeys(self.nodes)
+        for _ in range(_ROUNDS_UNTIL_SETTLED):
+            for node in group[:1] if self.leases else group:
+                self.pass_time(node, self.setting.raft.heartbeat_us)
+            for node in group:
+                self.turn(node)
+            while self._sync_some(group, None) or self._deliver_among(ids, in_order=True):
+                pass
+            if self._is_settled():
+                return
+        told = (
+            f"{node.id}: {node.raft.role.value}, {node.raft.applied_index} of {node.raft.last_index}" for node in group
+        )
+        raise Violated("nodes converge", "; ".join(told))
+
+    def _is_settled(self) -> bool:
+        leader = newest_leader(list(self.nodes.values()))
+        if leader is None or leader.raft.change_status is not None or not leader.raft.state.configuration_is_committed:
+            return False
+        members = [self.nodes[id].raft for id in leader.raft.state.configurations.members]
+        return all(raft.applied_index == raft.last_index == leader.raft.last_index for raft in members)
 
     def _sync_some(self, group: Sequence[VirtualNode], slow: VirtualNode | None) -> bool:
         busy = [node for node in group if node.disk.unfinished and node.is_up and node is not slow]

@@ -188,7 +188,7 @@ class Run:
         self.workload.stop()
         if not self.cluster.run_while(lambda: self.workload.in_flight > 0, at_most_us=10_000_000):
             raise Violated("clients are answered", f"{self.workload.in_flight} requests have no end")
-        if not self.cluster.run_while(lambda: not self._has_converged(written[0]), at_most_us=at_most_us):
+        if not self.cluster.run_while(lambda: not self._has_converged(written[0]), at_most_us=3 * at_most_us):
             raise Violated("nodes converge", ", ".join(map(_shown, self.cluster.nodes.values())))
         self._write_once_into_silence()
 
