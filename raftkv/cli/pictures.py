@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
+from raftkv.cli.changing import in_words
 from raftkv.cli.items import byte_count, printable
 from raftkv.cli.overview import HEARD_MS_MAX, ClusterView, NodeView, heard_elsewhere, judge
 
@@ -53,8 +54,9 @@ def _headlines(view: ClusterView) -> list[Text]:
         lines.append(Text(f"{told}, but the leader hears {'it' if len(elsewhere) == 1 else 'them'}", "yellow"))
     if view.learners:
         lines.append(Text(f"{len(view.learners)} {_plural('learner', len(view.learners))} without a vote"))
-    if view.members.get("change"):
-        lines.append(Text("a change of members is running", "yellow"))
+    change = view.members.get("change")
+    if isinstance(change, dict):
+        lines.append(Text(f"a change of members is running: {in_words(change)}", "yellow"))
     return lines
 
 

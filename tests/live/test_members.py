@@ -14,7 +14,7 @@ import pytest
 
 from tests.live.client import Ask, Client, Members, now_ms
 from tests.live.cluster import CHECKOUT, SERVING_WITHIN_S, LiveCluster, LiveNode, eventually, free_ports
-from tests.live.membership import add, ask, decided, remove, voters_in
+from tests.live.membership import ask, decided, voters_in
 from tests.live.membership_soak import soak
 from tests.live.wire import Answer
 from tests.live.workload import target_of
@@ -207,18 +207,3 @@ async def test_members_come_and_go_while_clients_write(cluster: LiveCluster) -> 
     soaked = await soak(cluster, seconds=1.0, clients_count=4, kills=True, seed=5)
     assert soaked.broken == [], str(soaked)
     assert len(soaked.changes_ms) >= 4 and len(soaked.story.acknowledged_at) > 20
-
-
-async def test_either_side_may_ask_first(cluster: LiveCluster) -> None:
-    """POST and then --join, --join and then POST: one change each time."""
-    took_ms = await add(cluster, "n4", spare_port(cluster))
-    assert took_ms > 0
-    waiting = asyncio.create_task(
-        decided(cluster, "POST", "", {"id": "n5", "url": f"http://127.0.0.1:{(port := spare_port(cluster))}"})
-    )
-    await asyncio.sleep(0)
-    cluster.make_joining("n5", port).start()
-    assert voters_in(await waiting) == ["n1", "n2", "n3", "n4", "n5"]
-    await cluster.until_serving()
-    await remove(cluster, "n5")
-    await until_removed(cluster, cluster.nodes["n5"])
