@@ -53,10 +53,14 @@ class Configurations:
         member = self.members.get(node)
         return member is not None and member.incarnation == incarnation
 
-    def was_listed(self, node: NodeId, incarnation: Incarnation) -> bool:
-        """Whether it is a member, or was one as far back as this log says, or has said in this life."""
+    def was_listed(self, node: NodeId, incarnation: Incarnation, *, through: Index | None = None) -> bool:
+        """Whether it is a member, or was one as far back as this log says, or has said in this life.
+
+        By configurations up to ``through``; None: by all, also those that may be undone.
+        """
         who = (node, incarnation)
-        return who in self._listed_before or who in self._listed_through(self.current_index)
+        last = self.current_index if through is None else through
+        return who in self._listed_before or who in self._listed_through(last)
 
     @property
     def before(self) -> tuple[Index, Configuration] | None:

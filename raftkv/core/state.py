@@ -312,7 +312,7 @@ class State:
         """Where this node knows itself to be no member any more; None: it is one, or never was."""
         if self.is_listed or _lists(self.configurations.at(self.commit_index), self.me):
             return self.told_removed_at
-        if self.configurations.was_listed(self.me.id, self.me.incarnation):
+        if self.configurations.was_listed(self.me.id, self.me.incarnation, through=self.commit_index):
             return self.configurations.index_at(self.commit_index)
         return self.told_removed_at
 
@@ -344,9 +344,11 @@ class State:
         return self.hashes.newest
 
     def has_left(self, peer: NodeId) -> bool:
-        """Whether this leader speaks to that peer only to tell it that it left, and that is committed."""
-        left = None if self.office is None else self.office.departing.get(peer)
-        return left is not None and left.committed_us is not None
+        """Whether this leader knows that peer to have left for good: it tells it so, or does not any more."""
+        if self.office is None:
+            return False
+        left = self.office.departing.get(peer)
+        return peer not in self.office.progress or (left is not None and left.committed_us is not None)
 
     def last_index_for(self, peer: NodeId) -> Index:
         """The last entry that this leader sends to that peer: who left gets the configuration that says so, no more."""

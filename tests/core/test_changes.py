@@ -291,10 +291,12 @@ def test_who_left_deposes_nobody():
     left(lone)
     lone.says("c", AppendEntriesReply(Term(9), False, NONE, NONE, NO_TERM, NONE))
     assert (lone.role, lone.raft.term) == ("leader", 1)
-    lone = led()
-    begin(lone, members("ab"))
-    lone.says("c", AppendEntriesReply(Term(9), False, NONE, NONE, NO_TERM, NONE))
-    assert (lone.role, lone.raft.term) == ("follower", 9)
+    for acknowledged in ("", "bc"):
+        lone = led()
+        begin(lone, members("ab"))
+        lone.acknowledge(*acknowledged)
+        lone.says("c", AppendEntriesReply(Term(9), False, NONE, NONE, NO_TERM, NONE))
+        assert (lone.role, lone.raft.term) == ("follower", 9)
 
 
 def test_a_successor_tells_those_who_left_too():
@@ -435,6 +437,28 @@ def test_a_node_whose_own_log_says_so_asks_nobody():
     for _ in range(3):
         lone.elapse(2 * E_US)
     assert lone.sent(object) == []
+
+
+def test_a_removal_is_beyond_doubt_only_when_it_is_committed_also_for_who_came_and_went():
+    """Faults 28: after a start nothing of the log is known to be committed, and its end may be undone."""
+    lone = Lone("c", "ab")
+    frames = [configuration_entry(1, 1, Configuration(members("ab", "c"))), configuration_entry(2, 1, voters("a", "b"))]
+    lone.says("a", AppendEntries(Term(1), NONE, NO_TERM, NONE, frames))
+    told = [lone.raft.removed_at]
+    for commit in (1, 2):
+        lone.says("a", Heartbeat(Term(1), Index(commit), Index(commit), Round(commit), 0, 0))
+        told.append(lone.raft.removed_at)
+    assert told == [None, None, 2]
+
+
+def test_who_left_and_is_forgotten_deposes_nobody():
+    """Faults 15, 19: an answer to what it was sent long ago, in whatever term."""
+    lone = led()
+    left(lone)
+    beats(lone, "b", count=13)
+    assert set(lone.raft.contacts) == {A, B}
+    lone.says("c", AppendEntriesReply(Term(9), False, NONE, NONE, NO_TERM, NONE))
+    assert (lone.role, lone.raft.term) == ("leader", 1)
 
 
 @pytest.mark.parametrize(
