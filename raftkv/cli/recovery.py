@@ -70,6 +70,8 @@ def recover(data_dir: Path, url: str | None, options: Shared, *, force_new_clust
             raise Unusable(f"{survivor.identity.node_id} was no member in the end. Say where it is reached with --url.")
         if not yes:
             _make_sure(survivor, data_dir)
+        elif not options.wants_json:
+            click.echo(_warning(survivor, data_dir), err=True)
         with Patience(
             f"executing the log of {data_dir} up to entry {survivor.last_index} …", is_quiet=options.wants_json
         ):
@@ -191,20 +193,26 @@ def _show_survivor(survivor: Survivor, data_dir: Path, options: Shared) -> None:
     )
 
 
-def _make_sure(survivor: Survivor, data_dir: Path) -> None:
-    """Says what may be lost, and asks; where nobody can answer, --yes must have been said."""
-    click.echo(_in_words(survivor, data_dir), err=True)
-    click.echo(
+def _warning(survivor: Survivor, data_dir: Path) -> str:
+    return (
+        f"{_in_words(survivor, data_dir)}\n"
         "It becomes a cluster of its own, with a new id and revisions raised by 4294967296.\n"
         "May be lost: every write that others had and this log has not, also acknowledged ones. Nobody can tell.\n"
         "May appear: writes at the end of this log that were never acknowledged. Whether they were committed cannot\n"
         "be known from here, so all of them are kept.\n"
         "The other nodes of the old cluster can never join with what they hold: keep them stopped, or two clusters\n"
-        "answer your clients.",
-        err=True,
+        "answer your clients."
     )
+
+
+def _make_sure(survivor: Survivor, data_dir: Path) -> None:
+    """Asks whoever sits at the terminal; where nobody can answer, --yes must have been said."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise Unusable("nobody is here to be asked. If that is meant, say --yes; nothing was changed.")
+        raise Unusable(
+            f"{_warning(survivor, data_dir)}\n"
+            "Nothing was changed. Nobody is here to be asked: if that is meant, say --yes."
+        )
+    click.echo(_warning(survivor, data_dir), err=True)
     if not click.confirm(f"Make a new cluster of {survivor.identity.node_id}?", err=True):
         raise CommandFailed("nothing was changed.", code="declined")
 
