@@ -217,6 +217,8 @@ class Snapshotting:
             self._to_load = effects.load_snapshot
         if self._to_load is not None:
             self._go_on_loading(work, self._to_load)
+        elif self._stage is _Stage.WRITTEN and self._raft.disagrees_at is not None:
+            self._abandon(work)
         elif self._stage is _Stage.FOLDED:
             self._fold()
         elif may_begin and self._stage is _Stage.NONE and self._is_wanted():
@@ -274,10 +276,13 @@ class Snapshotting:
         if self._taken.capture.fold(FOLD_US):
             self._stage, self._taken = _Stage.NONE, None
 
+    def _abandon(self, work: SnapshotWork) -> None:
+        work.abandon, self._is_abandoned = not self._is_abandoned, True
+
     def _go_on_loading(self, work: SnapshotWork, index: Index) -> None:
         """As soon as nobody reads the old state any more. A capture whose state is replaced is void."""
         if self._stage is _Stage.WRITTEN:
-            work.abandon, self._is_abandoned = not self._is_abandoned, True
+            self._abandon(work)
         elif self._loading is None:
             self._stage, self._taken = _Stage.NONE, None
             work.load = self._loading = BegunLoading(index, self._machine.discard(), self._machine.loading())
@@ -301,12 +306,15 @@ class Snapshotting:
     # ---------------------------------------------------------------------------- what the shell says
 
     def was_written(self, snapshot: SnapshotId) -> None:
-        """The capture is in place, and durable: the log before it may go, unless a received one took that already."""
+        """The capture is in place, and durable: the log before it may go, unless a received one took that already.
+
+        Or unless the state was found to be wrong meanwhile: the log alone can tell the right one.
+        """
         taken = self._written()
         self.taken_count += 1
         self.failure, self._not_before_us, self._is_abandoned = None, 0, False
         self._is_in_place(snapshot)
-        if taken.base.index > self._raft.state.log.base_index:
+        if taken.base.index > self._raft.state.log.base_index and self._raft.disagrees_at is None:
             self._raft.snapshot_stored(taken.base, size_bytes=snapshot.size_bytes)
 
     def was_not_written(self, why: SnapshotWhy, text: str) -> None:

@@ -317,6 +317,24 @@ def test_a_state_that_is_wrong_is_not_kept() -> None:
     assert refused.why is SnapshotWhy.REPLICAS_DISAGREE
 
 
+@pytest.mark.parametrize("is_too_late", [False, True])
+def test_a_state_that_is_found_wrong_while_it_is_written_is_not_kept(is_too_late: bool) -> None:
+    """What was captured is as wrong; and the log, from which alone the state can be made anew, stays."""
+    node = Node()
+    node.is_due()
+    told = node.ask()
+    node.raft.disagrees_at = Index(40)
+    assert [node.turn().abandon for _ in range(2)] == [True, False]
+    if is_too_late:
+        node.was_written()
+    else:
+        node.snapshots.was_not_written(SnapshotWhy.SHUTTING_DOWN, "given up")
+    assert node.raft.told == []
+    assert node.snapshots.failures_count == 0
+    assert [one.why for one in told] == [SnapshotWhy.REPLICAS_DISAGREE]
+    assert node.taken(after_us=RETRY_US) is None
+
+
 # --------------------------------------------------------------------------------------------- who asks
 
 

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Final
 
 from raftkv.core.effects import SnapshotPiece, SnapshotRead, SnapshotWrite
-from raftkv.core.types import ClusterId, NodeId, SnapshotId
+from raftkv.core.types import ClusterId, Index, NodeId, SnapshotId
 from raftkv.errors import DiskFailed, SnapshotError
 from raftkv.node.clock import now_us
 from raftkv.outcomes import SnapshotWhy
@@ -272,10 +272,8 @@ class SnapshotThread:
     def _load(self, begun: BegunLoading, began_us: int) -> None:
         """Raises what is wrong with the file or the state in it: the machine holds nothing any more."""
         self._exhaust(begun.discarding)
-        named = next((stored.id for stored in self._snapshots.stored if stored.id.index == begun.index), None)
-        reader = None if named is None else self._snapshots.reader(named)
+        reader = self._reader_of(begun.index)
         if reader is None:
-            # A newer one has come and taken its place; that will be asked for.
             self._tell(self._listener.was_not_loaded, begun)
             return
         with reader:
@@ -286,6 +284,20 @@ class SnapshotThread:
                 self._give_way()
         self.meter.last_load_us = now_us() - began_us
         self._tell(self._listener.was_loaded, begun, reader.stored)
+
+    def _reader_of(self, index: Index) -> SnapshotReader | None:
+        """None: a newer one has come and taken its place, and will be asked for. Raises what is wrong with it."""
+        named = [id for id in self._snapshots.candidates if id.index == index]
+        for id in named:
+            reader = self._snapshots.reader(id)
+            if reader is not None:
+                return reader
+        newest = self._snapshots.newest
+        if newest is not None and newest.id.index > index:
+            return None
+        for id in named:
+            self._snapshots.prove(id)
+        raise SnapshotError(f"the snapshot at {index} is gone, and there is no newer one")
 
     # ------------------------------------------------------------------------------------ to followers
 

@@ -15,13 +15,14 @@ import pytest
 from raftkv.core.effects import LogBase, SnapshotRead, SnapshotWrite
 from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Member, NodeId, SnapshotId, Term
 from raftkv.core.types import membership_of as voters
-from raftkv.errors import DiskFailed, SnapshotError
+from raftkv.errors import DataDamaged, DiskFailed, SnapshotError
 from raftkv.node import snapshots as thread_module
 from raftkv.node.keeper import KeeperShell, SnapshotKeeper
 from raftkv.node.snapshots import Pace, SnapshotListener, SnapshotThread
 from raftkv.outcomes import SnapshotWhy
 from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.snapshotting import BegunLoading, SnapshotWork, TakenCapture
+from raftkv.storage.snapshot_reading import snapshot_name
 from raftkv.storage.snapshots import Snapshots
 from tests.live.cluster import until
 
@@ -378,6 +379,16 @@ async def test_one_whose_file_is_gone_is_not_loaded() -> None:
         begun = BegunLoading(Index(40), iter(()), Loading())
         one.thread.submit(SnapshotWork(load=begun))
         assert await one.told.until("was_not_loaded") == (begun,)
+
+
+async def test_one_whose_file_was_damaged_meanwhile_ends_the_node() -> None:
+    """faults 58: no newer one will be asked for, and the same one would be again and again."""
+    with running() as one:
+        snapshot = await one.has(50, BLOCKS)
+        one.directory.flip_bit(snapshot_name(snapshot), 70)
+        one.thread.submit(SnapshotWork(load=BegunLoading(Index(50), iter(()), Loading())))
+        (error,) = await one.told.until("failed")
+        assert isinstance(error, DataDamaged)
 
 
 async def test_a_state_that_cannot_be_loaded_ends_the_node() -> None:
