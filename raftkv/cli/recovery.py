@@ -207,7 +207,7 @@ def _warning(survivor: Survivor, data_dir: Path) -> str:
 
 def _make_sure(survivor: Survivor, data_dir: Path) -> None:
     """Asks whoever sits at the terminal; where nobody can answer, --yes must have been said."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not is_attended():
         raise Unusable(
             f"{_warning(survivor, data_dir)}\n"
             "Nothing was changed. Nobody is here to be asked: if that is meant, say --yes."
@@ -215,6 +215,11 @@ def _make_sure(survivor: Survivor, data_dir: Path) -> None:
     click.echo(_warning(survivor, data_dir), err=True)
     if not click.confirm(f"Make a new cluster of {survivor.identity.node_id}?", err=True):
         raise CommandFailed("nothing was changed.", code="declined")
+
+
+def is_attended() -> bool:
+    """Whether somebody could answer a question."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _show(rebuilt: Rebuilt, data_dir: Path, options: Shared, *, verb: str, url: str | None = None) -> None:
