@@ -136,12 +136,14 @@ def fourth(directory: Path, configs: list[NodeConfig], id: str = "n4", **setting
     return NodeConfig.of(id=id, data_dir=directory / id, url=url, join=join, **(QUICK | settings))
 
 
-async def ask(node: Node, method: str, path: str = "", fields: Any = None) -> tuple[int, dict[str, Any]]:
+async def ask(
+    node: Node, method: str, path: str = "", fields: Any = None, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
     """The leader's answer, wherever it is asked."""
     url = f"{node.config.url}/v1/admin/members{path}"
     async with aiohttp.ClientSession() as session:
         for _ in range(3):
-            async with session.request(method, url, json=fields, allow_redirects=False) as answer:
+            async with session.request(method, url, json=fields, headers=headers, allow_redirects=False) as answer:
                 body = json.loads(await answer.read())
                 if answer.status != 307:
                     return answer.status, body
@@ -245,6 +247,46 @@ async def test_a_removed_node_says_so_and_nobody_keeps_a_link_to_it(tmp_path: Pa
         await until(lambda: all(len(links(node)) == 1 for node in rest), "the others to let it go")
         assert (await ask(rest[0], "DELETE", f"/{leader.config.id}"))[1]["changed"] is False
         assert (await ask(rest[0], "DELETE", f"/{ids[0]}"))[0] == 200, "one is left"
+
+
+async def test_a_whole_membership_is_set_by_whoever_has_seen_the_one_before(tmp_path: Path) -> None:
+    configs = three(tmp_path)
+    async with running(configs, KeyValueMachine) as nodes:
+        leader = await leader_of(nodes)
+        follower = next(node for node in nodes if node is not leader)
+        named = {config.id: {"id": config.id, "url": config.url} for config in configs}
+        learner = named.pop(follower.config.id)
+        wish = {"voters": list(named.values()), "learners": [learner]}
+        status, told = await ask(leader, "PUT", "", wish, {"If-Match": '"77"'})
+        assert (status, told["code"], told["configuration_index"]) == (412, "precondition_failed", 0)
+        status, told = await ask(follower, "PUT", "", wish, {"If-Match": '"0"'})
+        assert (status, told["changed"]) == (200, True)
+        await until(lambda: follower.status().role == "learner", "it to know that it does not vote")
+        assert (await ask(leader, "PUT", "", wish))[1]["changed"] is False
+        assert (await ask(leader, "POST", "", learner))[1]["code"] == "member_exists"
+        assert (await ask(leader, "PATCH", f"/{follower.config.id}", {"role": "voter"}))[0] == 200
+        await until(lambda: follower.status().role == "follower", "it to know that it votes")
+        await ready(nodes)
+
+
+async def test_nothing_is_removed_that_the_rest_could_not_do_without(tmp_path: Path) -> None:
+    configs = three(tmp_path)
+    async with running(configs, KeyValueMachine) as nodes:
+        leader = await leader_of(nodes)
+        dead, alive = (node for node in nodes if node is not leader)
+        await dead.stop()
+
+        limit_ms = 2 * leader.config.raft.election_timeout_ms
+
+        def is_missed() -> bool:
+            ages = {one.id: one.last_contact_ms for one in leader.status().voters}
+            return (ages[dead.config.id] or 0) > limit_ms
+
+        await until(is_missed, "the leader to miss the one that was stopped")
+        status, told = await ask(leader, "DELETE", f"/{alive.config.id}")
+        assert (status, told["code"]) == (409, "quorum_at_risk")
+        assert (await ask(leader, "DELETE", f"/{dead.config.id}"))[0] == 200
+        assert voters(alive) == sorted([leader.config.id, alive.config.id])
 
 
 async def test_a_member_that_comes_back_elsewhere_is_there_in_the_log(tmp_path: Path, monkeypatch: Any) -> None:
