@@ -133,6 +133,15 @@ def test_status_tells_of_a_cluster_of_one(raftkv: Run, url: str) -> None:
     assert lines[-1].endswith(url)
 
 
+def test_a_snapshot_is_taken_and_one_that_is_there_is_told(raftkv: Run) -> None:
+    assert raftkv("put", "k", "v").code == 0
+    (first,) = json.loads(raftkv("snapshot", "--output", "json").text)["snapshots"]
+    assert (first["node"], first["changed"]) == ("n1", True)
+    (again,) = json.loads(raftkv("snapshot", "--output", "json").text)["snapshots"]
+    assert (again["changed"], again["index"], again["bytes"]) == (False, first["index"], first["bytes"])
+    assert raftkv("snapshot").text.endswith(", which it had already\n")
+
+
 def test_a_second_node_at_the_same_address_says_what_to_do(url: str, run: Run, tmp_path: Path) -> None:
     ended = run(
         "serve", "--id", "n2", "--data-dir", str(tmp_path / "n2"), "--url", url, "--initial-cluster", f"n2={url}"
