@@ -155,6 +155,9 @@ class Replica:
         self._tick_term = 0
         """The last in which a tick was proposed, if nothing was heard of it yet; else 0."""
         self._when_idle: Callable[[], None] | None = None
+        self._leads: Leadership | None = None
+        """What this leader says of itself until its next turn, in which alone it can lose its office; None: it must be
+        looked up. Writes taken by it are refused in that turn all the same where it hands over."""
         self._transfers = Transferring(raft, self._url_of)
         self._changes = Changing(self, catch_up_timeout_ms=self.settings.member_catch_up_timeout_ms)
 
@@ -162,15 +165,19 @@ class Replica:
 
     def leadership(self) -> Leadership:
         """Who leads, as this node knows it now; a leader that was not heard lately is not named."""
+        if self._leads is not None:
+            return self._leads
         raft = self.raft
         if raft.role is Role.LEADER:
-            leads = raft.takes_proposals
-            me = raft.state.me.id
-            return Leadership(leads, raft.term, me if leads else None, self._url_of(me) if leads else None)
+            return self._own_leadership()
         now_us = self._now_us if self._clock is None else self._clock()
         leader = raft.leader_id if raft.heard_leader_lately(now_us) else None
         url = None if leader is None else self._url_of(leader)
         return Leadership(leads=False, term=raft.term, leader_id=leader, leader_url=url)
+
+    def _own_leadership(self) -> Leadership:
+        leads, me = self.raft.takes_proposals, self.raft.state.me.id
+        return Leadership(leads, self.raft.term, me if leads else None, self._url_of(me) if leads else None)
 
     def submit(self, command: bytes, done: WriteDone, *, frees_space: bool = False) -> None:
         """Takes the command into the next proposal, or refuses it at once; ``done`` is called exactly once."""
@@ -213,7 +220,7 @@ class Replica:
         self._transfers.ask(target, done, deadline_us=self._deadline())
 
     def change_members(self, wish: Wish, said: Said, terms: Terms, done: MembersDone) -> None:
-        """Has the members be as wished; ``said`` is what those who had to be asked said of themselves (``changing``)."""
+        """Has the members be as wished; ``said``: what those who had to be asked said of themselves (``changing``)."""
         self._changes.ask(wish, said, terms, done, now_us=self._now_us)
 
     def when_idle(self, done: Callable[[], None]) -> None:
@@ -270,6 +277,7 @@ class Replica:
     def turn(self, now_us: int) -> Work:
         """Does everything that can be done now, and says what the shell is to do."""
         self._now_us = max(self._now_us, now_us)
+        self._leads = None
         work = Work()
         self.raft.elapse(self._now_us)
         self._hear(work)
@@ -296,6 +304,7 @@ class Replica:
         work.read_log, work.drop_log_through = effects.read_log, effects.drop_log_through
         work.notes += effects.notes
         work.deadline_us = self._next_deadline_us(effects.deadline_us)
+        self._leads = self._own_leadership() if self.raft.takes_proposals else None
         return work
 
     def _hear(self, work: Work) -> None:
@@ -522,7 +531,7 @@ class Replica:
         settings = self.settings
         if self.shutting_down:
             return Why.SHUTTING_DOWN
-        if not self.raft.takes_proposals:
+        if self._leads is None and not self.raft.takes_proposals:
             return Why.NOT_LEADER
         if self.disk_is_short and not frees_space:
             return Why.DISK_FULL

@@ -43,6 +43,8 @@ class WaitingWrites:
         self.bytes_in_flight = 0
 
     def __len__(self) -> int:
+        if not self._overtaken:
+            return len(self._by_index)
         return len(self._by_index) + sum(map(len, self._overtaken.values()))
 
     def add(self, writes: Sequence[WaitingWrite], *, first_index: int, term: int) -> None:

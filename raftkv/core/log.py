@@ -121,7 +121,14 @@ class RaftLog:
 
     def append(self, frames: Sequence[bytes]) -> None:
         """Puts entries at the end. They follow on without a gap and their terms do not fall."""
+        if not frames:
+            return
         term, index = self.last_term, self.last_index
+        if self._run_terms and framing.term_and_index(frames[-1]) == (term, index + len(frames)):
+            assert framing.term_and_index(frames[0])[1] == index + 1, f"no entry for {index + 1}"
+            self._memory_bytes += sum(map(len, frames))
+            self._frames.extend(frames)
+            return
         for frame in frames:
             frame_term, frame_index = framing.term_and_index(frame)
             index = Index(index + 1)

@@ -439,11 +439,11 @@ class State:
     def append(self, frames: list[bytes]) -> None:
         """Puts entries at the end of the log; a configuration among them is in force at once (paper §6)."""
         self.log.append(frames)
-        for frame in frames:
-            if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
-                index = Index(framing.term_and_index(frame)[1])
-                self.configurations.append(index, Configuration.decode(framing.body(frame)))
-                self.configuration_changed()
+        configuration, at = framing.EntryKind.CONFIGURATION, framing.KIND_OFFSET
+        for frame in [frame for frame in frames if frame[at] == configuration]:
+            index = Index(framing.term_and_index(frame)[1])
+            self.configurations.append(index, Configuration.decode(framing.body(frame)))
+            self.configuration_changed()
         self.durability.appended(frames, last_index=self.log.last_index)
 
     def truncate_from(self, index: Index) -> None:

@@ -70,8 +70,26 @@ class Append(NamedTuple):
 Operation = Vote | LogBase | Truncate | Append
 
 
+def append_in_sequence(joined: list[bytes]) -> Append:
+    """The operation that appends these frames, of which somebody has proved that each follows the one before.
+
+    Their terms do not fall, so where the first and the last are of one term, all are: two are looked into instead
+    of each, for this is on the path of every write.
+    """
+    first_term, first = frames.term_and_index(joined[0])
+    last_term, last = frames.term_and_index(joined[-1])
+    if first_term != last_term or last - first + 1 != len(joined):
+        return append_of(joined)
+    configuration, at = frames.EntryKind.CONFIGURATION, frames.KIND_OFFSET
+    configurations = [
+        (Index(index), frames.body(frame)) for index, frame in enumerate(joined, first) if frame[at] == configuration
+    ]
+    runs = [Run(Index(first), Term(first_term), len(joined))]
+    return Append(joined, runs, [frame[4:8] for frame in joined], configurations)
+
+
 def append_of(joined: list[bytes]) -> Append:
-    """The operation that appends these frames; one pass, for this is on the path of every write."""
+    """The operation that appends these frames, whatever they are."""
     runs: list[Run] = []
     checksums: list[bytes] = []
     configurations: list[tuple[Index, bytes]] = []
@@ -102,7 +120,7 @@ def operations_of(writes: Sequence[DiskWrite], *, append_bytes_max: int) -> Iter
             yield Truncate(write.truncate_from)
         if write.frames:
             for piece in _pieces(write.frames, append_bytes_max):
-                yield append_of(piece)
+                yield append_in_sequence(piece)
 
 
 def _pieces(joined: list[bytes], bytes_max: int) -> Iterator[list[bytes]]:
