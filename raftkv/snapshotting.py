@@ -239,12 +239,16 @@ class Snapshotting:
         if self._why_none() is not None:
             return False
         if self._waiting:
-            return True
+            return self._members_are_known()
         entries = self._raft.applied_index - self._captured_index
         is_due = snapshot_is_due(
             self._settings, log_bytes=self._log_bytes, entries=entries, last_size_bytes=self.size_bytes
         )
-        return is_due and self._now_us >= self._not_before_us
+        return is_due and self._now_us >= self._not_before_us and self._members_are_known()
+
+    def _members_are_known(self) -> bool:
+        """A node that joins comes to them in the log; before that no file could say whose state it holds."""
+        return bool(self._raft.base_at(self._raft.applied_index).configuration.current.voters)
 
     def _why_none(self) -> SnapshotRefused | None:
         """A state that is wrong, or none at all, is not to be kept."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from raftkv.core.effects import LogBase, SnapshotPiece
-from raftkv.core.messages import AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
+from raftkv.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, Role, SnapshotId, Term
 from raftkv.outcomes import Answered, Applied, Consistency, SnapshotTaken, TooStale, Unknown
 from raftkv.replica import Replica
 from raftkv.snapshotting import BegunLoading, Restored, SnapshotSettings, SnapshotWork, TakenCapture
+from tests.core.lone import configuration_entry, voters
 from tests.lone_replica import LoneReplica, leading
 
 DUE_SOON = SnapshotSettings(snapshot_log_entries=4)
@@ -92,6 +93,18 @@ def test_who_asks_for_one_hears_of_it_in_the_turn_in_which_it_is_in_place() -> N
     lone.turn()
     snapshot = in_place(lone, taken(lone), size_bytes=55)
     assert told == [SnapshotTaken(snapshot.index, 55, changed=True)]
+
+
+def test_a_node_that_joins_keeps_no_state_before_it_has_heard_who_the_members_are() -> None:
+    """Faults 58: read back, such a file would be taken for damaged, and the log before it may be gone."""
+    lone = LoneReplica(others="", snapshot_settings=DUE_SOON)
+    told: list[object] = []
+    lone.append("b", 1, [None] * 5, prev=0, commit=5)
+    lone.replica.snapshots.ask(told.append, wait_us=10**6)
+    lone.turn()
+    assert lone.raft.applied_index == 5 and (told, works(lone)) == ([], [])
+    lone.says("b", AppendEntries(Term(1), Index(5), Term(1), Index(6), [configuration_entry(6, 1, voters("b"))]))
+    assert taken(lone).base.configuration == voters("b")
 
 
 def test_a_follower_that_needs_it_is_sent_it_piece_by_piece() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftkv.core.effects import Effects, LogBase, SnapshotWrite
-from raftkv.core.types import Configuration, Index, Membership, SnapshotId, Term
+from raftkv.core.types import Index, SnapshotId, Term
 from raftkv.errors import ConfigError
 from raftkv.outcomes import SnapshotRefused, SnapshotTaken, SnapshotUnderWay, SnapshotWhy
 from raftkv.snapshotting import (
@@ -21,9 +21,10 @@ from raftkv.snapshotting import (
     SnapshotWork,
     snapshot_is_due,
 )
+from tests.core.lone import voters
 
 SETTINGS = SnapshotSettings(snapshot_log_bytes=1000, snapshot_log_entries=50)
-CONFIGURATION = Configuration(Membership(()))
+CONFIGURATION = voters("a")
 
 
 class PlayedRaft:
