@@ -220,7 +220,7 @@ class Replica:
         self._transfers.ask(target, done, deadline_us=self._deadline())
 
     def change_members(self, wish: Wish, said: Said, terms: Terms, done: MembersDone) -> None:
-        """Has the members be as wished; ``said``: what those who had to be asked said of themselves (``changing``)."""
+        """Has the members be as wished; ``said``: what those who had to be asked said of themselves."""
         self._changes.ask(wish, said, terms, done, now_us=self._now_us)
 
     def when_idle(self, done: Callable[[], None]) -> None:
