@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from raftkv.core.effects import LogBase
 from raftkv.core.membership import Configurations, learners_first
-from raftkv.core.messages import AppendEntries, PreVoteRequest, TimeoutNow, TimeoutNowReply
-from raftkv.core.types import Configuration, Index, Intent, Learner, Membership, Term
+from raftkv.core.messages import AppendEntries, Heartbeat, PreVoteRequest, TimeoutNow, TimeoutNowReply
+from raftkv.core.progress import Progress
+from raftkv.core.types import Configuration, Index, Intent, Learner, Membership, Round, Term
 from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, incarnation_of, voters
 from tests.core.test_changes import beats, begin, led
 from tests.core.test_membership_rules import member, members
@@ -84,6 +86,33 @@ def test_who_may_yet_stay_tells_nobody_to_have_left():
     lone.forget()
     lone.says("x", PreVoteRequest(Term(2), NONE, NO_TERM))
     assert not lone.reply.removed
+
+
+def test_who_left_knows_it_also_when_its_log_begins_later():
+    """A snapshot of its own takes the place of the entry that says so."""
+    lone = Lone("c", "abc")
+    between(lone, Configuration(members("ab"), outgoing=members("abc")), voters("a", "b"))
+    lone.says("b", Heartbeat(Term(1), Index(2), Index(2), Round(1), 0, 0))
+    lone.raft.state.compact(Index(2))
+    assert lone.raft.removed_at == 2
+    assert lone.raft.state.is_known_to_be_removed
+
+
+def test_a_snapshot_that_lists_a_node_no_more_makes_it_a_learner():
+    lone = Lone("c", "abc")
+    lone.raft.state.begin_log_anew(LogBase(Index(9), Term(1), voters("a", "b")))
+    assert lone.role == "learner"
+
+
+def test_a_slow_round_after_a_quick_one_is_what_counts():
+    """Thesis §4.2.1: it kept up once; since then it has not."""
+    progress = Progress(Index(1))
+    told = []
+    for match, last_index, now_us in ((0, 10, 0), (10, 50, 1_000), (50, 60, 900_000), (60, 60, 901_000)):
+        progress.match_index, progress.last_contact_us = Index(match), now_us
+        progress.catch_up(last_index=Index(last_index), now_us=now_us)
+        told.append(progress.has_caught_up(now_us=now_us, election_timeout_us=E_US))
+    assert told == [False, True, False, True]
 
 
 def test_what_a_snapshot_undid_has_never_listed_anybody():
