@@ -146,6 +146,8 @@ class Snapshotting:
         """… which was here."""
         self._before: tuple[int, Index] = (0, self._captured_index)
         """Both as they were before that: they are so again if nothing comes of it."""
+        self._is_owed = False
+        """The newest was found damaged: whoever needs it needs another."""
         self._now_us = 0
         self._not_before_us = 0
         self._stage = _Stage.NONE
@@ -241,7 +243,7 @@ class Snapshotting:
         if self._waiting:
             return self._members_are_known()
         entries = self._raft.applied_index - self._captured_index
-        is_due = snapshot_is_due(
+        is_due = self._is_owed or snapshot_is_due(
             self._settings, log_bytes=self._log_bytes, entries=entries, last_size_bytes=self.size_bytes
         )
         return is_due and self._now_us >= self._not_before_us and self._members_are_known()
@@ -316,7 +318,7 @@ class Snapshotting:
         """
         taken = self._written()
         self.taken_count += 1
-        self.failure, self._not_before_us, self._is_abandoned = None, 0, False
+        self.failure, self._not_before_us, self._is_abandoned, self._is_owed = None, 0, False, False
         self._is_in_place(snapshot)
         if taken.base.index > self._raft.state.log.base_index and self._raft.disagrees_at is None:
             self._raft.snapshot_stored(taken.base, size_bytes=snapshot.size_bytes)
@@ -327,6 +329,10 @@ class Snapshotting:
         if not self._is_abandoned:
             self._failed(why, text)
         self._is_abandoned = False
+
+    def was_damaged(self, newest: SnapshotId | None) -> None:
+        """The newest file is not as it was written; ``newest`` is in place now, and may be too old for the log."""
+        self.newest, self._is_owed = newest, True
 
     def was_received(self, write: SnapshotWrite, wanted_offset: int, complete: LogBase | None) -> None:
         """A piece that came for us is stored as far as said, or the whole file is in place."""

@@ -336,6 +336,24 @@ def test_a_state_that_is_found_wrong_while_it_is_written_is_not_kept(is_too_late
     assert node.taken(after_us=RETRY_US) is None
 
 
+@pytest.mark.parametrize("left", [None, snapshot_id(20)])
+def test_in_place_of_a_damaged_one_another_is_taken(left: SnapshotId | None) -> None:
+    """faults 58: followers may need the log from before it, which is gone; nothing need be written meanwhile."""
+    node = Node(restored=Restored(snapshot_id(200), 5))
+    assert node.taken() is None
+    node.snapshots.was_damaged(left)
+    assert node.snapshots.index == (0 if left is None else 20)
+    assert node.taken() == 200
+    node.snapshots.was_not_written(SnapshotWhy.DISK_FULL, "no room")
+    node.turn()
+    assert node.taken() is None
+    assert node.taken(after_us=RETRY_US) == 200
+    node.was_written()
+    node.turn()
+    assert node.snapshots.index == 200
+    assert node.taken(after_us=RETRY_US) is None
+
+
 # --------------------------------------------------------------------------------------------- who asks
 
 

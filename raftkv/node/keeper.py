@@ -54,6 +54,7 @@ class SnapshotKeeper:
             was_written=self._was_written,
             was_not_written=self._was_not_written,
             was_read=self._was_read,
+            was_damaged=self._was_damaged,
             was_received=self._was_received,
             was_loaded=self._was_loaded,
             was_not_loaded=self._was_not_loaded,
@@ -118,6 +119,11 @@ class SnapshotKeeper:
 
     def _was_read(self, read: SnapshotRead, piece: SnapshotPiece | None) -> None:
         self._replica.snapshot_was_read(read, piece)
+        self._shell.has_work()
+
+    def _was_damaged(self, text: str, newest: SnapshotId | None) -> None:
+        self._has_trouble(text)
+        self._replica.snapshots.was_damaged(newest)
         self._shell.has_work()
 
     def _was_received(self, write: SnapshotWrite, received: Received) -> None:

@@ -10,6 +10,7 @@ read for all followers together, keeps to a rate: the log's syncs and the heartb
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import threading
@@ -23,7 +24,7 @@ from typing import Final
 
 from raftkv.core.effects import SnapshotPiece, SnapshotRead, SnapshotWrite
 from raftkv.core.types import ClusterId, Index, NodeId, SnapshotId
-from raftkv.errors import DiskFailed, SnapshotError
+from raftkv.errors import DataDamaged, DiskFailed, SnapshotError
 from raftkv.node.clock import now_us
 from raftkv.outcomes import SnapshotWhy
 from raftkv.snapshotting import BegunLoading, SnapshotWork, TakenCapture
@@ -46,6 +47,8 @@ class SnapshotListener:
     was_written: Callable[[SnapshotId], None]
     was_not_written: Callable[[SnapshotWhy, str], None]
     was_read: Callable[[SnapshotRead, SnapshotPiece | None], None]
+    was_damaged: Callable[[str, SnapshotId | None], None]
+    """The newest file is not as it was written, and why; which is the newest now."""
     was_received: Callable[[SnapshotWrite, Received], None]
     was_loaded: Callable[[BegunLoading, StoredSnapshot], None]
     was_not_loaded: Callable[[BegunLoading], None]
@@ -96,6 +99,8 @@ class _Transfer:
 
     reader: SnapshotReader
     used_us: int
+    is_at_end: bool = False
+    """All of it was read."""
 
 
 class SnapshotThread:
@@ -302,13 +307,19 @@ class SnapshotThread:
     # ------------------------------------------------------------------------------------ to followers
 
     def _read(self, read: SnapshotRead) -> None:
+        newest = self._snapshots.newest
         piece = self._piece(read)
+        if newest is not None and self._snapshots.newest != newest:
+            self._tell_damage(newest.id)
         if piece is not None:
             self.meter.sent_bytes += len(piece.data)
         self._tell(self._listener.was_read, read, piece)
 
     def _piece(self, read: SnapshotRead) -> SnapshotPiece | None:
         transfer = self._transfers.get(read.follower)
+        if transfer is not None and transfer.is_at_end and read.offset == 0:
+            self._prove_again(read.follower, transfer.reader.stored.id)
+            transfer = None
         if transfer is None or read.snapshot is None or transfer.reader.stored.id != read.snapshot:
             self._close(read.follower)
             reader = self._snapshots.reader(read.snapshot)
@@ -317,7 +328,22 @@ class SnapshotThread:
             transfer = self._transfers[read.follower] = _Transfer(reader, 0)
         transfer.used_us = now_us()
         data = transfer.reader.piece(read.offset, read.bytes_max)
+        transfer.is_at_end = read.offset + len(data) == transfer.reader.stored.id.size_bytes
         return SnapshotPiece(transfer.reader.stored.id, read.offset, data)
+
+    def _prove_again(self, follower: NodeId, snapshot: SnapshotId) -> None:
+        """A follower that had the whole file wants it from its beginning: what it had may not have been sound."""
+        self._close(follower)
+        with contextlib.suppress(DataDamaged):
+            if any(stored.id == snapshot for stored in self._snapshots.stored):
+                self._snapshots.prove(snapshot)
+
+    def _tell_damage(self, damaged: SnapshotId) -> None:
+        try:
+            self._snapshots.prove(damaged)
+        except DataDamaged as error:
+            newest = self._snapshots.newest
+            self._tell(self._listener.was_damaged, str(error), None if newest is None else newest.id)
 
     def _close(self, follower: NodeId) -> None:
         transfer = self._transfers.pop(follower, None)

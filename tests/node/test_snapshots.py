@@ -320,6 +320,27 @@ async def test_where_there_is_none_that_is_said() -> None:
         assert (await one.told.until("was_read"))[1] is None
 
 
+async def test_one_that_a_follower_had_whole_and_wants_again_is_proved() -> None:
+    """faults 58: its disk no longer gives what this process wrote; else it would be sent for ever."""
+    with running() as one:
+        older, newest = await one.has(50, BLOCKS), await one.has(60, BLOCKS)
+        one.read(None, 0, newest.size_bytes)
+        await one.told.until("was_read")
+        one.directory.flip_bit(snapshot_name(newest), 8 * newest.size_bytes - 40)
+        one.read(newest, 0, 100)
+        assert (await one.told.until("was_read", 2))[1] is None
+        text, left = await one.told.until("was_damaged")
+        assert (snapshot_name(newest) in text, left) == (True, older)
+        assert [what[0] for what in one.told.said[-2:]] == ["was_damaged", "was_read"], "the next is known before"
+        assert await one.has(60, BLOCKS) == newest, "the same state can be written again"
+        one.read(newest, 0, newest.size_bytes)
+        _, piece = await one.told.until("was_read", 3)
+        assert piece is not None
+        one.read(newest, 0, 100)
+        assert (await one.told.until("was_read", 4))[1] is not None, "proved, it is sent again"
+        assert len(one.told.named("was_damaged")) == 1
+
+
 async def test_pieces_are_read_at_a_bounded_rate() -> None:
     """faults 45: heartbeats and appends have the rest of disk and network."""
     with running() as one:
