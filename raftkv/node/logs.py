@@ -57,6 +57,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "let_in_again": "it is a member again",
     "not_moved": "`peer` says that it is at `url` now, and the log does not say so; the text says why",
     "takes_part": "its log is read, and it takes part in `cluster` from `term` and `last_index` on",
+    "replaced": "at its start it has finished what a killed `raftkv recover` or `raftkv restore` had begun",
     "recovered": "what was found in the log when it was opened, and is not as a clean stop leaves it",
     "peer_moved": "`peer` is reached at `url` now",
     "peer_refuses": "`peer` refuses this node",

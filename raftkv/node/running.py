@@ -97,7 +97,8 @@ class RunningNode:
         self._directory = PosixDirectory(config.data_dir)
         shell = FormingShell(self._introduce_again, self._formed, self._waits_for_others, self._fail)
         try:
-            finish_replacing(self._directory)
+            if finish_replacing(self._directory):
+                _LOG.warning("what recover or restore had begun here is finished now", extra=event("replaced"))
             new_incarnation = Incarnation(secrets.token_bytes(ID_BYTES))
             identity = IdentityFile.open(self._directory, node_id=config.id, new_incarnation=new_incarnation)
             self._forming = Forming(_plan(config), identity, LoopScheduler(loop), shell)

@@ -42,6 +42,8 @@ WORDS = [
     (["raftkv", "list", "--consistency", "li"], {"linearizable"}, {"stale"}),
     (["raftkv", "cluster", "up", "--nodes", ""], {"3", "5"}, {"4"}),
     (["raftkv", "completion", ""], set(SHELLS), set()),
+    (["raftkv", "re"], {"restore", "recover"}, {"backup"}),
+    (["raftkv", "recover", "--f"], {"--force-new-cluster"}, {"--force"}),
     (["raftkv", "get", ""], set(), {"put"}),
 ]
 

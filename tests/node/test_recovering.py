@@ -15,6 +15,7 @@ from raftkv.kv.commands import Numbered, Put, encode
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Get, Range, Revision
 from raftkv.kv.snapshot import REVISION_RAISE
+from raftkv.node import recovering
 from raftkv.node.recovering import Rebuilt, examine, finished, recover, restore, restore_into
 from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.state_machine import LogEntry
@@ -112,17 +113,20 @@ def crashes(
     act(whole)
     outcomes = set()
     for operation in range(1, whole.operations - began + 1):
-        for moment in Moment:
+        for moment in (Moment.BEFORE, Moment.MIDDLE, Moment.AFTER):
+            if moment is Moment.AFTER and operation != whole.operations - began:
+                continue  # nothing happens until the next operation begins
             disk = born()
             disk.crash_at(disk.operations + operation, moment)
             with pytest.raises(Crash):
                 act(disk)
-            for found in (disk.survivor(Random(operation)), disk.survivor(Random(operation + 500)), disk.restarted()):
+            for draw, found in enumerate([disk.restarted(), *(disk.survivor(Random(seed)) for seed in range(8))]):
                 again = found.restarted()
                 is_new = judged(found, before, f"{moment.value} operation {operation}")
                 outcomes.add(is_new)
-                act(again)
-                assert judged(again, before, f"again after {moment.value} operation {operation}")
+                if draw < 3:
+                    act(again)
+                    assert judged(again, before, f"again after {moment.value} operation {operation}")
     assert outcomes == {False, True}
     return whole.operations - began
 
@@ -160,6 +164,14 @@ def test_what_was_prepared_and_does_not_count_is_gone_at_the_next_start() -> Non
             assert not found.exists(PREPARED_NAME)
             return
     raise AssertionError("there is no such moment")
+
+
+@pytest.mark.parametrize("last", [19, 20])
+def test_a_log_that_is_read_in_many_pieces_is_recovered_to_its_end(monkeypatch: pytest.MonkeyPatch, last: int) -> None:
+    monkeypatch.setattr(recovering, "READ_BYTES", 1)
+    disk = survivor(last=last, snapshot_at=12)
+    rebuilt(disk)
+    assert contents(started(disk)[2]) == contents(machine_at(last))
 
 
 def test_a_full_disk_changes_nothing() -> None:
