@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from raftkv.core.formation import gone
-from raftkv.core.membership import given_up, outcome
+from raftkv.core.membership import deadline_ms, given_up, outcome
 from raftkv.core.messages import Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import (
@@ -325,6 +325,24 @@ class Changing:
         self._host, self._catch_up_timeout_ms = host, catch_up_timeout_ms
         self._asked: list[_Asked] = []
         self._begun: list[_Begun] = []
+        self._ahead: tuple[Term, int] = (Term(0), 0)
+        """In which term, and how far, this leader's cluster time is behind the one by which a deadline was set."""
+
+    def time_ms(self) -> int:
+        """Cluster time as deadlines of changes count it: here nobody catches up for longer than the time-out.
+
+        Only writes bring it into the log. Where there was none for an hour, whoever leads next is an hour behind the
+        one that set the deadline, and by cluster time alone nothing could be changed for that hour.
+        """
+        raft, now_ms = self._host.raft, self._host.cluster_time_ms()
+        office = raft.state.office
+        if office is None or raft.applied_index < office.term_start:
+            return now_ms
+        if self._ahead[0] != raft.term:
+            due_ms = deadline_ms(raft.configuration.current)
+            behind_ms = 0 if due_ms is None else max(0, due_ms - self._catch_up_timeout_ms - now_ms)
+            self._ahead = (raft.term, behind_ms)
+        return now_ms + self._ahead[1]
 
     def ask(self, wish: Wish, said: Said, terms: Terms, done: MembersDone, *, now_us: int) -> None:
         """Taken into the next turn; ``done`` is called exactly once."""
@@ -419,9 +437,9 @@ class Changing:
         if led_away and staying and not asked.terms.force and self._is_at_rest():
             self._hand_over(asked, staying)
             return True
-        deadline_ms = self._host.cluster_time_ms() + self._catch_up_timeout_ms
+        due_ms = self.time_ms() + self._catch_up_timeout_ms
         try:
-            index = raft.change_membership(goal, deadline_ms=deadline_ms, force=asked.terms.force)
+            index = raft.change_membership(goal, deadline_ms=due_ms, force=asked.terms.force)
         except ChangeRefused as refused:
             if refused.why is ChangeWhy.NOT_READY:
                 return False

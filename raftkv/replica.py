@@ -285,7 +285,7 @@ class Replica:
             self._serve_nothing()
         self._propose()
         self._ask_reads()
-        self.raft.cluster_time_ms = self.cluster_time_ms()
+        self.raft.cluster_time_ms = self._changes.time_ms()
         self._changes.begin(self._now_us)
         effects = self.raft.take()
         for committed in effects.apply:

@@ -484,3 +484,21 @@ def test_members_that_were_changed_again_meanwhile_are_not_told_as_undone():
     others = Configuration(membership("abc", "e"))
     append(lone, 2, [configuration_frame(3, 2, others)], prev=2, commit=3)
     assert why_not(lone, "c") is MembersWhy.UNKNOWN
+
+
+def test_a_successor_gives_up_in_its_own_time_what_was_begun_after_an_hour_without_writes():
+    """faults 29: nothing in the log says how late it is, so this leader's cluster time is an hour behind."""
+    lone = LoneReplica(settings=SETTINGS)
+    d = Learner(member("d"), Intent.VOTER, 3_600_000 + 2_000)
+    begun = Configuration(Membership(membership("abc").voters, (d,)))
+    append(lone, 1, [configuration_frame(1, 1, begun)], prev=0, commit=0)
+    lone.lead()
+    assert lone.raft.change_status is not None and lone.replica.cluster_time_ms() == 0
+    for _ in range(25):
+        lone.turn(100_000)
+        lone.acknowledge("b", "c")
+    assert lone.raft.configuration == Configuration(membership("abc"))
+    assert lone.replica.cluster_time_ms() < 3_000, "sessions do not grow older by it"
+    add_d(lone)
+    lone.acknowledge("b", "c")
+    assert lone.raft.change_status is not None, "the next one has its whole time"
