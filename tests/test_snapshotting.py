@@ -464,6 +464,33 @@ def test_a_piece_is_answered_and_changes_nothing_else() -> None:
     assert node.snapshots.index == 0 and not node.snapshots.is_loading
 
 
+def test_what_a_loaded_one_holds_is_not_log_since_the_last() -> None:
+    node = Node()
+    node.apply(3, log_bytes=900)
+    node.receive(800)
+    load = node.turn(load=800).load
+    assert load is not None and node.snapshots.was_loaded(load)
+    node.apply(49, log_bytes=999)
+    assert node.taken() is None
+    node.apply(1)
+    assert node.taken() == 850
+
+
+def test_who_was_given_up_once_is_not_for_ever() -> None:
+    node = Node()
+    node.is_due()
+    assert node.turn(load=80).abandon
+    node.snapshots.was_not_written(SnapshotWhy.SHUTTING_DOWN, "given up")
+    load = node.turn().load
+    assert load is not None and node.snapshots.was_loaded(load)
+    node.is_due()
+    node.snapshots.was_not_written(SnapshotWhy.DISK_FULL, "no room")
+    node.turn()
+    assert (node.snapshots.failure, node.taken()) == ("no room", None)
+    assert node.taken(after_us=RETRY_US) == 130
+    assert node.turn(load=180).abandon
+
+
 def test_while_one_is_loaded_nothing_is_captured() -> None:
     node = Node()
     node.receive(80)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raftkv.core.effects import LogRead, SnapshotRead
@@ -91,6 +93,16 @@ def test_a_piece_that_is_lost_goes_again_from_the_same_place(leader):
     assert leader.elapse(100_000).snapshot_reads == [SnapshotRead(NodeId("b"), snapshot(5, 2), 0, CHUNK)]
 
 
+@pytest.mark.parametrize(
+    "lost", [install(snapshot(4, 2), term=3), install(snapshot(5, 2), term=2)], ids=["file", "term"]
+)
+def test_what_is_heard_late_of_other_pieces_sends_nothing_twice(leader, lost):
+    leader.reads(leader.refused_by("b"), snapshot(5, 2))
+    assert leader.raft.term == 3
+    leader.raft.delivery_failed(leader.raft.state.request(NodeId("b"), lost))
+    assert leader.elapse(100_000).snapshot_reads == []
+
+
 def test_a_piece_that_nobody_answers_for_very_long_goes_again(leader):
     leader.reads(leader.refused_by("b"), snapshot(5, 2))
     reads = []
@@ -102,13 +114,19 @@ def test_a_piece_that_nobody_answers_for_very_long_goes_again(leader):
 
 
 def test_nothing_is_read_for_a_follower_that_is_not_heard(leader):
-    read = leader.refused_by("b")
-    leader.reads(read, snapshot(5, 2))
-    leader.raft.delivery_failed(leader.sent(InstallSnapshot)[0])
-    for _ in range(5):
-        leader.says("c", HeartbeatReply(leader.raft.term, Round(0), NONE, b""))
-        leader.elapse(100_000)
-    assert leader.effects.snapshot_reads == []
+    leader.reads(leader.refused_by("b"), snapshot(5, 2))
+    (lost,) = leader.sent(InstallSnapshot)
+    heard = HeartbeatReply(leader.raft.term, Round(0), NONE, b"")
+    reads = []
+    for _ in range(8):
+        leader.says("c", heard)
+        reads += leader.elapse(E_US // 2).snapshot_reads
+    leader.raft.delivery_failed(lost)
+    for _ in range(8):
+        reads += leader.says("c", heard).snapshot_reads
+        reads += leader.elapse(E_US // 2).snapshot_reads
+    assert reads == []
+    assert leader.says("b", heard).snapshot_reads == [SnapshotRead(NodeId("b"), snapshot(5, 2), 0, CHUNK)]
 
 
 def test_entries_are_not_sent_beside_a_snapshot(leader):
@@ -250,6 +268,27 @@ def test_the_machine_loads_it_before_anything_else_is_applied():
     node.raft.snapshot_loaded(Index(9))
     (committed,) = node.turn().apply
     assert (committed.first, node.raft.applied_index, node.raft.loading) == (10, 10, None)
+
+
+def test_however_long_it_is_loaded_memory_holds_no_more_of_the_log():
+    """Nothing is applied meanwhile, and a leader sends what it has; what is stored can be read again."""
+    node = Lone(log=[1, 2], settings=replace(SETTINGS, log_memory_bytes=1000))
+    node.follow("b", 3)
+    (write,) = node.says("b", install(snapshot(9, 3))).snapshot_writes
+    node.raft.snapshot_was_written(write, 25, base(9, 3))
+    for index in range(10, 110):
+        node.says("b", AppendEntries(Term(3), Index(index - 1), Term(3), Index(index), [entry(index, 3)]))
+    log = node.raft.state.log
+    assert (node.raft.loading, node.raft.durable_index) == (9, 109)
+    assert log.memory_bytes < 1250 and log.memory_first > 20
+
+
+def test_hashes_of_the_state_before_say_nothing_of_the_loaded_one():
+    node = Receiver()
+    node.raft.machine_hash(Index(1024), b"of another state")
+    whole(node, snapshot(2000, 3))
+    node.raft.snapshot_loaded(Index(2000))
+    assert node.raft.state.state_hash == (0, b"")
 
 
 def test_a_log_that_holds_the_snapshot_stays_and_needs_no_file():

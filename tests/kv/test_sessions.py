@@ -201,6 +201,17 @@ def test_answers_are_bounded_by_their_bytes_too(monkeypatch):
     assert sessions.judge(Numbered(ID, 3, acknowledged=1), hashed, 0) is None
 
 
+def test_the_bytes_of_answers_count_after_a_restart_too(monkeypatch):
+    """faults 47: a node that executed what the others refuse would have another state."""
+    monkeypatch.setattr("raftkv.kv.answers.pack", lambda answer: b"\xc4" * (ANSWERS_BYTES_MAX // 2))
+    store = opened()
+    for sequence in (1, 2):
+        store.apply(put(), Numbered(ID, sequence))
+    store.restart_from_snapshot()
+    assert isinstance(store.apply(put(), Numbered(ID, 3)), TooManyUnacknowledged)
+    assert isinstance(store.apply(put(), Numbered(ID, 3, acknowledged=1)), PutDone)
+
+
 def test_what_is_too_large_is_not_stored():
     store = opened()
     large = put(b"v" * COMMAND_BYTES_MAX)

@@ -97,6 +97,17 @@ def test_what_is_asked_for_bounds_what_goes():
     assert wal.read(Index(5), Index(60), bytes_max=1 << 20) == []
 
 
+def test_memory_gets_what_follows_the_first_entry_of_what_is_left():
+    """Of that entry only its term counts: a snapshot has it, and the log begins after it."""
+    disk = trimmed()
+    identity = open_directory(disk).wal._identity
+    snapshots = Snapshots.open(disk, cluster_id=CLUSTER, reserve_bytes=0)
+    _, recovered = Wal.open(disk, identity, snapshots=snapshots, segment_bytes=SEGMENT_BYTES)
+    assert 0 < recovered.base.index < 60
+    assert recovered.tail_first == recovered.base.index + 1
+    assert recovered.tail == [entry(index, 1, bytes(100)) for index in range(recovered.tail_first, 61)]
+
+
 def test_a_configuration_that_was_dropped_is_still_in_force():
     """Paper §6: the newest configuration counts, wherever it stands."""
     disk = SimulatedDirectory(Random(1))
