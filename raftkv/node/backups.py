@@ -40,11 +40,6 @@ class Backups:
         self._replica, self._thread, self._has_work, self._barrier = replica, thread, has_work, barrier
         self._count = 0
 
-    @property
-    def count(self) -> int:
-        """Asked for or being sent."""
-        return self._count
-
     def open(self, done: BackupDone, *, wait_ms: int) -> None:
         """``done`` is called once, with a source that has to be closed, or with why there is none."""
         if self._count >= BACKUPS_MAX:

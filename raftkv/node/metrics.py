@@ -206,6 +206,7 @@ def _of_snapshots(meter: SnapshotMeter, replica: Replica) -> Iterator[Metric]:
     yield _gauge("snapshot_last_load_seconds", "What the last load after the start took.", meter.last_load_us / _US)
     yield _counter("snapshot_written_bytes", "Written for snapshots.", meter.written_bytes)
     yield _counter("snapshot_sent_bytes", "Read for nodes that need a snapshot.", meter.sent_bytes)
+    yield _counter("snapshot_backup_bytes", "Read for clients that want a backup.", meter.backup_bytes)
     yield _counter("snapshot_received_bytes", "Received of snapshots.", meter.received_bytes)
 
 

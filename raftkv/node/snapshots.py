@@ -59,13 +59,15 @@ class SnapshotListener:
 class SnapshotMeter:
     """What the thread has done; it writes, anybody reads."""
 
-    __slots__ = ("last_load_us", "last_write_us", "received_bytes", "sent_bytes", "written_bytes")
+    __slots__ = ("backup_bytes", "last_load_us", "last_write_us", "received_bytes", "sent_bytes", "written_bytes")
 
     def __init__(self) -> None:
         self.written_bytes = 0
         """Of captures, whether or not their files came to be."""
         self.sent_bytes = 0
         """Read for followers."""
+        self.backup_bytes = 0
+        """Read for clients that want a copy."""
         self.received_bytes = 0
         self.last_write_us = 0
         """How long the newest snapshot took from its capture until it was in place; 0: there was none."""
@@ -367,7 +369,9 @@ class SnapshotThread:
     def _read_backup(self, reader: SnapshotReader, offset: int, bytes_max: int, done: Callable[[bytes], None]) -> None:
         """Its turn may come after it was closed: then nobody waits for it."""
         if reader in self._backups:
-            self._tell(done, reader.piece(offset, bytes_max))
+            data = reader.piece(offset, bytes_max)
+            self.meter.backup_bytes += len(data)
+            self._tell(done, data)
 
     def _close_backup(self, reader: SnapshotReader) -> None:
         if reader in self._backups:
