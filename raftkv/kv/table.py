@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from raftkv.kv import record
 from raftkv.kv.answers import PutDone
-from raftkv.kv.frozen import Frozen, shrink
+from raftkv.kv.frozen import Frozen
 from raftkv.kv.hashing import Room, item_hash
 from raftkv.kv.order import Keys
+from raftkv.kv.parted import MASK, PartedMap
 from raftkv.kv.ranges import Bounds
 from raftkv.kv.record import HEADER_BYTES, Record
 
@@ -39,7 +40,7 @@ class Table:
     __slots__ = ("_frozen", "_order", "_records", "hash_sum", "revision")
 
     def __init__(self) -> None:
-        self._records: dict[bytes, bytes] = {}
+        self._records: PartedMap[bytes] = PartedMap()
         self._order = Keys()
         self._frozen: tuple[Frozen[bytes], ...] = ()
         """Moments that somebody still needs: each is told what a key holds before that changes."""
@@ -68,7 +69,8 @@ class Table:
     def put(self, key: bytes, value: bytes, revision: int) -> PutDone:
         """The key holds the value, since this revision."""
         create_revision, version = revision, 1
-        found = self._records.get(key)
+        records = self._records.parts[hash(key) & MASK]
+        found = records.get(key)
         if found is None:
             self._order.add(key)
         else:
@@ -78,18 +80,19 @@ class Table:
             for frozen in self._frozen:
                 frozen.note(key, found)
         packed = record.pack(create_revision=create_revision, mod_revision=revision, version=version, value=value)
-        self._records[key] = packed
+        records[key] = packed
         self.hash_sum += item_hash(Room.TABLE, key, packed)
         return PutDone(found is None, revision, create_revision, version)
 
     def remove(self, key: bytes) -> bool:
         """The key is absent; whether it was there."""
-        found = self._records.get(key)
+        records = self._records.parts[hash(key) & MASK]
+        found = records.get(key)
         if found is None:
             return False
         for frozen in self._frozen:
             frozen.note(key, found)
-        del self._records[key]
+        del records[key]
         self._order.remove(key)
         self.hash_sum -= item_hash(Room.TABLE, key, found)
         return True
@@ -114,7 +117,7 @@ class Table:
         for key in self._keys_within(bounds, reverse=reverse):
             size_after = size_bytes + len(key)
             if not keys_only:
-                size_after += len(self._records[key]) - HEADER_BYTES
+                size_after += len(self._present(key)) - HEADER_BYTES
             if len(keys) >= keys_max or (size_after > bytes_max and len(keys) >= keys_min):
                 return Selection(keys, more=True, size_bytes=size_bytes)
             keys.append(key)
@@ -124,7 +127,7 @@ class Table:
     def items(self, keys: Iterable[bytes], *, keys_only: bool) -> list[tuple[bytes, Record]]:
         """These keys, all present, and what they hold; ``keys_only``: with empty values instead of theirs."""
         unpack = record.unpack_header if keys_only else record.unpack
-        return [(key, unpack(self._records[key])) for key in keys]
+        return [(key, unpack(self._present(key))) for key in keys]
 
     def freeze(self) -> Frozen[bytes]:
         """The table as it is now; until ``thaw`` whatever changes is noted for it."""
@@ -134,7 +137,7 @@ class Table:
 
     def held(self, keys: list[bytes], frozen: Frozen[bytes]) -> list[bytes]:
         """The packed records of these of its keys, as they were then; in a thread, while the table changes."""
-        found = dict(zip(keys, map(self._records.get, keys), strict=True))
+        found = dict(zip(keys, self._records.found(keys), strict=True))
         return frozen.as_it_was(keys, found)  # type: ignore[arg-type]
 
     def thaw(self, frozen: Frozen[bytes]) -> None:
@@ -144,7 +147,7 @@ class Table:
 
     def append(self, keys: list[bytes], records: list[bytes], *, hash_sum: int) -> None:
         """Keys above all that are here, ascending, with their packed records and the sum of their hashes."""
-        self._records.update(zip(keys, records, strict=True))
+        self._records.update(keys, records)
         self._order.append(keys)
         self.hash_sum += hash_sum
 
@@ -156,7 +159,10 @@ class Table:
     def shrink(self, count: int) -> bool:
         """Lets go of so many records, once the table is abandoned; whether none is left."""
         self._order.shrink(count)
-        return shrink(self._records, count)
+        return self._records.shrink(count)
+
+    def _present(self, key: bytes) -> bytes:
+        return self._records.parts[hash(key) & MASK][key]
 
     def _keys_within(self, bounds: Bounds, *, reverse: bool) -> Iterator[bytes]:
         return self._order.within(bounds, reverse=reverse)
