@@ -457,6 +457,12 @@ def test_of_two_faults_that_which_explains_more_comes_first(evidence: Evidence, 
     assert diagnosis.exit_code == 4
 
 
+@pytest.mark.parametrize("evidence", [gone(LEADERLESS, "n2", "n3"), gone(emptied(LEADERLESS, "n3"), "n2")])
+def test_where_no_majority_is_left_the_last_resort_comes_last(evidence: Evidence) -> None:
+    (finding,) = [each for each in diagnose(evidence).findings if each.name == "no_majority"]
+    assert ["raftkv recover" in line for line in finding.do] == [*[False] * (len(finding.do) - 1), True]
+
+
 NINE = healthy(9)
 BY_WEIGHT: dict[str, Callable[[Evidence], Evidence]] = {
     "state_is_wrong": lambda all_: wrong(all_, "n2"),

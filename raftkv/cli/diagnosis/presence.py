@@ -34,6 +34,12 @@ def nobody_answers(case: Case) -> Iterator[Finding]:
     yield Finding("nobody_answers", Weight.NOBODY_ANSWERS, headline, seen, _remedies(nodes), _ids(nodes))
 
 
+_LAST_RESORT: Final = (
+    "only if too many are gone for good: stop all, let `raftkv recover --data-dir DIR` show how far each survivor "
+    "came, and with --force-new-cluster make a new cluster of the one that came farthest"
+)
+
+
 def too_few_work(case: Case) -> Iterator[Finding]:
     """Fewer than a majority of voters can vote and store, so that nothing is decided."""
     working = [id for id in case.voters if case.works(id)]
@@ -60,6 +66,8 @@ def too_few_work(case: Case) -> Iterator[Finding]:
         do += (f"at {listed(hanging)}: `dmesg | tail`, `iostat -x 1 3`; a restart does not mend a disk",)
     if unasked:
         do += (f"ask {listed(unasked)} too: add where clients reach {_them(unasked)} to --endpoints",)
+    if working and (gone or any(is_emptied(case, id) for id in lost)):
+        do += (_LAST_RESORT,)
     yield Finding("no_majority", Weight.NO_LEADER, headline, seen, do, (*_ids(gone), *hanging))
 
 
