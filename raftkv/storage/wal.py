@@ -198,11 +198,12 @@ class Wal:
                 return []
             return read_entries(self._directory, self._index, first=first, last=last, bytes_max=bytes_max)
 
-    def trim(self, through: Index) -> None:
+    def trim(self, through: Index, *, segments_max: int | None = None) -> bool:
         """Whole segments that hold nothing but entries up to ``through``, which a snapshot holds, are gone.
 
         Fewer go where the snapshots that ``open`` was given need more of the log. What ``read`` is asked for from
-        then on may be gone too. Costs a few milliseconds for each segment.
+        then on may be gone too. Costs several milliseconds for each segment; whether more than ``segments_max`` could
+        have gone: then it is to be called again.
         """
         with self._ending_at_failure():
             held = min(through, self._standing.last_index)
@@ -214,9 +215,11 @@ class Wal:
             if index > begin.index:
                 self._standing.begin_after(index)
                 self._index.begins_after(index)
-            for start in reversed(starts):
+            later = [] if segments_max is None else starts[:-segments_max]
+            for start in reversed(starts[len(later) :]):
                 self._drop(start.number, size_bytes=start.size_bytes)
                 self._starts.dropped(start)
+            return bool(later)
 
     def close(self) -> None:
         """Nothing is open any more. Writes no mark: a clean stop calls ``mark`` before."""

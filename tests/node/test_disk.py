@@ -257,7 +257,7 @@ async def test_a_disk_that_will_not_say_how_much_room_it_has_fails_nobody():
 async def test_what_a_snapshot_has_is_dropped_after_what_waits_is_written(monkeypatch):
     """Also where a received snapshot begins the log anew: what stood there before is nobody's."""
     dropped: list[tuple[int, int]] = []
-    monkeypatch.setattr(Wal, "trim", lambda wal, through: dropped.append((through, wal.last_index)))
+    monkeypatch.setattr(Wal, "trim", lambda wal, through, segments_max: dropped.append((through, wal.last_index)))
     disk, told = _running(SimulatedDirectory(Random(1)))
     disk.submit([first_write(), append(2)], [], Index(1))
     disk.submit([append(3)], [], Index(2))
@@ -272,3 +272,24 @@ async def test_what_a_snapshot_has_is_dropped_after_what_waits_is_written(monkey
     assert dropped[0] == (2, 3), "all that gathered was one batch"
     assert dropped[-1] == (50, 50)
     assert {through for through, _ in dropped[1:-1]} <= {3}
+
+
+async def test_nobody_waits_for_all_that_is_dropped(monkeypatch):
+    """faults 22: a leader whose log stands still for an election timeout hands over."""
+    wal, _ = open_log(SimulatedDirectory(Random(1)))
+    told = Told()
+    disk = DiskThread(wal, asyncio.get_running_loop(), told.listener())
+    dropped: list[tuple[int, int]] = []
+
+    def trim(wal: Wal, through: Index, *, segments_max: int) -> bool:
+        assert 0 < segments_max < 10
+        dropped.append((through, wal.last_index))
+        disk.submit([append(len(dropped) + 1)], [])
+        return len(dropped) < 5
+
+    monkeypatch.setattr(Wal, "trim", trim)
+    disk.submit([first_write()], [], Index(1))
+    disk.start()
+    await told.until_last("persisted", 6)
+    await asyncio.to_thread(disk.stop)
+    assert dropped == [(1, index) for index in range(1, 6)]

@@ -97,6 +97,28 @@ def test_what_is_asked_for_bounds_what_goes():
     assert wal.read(Index(5), Index(60), bytes_max=1 << 20) == []
 
 
+def test_segments_may_go_a_few_at_a_time():
+    """A start after any of them finds the same log; the thread that writes it can write in between."""
+    disk = SimulatedDirectory(Random(1))
+    snapshots, wal, _ = open_directory(disk)
+    wal.write([write(vote=(1, "n2"))])
+    append(wal, 60)
+    for index in (50, 55):
+        take(snapshots, index)
+    count, calls = len(segment_numbers(disk)), 1
+    while wal.trim(Index(55), segments_max=2):
+        assert len(segment_numbers(disk)) == count - 2 * calls
+        append(wal, 1)
+        count += len(segment_numbers(disk)) - (count - 2 * calls)
+        recovered = open_directory(disk.survivor(Random(calls))).recovered
+        assert 45 <= recovered.base.index <= 50
+        assert recovered.last_index == wal.last_index
+        calls += 1
+    assert calls > 3
+    assert not wal.trim(Index(55))
+    assert segment_numbers(disk)[0] == wal._starts.oldest > 2 * calls - 2
+
+
 def test_memory_gets_what_follows_the_first_entry_of_what_is_left():
     """Of that entry only its term counts: a snapshot has it, and the log begins after it."""
     disk = trimmed()
