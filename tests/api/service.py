@@ -97,7 +97,8 @@ class PiecedSource:
     """A body that comes in pieces, up to where it breaks off."""
 
     def __init__(self, data: bytes, *, comes_bytes: int | None = None) -> None:
-        self._data, self._offset = data[:comes_bytes], 0
+        self.data = data
+        self._comes, self._offset = data[:comes_bytes], 0
         self.size_bytes = len(data)
         self.largest_read_bytes = 0
         self.closed_count = 0
@@ -105,7 +106,7 @@ class PiecedSource:
     def read(self, bytes_max: int, done: Callable[[bytes], None]) -> None:
         assert not self.closed_count, "nobody reads what is closed"
         self.largest_read_bytes = max(self.largest_read_bytes, bytes_max)
-        data = self._data[self._offset : self._offset + bytes_max]
+        data = self._comes[self._offset : self._offset + bytes_max]
         self._offset += len(data)
         done(data)
 
@@ -207,6 +208,8 @@ class FakeService:
 
     def open_backup(self, done: Callable[[BackupOutcome], None], *, wait_ms: int) -> None:
         self.backups.append(wait_ms)
+        if self.backup.closed_count:
+            self.backup = PiecedSource(self.backup.data)
         outcome = self.forced_backups.popleft() if self.forced_backups else BackupOpened(12, self.backup)
         if self.holds:
             self.held.append(lambda: done(outcome))
