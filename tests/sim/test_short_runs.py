@@ -58,7 +58,7 @@ def test_the_lowest_number_that_fails(threshold, highest):
 
 
 def test_every_kind_of_run_and_every_choice_is_drawn():
-    assert {len(run.setting.names) for run in DRAWN} == {3, 4}
+    assert {len(run.setting.names) for run in DRAWN} == {3, 4, 5}
     assert {run.setting.raft.lease_reads for run in DRAWN} == {False, True}
     assert {run.setting.raft.append_bytes_max == 1 for run in DRAWN} == {False, True}
     assert {one.choice for run in DRAWN for one in run.chosen} >= set(CHOICES)
