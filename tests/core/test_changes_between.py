@@ -78,6 +78,34 @@ def test_nobody_is_told_to_have_left_while_either_configuration_lists_it():
         assert lone.reply.removed is told, asker
 
 
+def test_who_may_have_been_added_after_what_is_committed_here_is_not_told_to_have_left():
+    """Faults 19, 28: the end of this node's own log proves nothing, as little as that of the asker's."""
+    lone = Lone("a", "abc")
+    between(lone, voters("a", "b"), Configuration(members("ab", "d")))
+    for last, told in ((1, True), (2, False)):
+        lone.says("x", PreVoteRequest(Term(2), Index(last), Term(1)))
+        assert lone.reply.removed is told
+
+
+def test_what_was_a_voter_under_the_same_name_gives_no_right_to_stand():
+    """Faults 31: the one before lists another incarnation, the newest nobody of that name."""
+    lone = Lone("c", "ab")
+    emptied = member("c", incarnation="c, before it was emptied")
+    old = Membership((*members("ab").voters, emptied))
+    between(lone, Configuration(members("ab"), outgoing=old), voters("a", "b"))
+    assert not lone.raft.state.may_stand
+    assert lone.role == "learner"
+
+
+def test_who_may_be_out_is_not_handed_the_leadership():
+    """Faults 20, 26: it may stand by itself where nobody else can win, but would hand over again at once."""
+    lone = Lone("c", "abc")
+    between(lone, Configuration(members("ab"), outgoing=members("abc")), voters("a", "b"))
+    assert lone.role == "follower"
+    lone.says("b", TimeoutNow(Term(1)))
+    assert lone.reply == TimeoutNowReply(Term(1), accepted=False)
+
+
 def test_who_may_yet_stay_tells_nobody_to_have_left():
     """Faults 19, 28: it hears no leader, and what takes it out may be undone."""
     lone = Lone("c", "abc")
