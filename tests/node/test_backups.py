@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from raftkv import Node, NodeConfig
 from raftkv.api.service import BackupBusy, BackupOpened, BackupOutcome
-from raftkv.node.backups import BACKUPS_MAX
+from raftkv.node.backups import BACKUPS_MAX, Backups
 from raftkv.node.embedding import CarefulMachine
 from raftkv.node.recovering import restore
-from raftkv.outcomes import Refused, SnapshotUnderWay, Why
+from raftkv.outcomes import (
+    Answered,
+    Consistency,
+    Leadership,
+    ReadOutcome,
+    ReadTimedOut,
+    Refused,
+    SnapshotOutcome,
+    SnapshotRefused,
+    SnapshotTaken,
+    SnapshotUnderWay,
+    SnapshotWhy,
+    Why,
+)
 from raftkv.storage.snapshot_proving import SnapshotProof
 from tests.live.cluster import free_ports, until
 from tests.node.nodes import ALONE, PATIENCE_S, Adder, lone_node
@@ -168,3 +183,50 @@ def test_no_machine_is_asked_what_only_waits_for_its_turn() -> None:
     from raftkv.node.embedding import NOTHING
 
     assert CarefulMachine(Incurious()).query(NOTHING) is None
+
+
+class Asked:
+    """A replica that is asked, and says what a test wants."""
+
+    def __init__(self, read: ReadOutcome, snapshot: SnapshotOutcome) -> None:
+        self._read, self._snapshot = read, snapshot
+        self.said: list[str] = []
+        self.snapshots = self
+
+    def read(self, query: object, consistency: Consistency, done: Callable[[ReadOutcome], None]) -> None:
+        self.said.append(consistency.value)
+        done(self._read)
+
+    def ask(self, done: Callable[[SnapshotOutcome], None], *, wait_us: int) -> None:
+        self.said.append("snapshot")
+        done(self._snapshot)
+
+    def open_backup(self, done: Callable[[None], None]) -> None:
+        self.said.append("file")
+        done(None)
+
+
+CONFIRMED = Answered(12, None, Consistency.LINEARIZABLE)
+TAKEN = SnapshotTaken(12, 4096, changed=True)
+NOT_TAKEN = SnapshotRefused(SnapshotWhy.DISK_FULL, "it is full")
+WAYS: list[tuple[ReadOutcome, SnapshotOutcome, list[str], type]] = [
+    (ReadTimedOut(), TAKEN, ["linearizable"], ReadTimedOut),
+    (Refused(Why.NOT_LEADER, Leadership(False, 7, None, None)), TAKEN, ["linearizable"], Refused),
+    (CONFIRMED, NOT_TAKEN, ["linearizable", "snapshot"], SnapshotRefused),
+    (CONFIRMED, SnapshotUnderWay(12), ["linearizable", "snapshot"], SnapshotUnderWay),
+    (CONFIRMED, TAKEN, ["linearizable", "snapshot", "file"], SnapshotRefused),
+]
+
+
+@pytest.mark.parametrize(("read", "snapshot", "said", "told"), WAYS, ids=[way[3].__name__ for way in WAYS])
+def test_a_majority_confirms_before_anything_is_taken_and_who_gets_none_leaves_room(
+    read: ReadOutcome, snapshot: SnapshotOutcome, said: list[str], told: type
+) -> None:
+    """faults 35: a leader that nobody hears gives no backup."""
+    asked = Asked(read, snapshot)
+    backups = Backups(asked, asked, lambda: None, barrier=None)  # type: ignore[arg-type]
+    for _ in range(BACKUPS_MAX + 2):
+        outcomes: list[BackupOutcome] = []
+        backups.open(outcomes.append, wait_ms=5)
+        assert [type(outcome) for outcome in outcomes] == [told]
+    assert asked.said == said * (BACKUPS_MAX + 2)
