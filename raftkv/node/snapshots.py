@@ -320,7 +320,8 @@ class SnapshotThread:
     def _piece(self, read: SnapshotRead) -> SnapshotPiece | None:
         transfer = self._transfers.get(read.follower)
         if transfer is not None and transfer.is_at_end and read.offset == 0:
-            self._prove_again(read.follower, transfer.reader.stored.id)
+            if transfer.reader.stored.id == read.snapshot:
+                self._prove_again(read.follower, read.snapshot)
             transfer = None
         if transfer is None or read.snapshot is None or transfer.reader.stored.id != read.snapshot:
             self._close(read.follower)
