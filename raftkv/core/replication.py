@@ -36,10 +36,10 @@ def send_appends(state: State) -> None:
 def _send_one_append(state: State, peer: NodeId, progress: Progress) -> bool:
     """Whether an AppendEntries went out, and another may follow."""
     last = state.last_index_for(peer)
-    if progress.next_index > last or not progress.may_send(
-        now_us=state.now_us, inflight_max=state.settings.inflight_appends_max
-    ):
+    if not progress.may_send(now_us=state.now_us, inflight_max=state.settings.inflight_appends_max):
         return False
+    if progress.next_index > last:
+        return _ask_where_it_is(state, peer, progress, last)
     bytes_max = state.settings.append_bytes_max
     frames = state.log.frames_between(progress.next_index, last, bytes_max=bytes_max)
     if frames is None:
@@ -47,6 +47,17 @@ def _send_one_append(state: State, peer: NodeId, progress: Progress) -> bool:
         return False
     _post_append(state, peer, progress, frames)
     return True
+
+
+def _ask_where_it_is(state: State, peer: NodeId, progress: Progress, last: Index) -> bool:
+    """The log begins after all that the peer lacks, and holds nothing for it: an empty request says so to it.
+
+    Else a follower whose appends were lost, and compacted since, would lag until somebody writes again.
+    """
+    if progress.phase is not Phase.PROBE or progress.match_index >= last or progress.next_index != last + 1:
+        return False
+    _post_append(state, peer, progress, [])
+    return False
 
 
 def _read_for(state: State, peer: NodeId, progress: Progress) -> None:

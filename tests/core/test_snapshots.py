@@ -219,6 +219,29 @@ def test_entries_read_from_disk_that_the_log_has_no_more_are_not_sent():
     assert leader.office.progress[NodeId("b")].phase is Phase.SNAPSHOT
 
 
+def test_who_lost_what_the_log_has_no_more_is_asked_although_there_is_nothing_to_send():
+    """faults 41; found by a short run: it lagged until somebody wrote again."""
+    leader = Lone(settings=RaftSettings(log_tail_entries=1))
+    leader.lead()
+    leader.acknowledge("b", "c")
+    leader.raft.propose([b"x", b"y"])
+    leader.turn()
+    lost = [envelope for envelope in leader.sent(AppendEntries) if envelope.receiver == "b"][-1]
+    leader.acknowledge("c")
+    assert leader.raft.applied_index == leader.raft.last_index == 3
+    leader.raft.state.compact(Index(3))
+    leader.raft.delivery_failed(lost)
+    leader.turn()
+    leader.forget()
+    leader.elapse(leader.raft.state.settings.heartbeat_us)
+    (asked,) = leader.requests(AppendEntries, "b")
+    assert (asked.prev_index, asked.frames) == (3, [])
+    leader.elapse(leader.raft.state.settings.heartbeat_us)
+    assert len(leader.requests(AppendEntries, "b")) == 1, "one at a time"
+    refusal = AppendEntriesReply(leader.raft.term, False, Index(3), NONE, NO_TERM, Index(2))
+    assert leader.says("b", refusal).snapshot_reads, "it is sent the snapshot"
+
+
 # ---------------------------------------------------------------------------------------- the receiver
 
 
