@@ -1,0 +1,1 @@
+"""What is measured: one class for each kind of cluster."""

@@ -1,0 +1,109 @@
+"""Clusters whose clients live inside the leader's process: raftkv embedded, and PySyncObj."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Run
+from benchmarks.processes import Cluster, Failed, free_ports, wait_for
+from benchmarks.systems.base import NODES, System
+from benchmarks.work import Work
+
+
+class Inside(System):
+    """Three processes that are spoken to in lines."""
+
+    generator = "calls inside the leader"
+
+    def _ask(self, node: int, told: dict[str, Any]) -> dict[str, Any]:
+        hears, says = self.cluster.pipes(node)
+        try:
+            hears.write(json.dumps(told) + "\n")
+            hears.flush()
+            line = says.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self.cluster.check(within_s=2.0)
+            raise Failed(f"{self.name}: node {node + 1} said nothing")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def leader(self) -> int:
+        """By asking every node."""
+
+        def look() -> int | None:
+            self.cluster.check()
+            leaders = (node for node in range(NODES) if self._ask(node, {"do": "look"})["leads"])
+            return next(leaders, None)
+
+        return wait_for(f"{self.name}: a leader", look)
+
+    def fill(self, keys: int, value_bytes: int) -> None:
+        """By the leader itself."""
+        self.wake()
+        self._ask(self.leader(), {"do": "fill", "keys": keys, "value_bytes": value_bytes})
+        self.rest()
+
+    def run(self, work: Work) -> Run:
+        """In the leader."""
+        told = self._ask(self.leader(), {"do": "run", "work": asdict(work)})
+        return Run(told["operations"], told["seconds"], told["latency_ms"], generator_is_in_leader=True)
+
+
+class RaftkvInside(Inside):
+    """`raftkv.Node` with a dictionary as its machine; every write is synced, as by default."""
+
+    name = "raftkv-inside"
+    title = "raftkv, submit inside the leader"
+
+    def __init__(self, directory: Path) -> None:
+        from raftkv import __version__
+
+        self.version = __version__
+        members = ",".join(f"n{n}=http://127.0.0.1:{port}" for n, port in enumerate(free_ports(NODES), 1))
+        commands = [
+            [
+                *(sys.executable, "-m", "benchmarks.generators.raftkv_inside", "--id", f"n{n}"),
+                *("--data-dir", str(directory / f"n{n}"), "--initial-cluster", members),
+            ]
+            for n in range(1, NODES + 1)
+        ]
+        self.cluster = Cluster(self.name, commands, directory, pipes=True)
+
+
+class PySyncObj(Inside):
+    """Tuned; in memory, as it is by default. It ticks a thousand times a second, so it is stopped between its runs."""
+
+    name = "pysyncobj"
+    title = "PySyncObj, tuned, inside the leader"
+    remark = (
+        "PySyncObj syncs nothing to disk by default and loses acknowledged writes when its machines do; ticks of 1 ms; "
+        "a get goes through its log; between its runs its processes are stopped (SIGSTOP)."
+    )
+
+    def __init__(self, directory: Path, *, python: Path, version: str) -> None:
+        self.version = version
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(NODES)]
+        commands = [
+            [
+                *(str(python), "-m", "benchmarks.generators.pysyncobj_inside", own),
+                *(other for other in addresses if other != own),
+            ]
+            for own in addresses
+        ]
+        self.cluster = Cluster(self.name, commands, directory, pipes=True)
+
+    def rest(self) -> None:
+        """None of its processes runs."""
+        self.cluster.send(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """They run again, and one leads."""
+        self.cluster.send(signal.SIGCONT)
+        self.leader()
