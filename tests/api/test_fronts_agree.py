@@ -20,7 +20,6 @@ QUERIES = [b"", b"", b"", b"", b"?", b"?consistency=stale", b"?consistency=stale
            b"?consistency=follower", b"?x=1", b"?consistency=none", b"?min_index=1", b"?%zz"]  # fmt: skip
 PATHS = [b"/v1/sessions", b"/v1/status", b"/v1/cluster", b"/healthz", b"/readyz", b"/metrics", b"/v1/admin/leader",
          b"/v1/admin/members", b"/v1/admin/members", b"/v1/admin/members/n4", b"/v1/admin/members/n%204",
-         b"/v1/admin/backup",
          b"/", b"/v1/kv", b"/v1/txn", *(b"/v1/sessions/" + session.encode() for session in SESSIONS),
          *(b"/v1/sessions/%s/keepalive" % session.encode() for session in SESSIONS)]  # fmt: skip
 HEADERS: list[Header] = [
