@@ -329,6 +329,16 @@ class Story(Watcher):
         self._world.poke(name)
         self._world.run_for(SETTLE_US)
 
+    def do_calloff(self, name: str, node: str) -> None:
+        try:
+            self._node(name).raft.call_off_change(NodeId(node))
+        except ChangeRefused as refused:
+            self.told.append(f"{name}: nothing is called off, {refused.why.value}: {refused}")
+        except NotLeader:
+            self.told.append(f"{name}: nothing is called off, not_leader")
+        self._world.poke(name)
+        self._world.run_for(SETTLE_US)
+
     def do_members(self, *names: str) -> None:
         for name in names or self._world.nodes:
             self.told.append(self._membership(self._node(name)))

@@ -48,6 +48,26 @@ def begin(state: State, target: Membership, *, deadline_ms: int | None, force: b
     return _append(state, rules.first_configuration(current, target, deadline_ms=deadline_ms))
 
 
+def call_off(state: State, node: NodeId) -> Index:
+    """Appends what ends the change by which ``node`` is to vote; ChangeRefused says why not. The caller leads.
+
+    It takes the place of C_old,new: either stands only after the entry that let the learners in was committed, and
+    while neither is committed no other follows.
+    """
+    office = state.office
+    assert office is not None
+    following = rules.configuration_without(state.configurations.current, node)
+    if following is None:
+        raise ChangeRefused(ChangeWhy.BAD, f"{node} is not catching up in order to vote: nothing can be called off")
+    if not state.configuration_is_committed or not replication.may_serve(state, office):
+        raise ChangeRefused(ChangeWhy.NOT_READY, "the change that lets it in is not known to be committed yet")
+    state.note(
+        "members_called_off",
+        f"{state.me.id}: the change by which {' '.join(following.called_off)} would vote is called off",
+    )
+    return _append(state, following)
+
+
 def is_running(state: State) -> bool:
     """Whether a change is not over yet, as far as this node knows."""
     return rules.change_is_running(state.configurations.current, is_committed=state.configuration_is_committed)

@@ -180,6 +180,12 @@ def given_up(membership: Membership) -> Membership:
     return in_order(Membership(membership.voters, tuple(learners)))
 
 
+def called_off(membership: Membership, node: NodeId) -> Membership:
+    """As before the change that was to make ``node`` a voter, and without it, also if it was a learner before."""
+    before = given_up(membership)
+    return replace(before, learners=tuple(learner for learner in before.learners if learner.member.id != node))
+
+
 def outcome(configuration: Configuration) -> Membership:
     """What the members are when the change that runs is over, or now if none runs."""
     return configuration.current if configuration.is_joint else when_caught_up(configuration.current)

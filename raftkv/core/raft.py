@@ -162,6 +162,16 @@ class Raft:
             raise NotLeader
         return changes.begin(self._state, target, deadline_ms=deadline_ms, force=force)
 
+    def call_off_change(self, node: NodeId) -> Index:
+        """Ends the change by which ``node`` is to vote, while it catches up: all is as before, and without ``node``.
+
+        Returns the index of the configuration that says so. Raises NotLeader or ChangeRefused: NOT_READY (ask again
+        soon) or BAD (it does not catch up, or both sets decide already).
+        """
+        if not self.takes_proposals:
+            raise NotLeader
+        return changes.call_off(self._state, node)
+
     def persisted(self, ticket: Ticket) -> None:
         """This disk work, and all before it, is on stable storage."""
         state = self._state

@@ -374,6 +374,18 @@ def next_configuration(configuration: Configuration, *, caught_up: bool, too_lat
     return Configuration(membership.given_up(current)) if too_late else None
 
 
+def configuration_without(configuration: Configuration, node: NodeId) -> Configuration | None:
+    """Paper §6, thesis §4.2.1: while ``node`` catches up nobody's vote has changed, so one entry ends the change.
+
+    None: it is nobody who catches up. In joint consensus C_new may decide already; taken back there, two majorities
+    without a common member would both have decided.
+    """
+    joining = membership.joining(configuration.current)
+    if configuration.is_joint or node not in joining:
+        return None
+    return Configuration(membership.called_off(configuration.current, node), called_off=joining)
+
+
 def learner_has_caught_up(
     *, last_round_us: int | None, this_round_us: int, silent_us: int, election_timeout_us: int
 ) -> bool:

@@ -136,6 +136,8 @@ class Configuration:
 
     current: Membership
     outgoing: Membership | None = None
+    called_off: tuple[NodeId, ...] = ()
+    """Who was to vote by the change that this entry ended because somebody wished it; by id."""
 
     @property
     def is_joint(self) -> bool:
@@ -163,20 +165,24 @@ class Configuration:
 
     def encode(self) -> bytes:
         """The body of a CONFIGURATION entry."""
-        packed: bytes = msgpack.packb(
-            [1, _pack_membership(self.current), self.outgoing and _pack_membership(self.outgoing)]
-        )
+        parts = [1, _pack_membership(self.current), self.outgoing and _pack_membership(self.outgoing)]
+        packed: bytes = msgpack.packb([*parts, list(self.called_off)] if self.called_off else parts)
         return packed
 
     @staticmethod
     def decode(packed: bytes) -> Configuration:
         """The other way; raises MessageError on anything that ``encode`` does not make."""
         try:
-            version, current, outgoing = msgpack.unpackb(packed, strict_map_key=True)
+            version, current, outgoing, *called_off = msgpack.unpackb(packed, strict_map_key=True)
             if version != 1:
                 raise MessageError(f"configuration of unknown version {version!r}")
+            ids, *more = called_off or [[]]
+            if more:
+                raise ValueError("it goes on after its end")
             found = Configuration(
-                _unpack_membership(current), None if outgoing is None else _unpack_membership(outgoing)
+                _unpack_membership(current),
+                None if outgoing is None else _unpack_membership(outgoing),
+                tuple(NodeId(_checked(id, str)) for id in ids),
             )
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise MessageError(f"not a configuration: {error}") from error

@@ -148,7 +148,7 @@ class World:
         self._leaders: dict[int, NodeId] = {}
         self._chains: dict[tuple[int, int], int] = {}
         self.committed: list[bytes] = []
-        self.changes_begun = 0
+        self.changes_begun = self.called_off = 0
         first = membership_of(self._member(name) for name in voters)
         for name in names:
             base = LogBase(Index(0), Term(0), Configuration(first)) if name in voters else NOBODY
@@ -369,6 +369,21 @@ class World:
         self.turn(node, act)
         return said[0]
 
+    def call_off(self, node: Node) -> bool:
+        """Whether a change was called off there; what it was to bring is never decided then."""
+        called_off = []
+
+        def act(raft: Raft) -> None:
+            try:
+                raft.call_off_change(next(iter(membership.joining(raft.configuration.current)), NodeId("nobody")))
+                called_off.append(True)
+            except (ChangeRefused, NotLeader):
+                pass
+
+        self.turn(node, act)
+        self.called_off += len(called_off)
+        return bool(called_off)
+
     def leader(self) -> Node | None:
         leaders = [node for node in self.nodes.values() if node.raft is not None and node.raft.role is Role.LEADER]
         return max(leaders, key=lambda node: node.up.term, default=None)
@@ -442,6 +457,12 @@ class World:
             allowed = configuration.outgoing == before.current
         else:
             allowed = configuration.voters() == before.voters()
+        if configuration.called_off:
+            ended = membership.given_up(before.current)
+            gone = set(configuration.called_off) - {learner.member.id for learner in ended.learners}
+            stayed = [learner for learner in ended.learners if learner.member.id in configuration.members()]
+            allowed &= not before.is_joint and configuration.called_off == membership.joining(before.current)
+            allowed &= not gone & configuration.members().keys() and configuration.current.learners == tuple(stayed)
         if not allowed:
             raise Wrong(f"after {before} comes {configuration}")
 

@@ -251,6 +251,35 @@ def test_past_the_deadline_a_joint_change_goes_on():
     assert rules.next_configuration(both, caught_up=False, too_late=True) == Configuration(members("abcd"))
 
 
+@cases(
+    "catching_up, node, before",
+    (members("abc", to_vote="d"), D, members("abc")),
+    (members("abc", promoted="d"), D, members("abc")),
+    (members("abc", "x", to_vote="de", added="y", leaving="cx", demoted="b"), E, members("abc", "x")),
+)
+def test_configuration_without_a_node_that_catches_up(catching_up, node, before):
+    """Thesis §4.2.1: all that the change brought goes, and ``node`` itself, also if it had been a learner."""
+    both = tuple(learner.member.id for learner in catching_up.learners if learner.intent is Intent.VOTER)
+    ended = rules.configuration_without(Configuration(catching_up), node)
+    assert ended == Configuration(before, called_off=both)
+    assert Configuration.decode(ended.encode()) == ended
+    assert rules.next_configuration(ended, caught_up=True, too_late=True) is None
+
+
+@cases(
+    "configuration, node",
+    (Configuration(members("abc")), D),
+    (Configuration(members("abc", "d")), D),
+    (Configuration(members("abc", to_vote="e", added="d")), D),
+    (Configuration(members("abc", to_vote="e", leaving="c")), C),
+    (Configuration(members("abc", to_vote="e")), D),
+    (joint(members("abc", to_vote="d"), members("abcd")), D),
+)
+def test_configuration_without_somebody_else_is_none(configuration, node):
+    """Paper §6: what both sets decide is finished, and only who is to vote stands for the change."""
+    assert rules.configuration_without(configuration, node) is None
+
+
 @cases("deadlines, earliest", ((), None), ((None,), None), ((7, None, 5), 5))
 def test_the_deadline_of_a_change(deadlines, earliest):
     learners = tuple(Learner(member(f"n{n}"), Intent.VOTER, ms) for n, ms in enumerate(deadlines))
