@@ -12,6 +12,7 @@ import pytest
 
 from raftkv import Node, NodeConfig
 from raftkv.api.service import BackupBusy, BackupOpened, BackupOutcome
+from raftkv.errors import WrongIdentity
 from raftkv.node.backups import BACKUPS_MAX, Backups
 from raftkv.node.embedding import CarefulMachine
 from raftkv.node.recovering import restore
@@ -230,3 +231,32 @@ def test_a_majority_confirms_before_anything_is_taken_and_who_gets_none_leaves_r
         backups.open(outcomes.append, wait_ms=5)
         assert [type(outcome) for outcome in outcomes] == [told]
     assert asked.said == said * (BACKUPS_MAX + 2)
+
+
+async def test_a_node_that_is_started_finishes_what_a_killed_restore_had_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """faults 43: the identity names the new cluster, and its state has not got its name yet."""
+    async with lone_node(tmp_path, **OFTEN) as node:
+        await add(node, 5)
+        data = await read(await backup_of(node))
+    with monkeypatch.context() as killed:
+        killed.setattr("raftkv.storage.replacing.finish", lambda _: False)
+        async with restored(tmp_path, data) as again:
+            assert not (again.config.data_dir / "replacement").exists()
+            assert (await again.query("total"))[1] == 5
+    assert "replaced" in [getattr(record, "event", None) for record in caplog.records]
+
+
+async def test_a_node_does_not_begin_empty_where_a_restore_was_killed(tmp_path: Path) -> None:
+    """faults 31: its directory is no empty one."""
+    async with lone_node(tmp_path / "old", **OFTEN) as node:
+        await add(node, 5)
+        data = await read(await backup_of(node))
+    directory = tmp_path / "n1"
+    directory.mkdir()
+    (directory / "replacement").write_bytes(data)
+    config = NodeConfig.of(id="n1", data_dir=directory, url=f"http://127.0.0.1:{free_ports(1)[0]}", **ALONE)
+    with pytest.raises(WrongIdentity, match="was not finished"):
+        async with Node(config, state_machine=Adder()):
+            raise AssertionError("it has begun")
