@@ -83,12 +83,14 @@ def _leave_office(state: State, why: str) -> None:
 def election_timeout_passed(state: State) -> None:
     """Nobody was heard for a whole wait: asks whether an election would be won (thesis §9.6).
 
-    Who may not stand asks too, since the answer may be that it was removed; whatever else is said is not counted.
+    Who may not stand asks too, since the answer may be that it was removed; whatever else is said is not counted. Who
+    leads while a snapshot is loaded, or with a wrong state, could answer nobody.
     """
     restart_election_timer(state)
     state.leader_id = None
     may_stand = state.may_stand and state.told_removed_at is None
-    if state.disagrees_at is not None or (not may_stand and state.is_known_to_be_removed):
+    could_serve = state.disagrees_at is None and state.snapshots.loading is None
+    if not could_serve or (not may_stand and state.is_known_to_be_removed):
         state.role = state.idle_role
         return
     term = Term(state.current_term + 1)

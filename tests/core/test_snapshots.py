@@ -7,12 +7,20 @@ from dataclasses import replace
 import pytest
 
 from raftkv.core.effects import LogRead, SnapshotRead
-from raftkv.core.messages import AppendEntries, AppendEntriesReply, Heartbeat, HeartbeatReply, InstallSnapshot
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    Heartbeat,
+    HeartbeatReply,
+    InstallSnapshot,
+    PreVoteRequest,
+    RequestVote,
+)
 from raftkv.core.messages import InstallSnapshotReply as Reply
 from raftkv.core.progress import Phase
 from raftkv.core.settings import RaftSettings
 from raftkv.core.snapshots import SNAPSHOT_BYTES_MAX
-from raftkv.core.types import Configuration, Index, NodeId, Round, Term
+from raftkv.core.types import Configuration, Index, NodeId, Role, Round, Term
 from raftkv.errors import ConfigError, MessageError
 from tests.core.lone import E_US, NO_TERM, NONE, Lone, configuration_entry, entries, entry, voters
 from tests.core.lone_snapshots import CHUNK, SETTINGS, Receiver, Sender, base, install, snapshot, wants, whole
@@ -291,6 +299,22 @@ def test_the_machine_loads_it_before_anything_else_is_applied():
     node.raft.snapshot_loaded(Index(9))
     (committed,) = node.turn().apply
     assert (committed.first, node.raft.applied_index, node.raft.loading) == (10, 10, None)
+
+
+def test_who_loads_a_snapshot_does_not_stand_until_it_is_loaded():
+    """Faults 45: it could answer nobody for as long as that takes; it votes for whoever can."""
+    node = Receiver()
+    whole(node, snapshot(9, 3))
+    node.forget()
+    for _ in range(10):
+        node.elapse(E_US)
+    assert (node.requests(PreVoteRequest), node.raft.role, node.raft.leader_id) == ([], Role.FOLLOWER, None)
+    node.says("c", RequestVote(Term(4), Index(9), Term(3), False))
+    assert node.reply.granted
+    node.raft.snapshot_loaded(Index(9))
+    for _ in range(3):
+        node.elapse(E_US)
+    assert node.requests(PreVoteRequest)
 
 
 def test_however_long_it_is_loaded_memory_holds_no_more_of_the_log():
