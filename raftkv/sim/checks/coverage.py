@@ -325,6 +325,26 @@ SITUATIONS: Final[dict[str, Predicate]] = {
     "a follower's read was not confirmed": lambda m: any(not one.confirmed for one in m.answers(ReadIndexReply)),
     "a leader held a lease": _lease_is_held,
     "a lease was forgone, for leadership was handed over": lambda m: m.office is not None and m.office.lease_forgone,
+    "voters changed in joint consensus": lambda moment: (
+        moment.notes("members_change") and moment.raft.configuration.is_joint
+    ),
+    "members changed without joint consensus": lambda moment: (
+        moment.notes("members_change") and not moment.raft.configuration.is_joint
+    ),
+    "a leader left office for it votes no more": lambda moment: moment.notes("stepped_down", "no voter any more"),
+    "a member heard that it is none any more": lambda moment: moment.notes("removed"),
+    "a change was gone on with by another leader": lambda moment: (
+        moment.notes("became_leader") and not moment.raft.state.configuration_is_committed
+    ),
+    "a snapshot was captured": lambda moment: moment.work.snapshots.take,
+    "a snapshot was captured in joint consensus": lambda moment: (
+        moment.work.snapshots.take and moment.work.snapshots.take.base.configuration.is_joint
+    ),
+    "a capture was given up for a snapshot that came": lambda moment: moment.work.snapshots.abandon,
+    "a follower needed a snapshot": lambda moment: moment.notes("snapshot_needed"),
+    "a log began anew after a snapshot": lambda moment: moment.notes("snapshot_installed"),
+    "a snapshot was loaded": lambda moment: moment.work.snapshots.load,
+    "a log began later, its snapshot being in place": lambda moment: moment.work.drop_log_through is not None,
 }
 """What may be seen after a node's turn."""
 

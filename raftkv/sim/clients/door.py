@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from raftkv.api.exchange import Pending
+from raftkv.api.problems import problem
 from raftkv.api.reports import Diagnostics
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response
@@ -30,6 +31,7 @@ from raftkv.outcomes import (
     TransferOutcome,
     WriteOutcome,
 )
+from raftkv.problems import Code
 from raftkv.sim.checks.words import Behalf, Words
 from raftkv.sim.world.node import VirtualNode
 from raftkv.values import Address
@@ -61,6 +63,11 @@ class VirtualService:
         """Something was enqueued at the replica: it wants a turn."""
         self._node, self._words = node, words
         self._began_us = node.read_clock_us()
+
+    @property
+    def is_stopping(self) -> bool:
+        """SIGTERM came: what arrives from now on is refused, as the fronts do it."""
+        return self._node.running.shutting_down
 
     def leadership(self) -> Leadership:
         """Who leads, as this node knows it now."""
@@ -169,6 +176,8 @@ class Door:
 
     def begin(self, request: bytes, behalf: Behalf | None) -> bytes | Callable[[Callable[[bytes], None]], None]:
         """The answer where the head settles it; or what has the whole request answered, now or later."""
+        if self.service.is_stopping:
+            return self._encoded(problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
         head = heads.read_head(request)
         assert head is not None, "a client sends whole heads"
         self.service.behalf = behalf

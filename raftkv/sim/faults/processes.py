@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from raftkv.outcomes import SnapshotWhy
 from raftkv.sim.faults.breaking import Faults, kind
 from raftkv.sim.world.node import VirtualNode
 
@@ -73,6 +74,25 @@ def _hand_over(faults: Faults, leader: VirtualNode) -> None:
     target = faults.rng.choice([*faults.cluster.nodes, None])
     leader.running.transfer_leadership(target, lambda _: None)
     faults.cluster.poke(leader.id)
+
+
+@kind
+def terminate(faults: Faults) -> None:
+    """SIGTERM: the node hands over, takes nothing more, and is gone some time later, whoever still waits."""
+    node = faults.victim()
+    if not node.is_up or node.paused:
+        return
+    life = node.life
+    node.running.shutting_down = True
+    node.running.snapshots.give_up(SnapshotWhy.SHUTTING_DOWN, "this node is stopping")
+    node.running.transfer_leadership(None, lambda _: None)
+    faults.cluster.poke(node.id)
+    faults.for_a_while(lambda: _end(faults, node, life), at_most_us=1_200_000)
+
+
+def _end(faults: Faults, node: VirtualNode, life: int) -> None:
+    if node.life == life:
+        faults.crash(node)
 
 
 @kind
