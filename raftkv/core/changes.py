@@ -74,9 +74,13 @@ def is_running(state: State) -> bool:
 
 
 def _is_at_risk(state: State, office: Office, target: Membership, *, counting: set[NodeId]) -> bool:
-    """Whether too few of the new voters were heard within 2 E. Those that join prove themselves by catching up."""
-    oldest_us = state.now_us - 2 * state.settings.election_timeout_us
-    heard = {peer for peer, one in office.progress.items() if one.has_answered and one.last_contact_us >= oldest_us}
+    """Whether too few of the new voters were heard within E. Those that join prove themselves by catching up.
+
+    No longer ago than CheckQuorum allows: else C_old,new would unseat the leader that appends it, and who serves by
+    the old majority would serve no more.
+    """
+    oldest_us = state.now_us - state.settings.election_timeout_us
+    heard = {peer for peer, one in office.progress.items() if one.has_answered and one.last_contact_us > oldest_us}
     return rules.quorum_is_at_risk([member.id for member in target.voters], heard | counting | {state.me.id})
 
 

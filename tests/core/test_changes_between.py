@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raftkv.core.effects import LogBase
 from raftkv.core.membership import Configurations, learners_first
 from raftkv.core.messages import AppendEntries, Heartbeat, PreVoteRequest, TimeoutNow, TimeoutNowReply
 from raftkv.core.progress import Progress
 from raftkv.core.types import Configuration, Index, Intent, Learner, Membership, Round, Term
+from raftkv.errors import ChangeRefused
 from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, incarnation_of, voters
 from tests.core.test_changes import beats, begin, led
 from tests.core.test_membership_rules import member, members
@@ -21,6 +24,18 @@ def test_no_step_is_taken_while_leadership_is_handed_over():
     assert lone.raft.configuration.is_joint and lone.raft.state.configuration_is_committed
     lone.says("b", TimeoutNowReply(lone.raft.term, accepted=False))
     assert lone.raft.configuration == voters("a", "b")
+
+
+def test_a_change_that_is_let_in_does_not_stop_a_cluster_that_serves():
+    """Faults 29: whom CheckQuorum counts no more is not counted: C_old,new would unseat its leader at once."""
+    lone = led("abcde")
+    beats(lone, "b", "c", count=3)
+    with pytest.raises(ChangeRefused):
+        begin(lone, members("ad"))
+    beats(lone, "b", "c", "d")
+    begin(lone, members("ad"))
+    lone.elapse(1_000)
+    assert (lone.role, lone.raft.configuration.is_joint) == ("leader", True)
 
 
 def test_force_is_for_one_change_only():
