@@ -188,11 +188,10 @@ class SnapshotThread:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join()
-        for transfer in self._transfers.values():
-            transfer.reader.close()
+        for reader in [*(transfer.reader for transfer in self._transfers.values()), *self._backups]:
+            with contextlib.suppress(DiskFailed):  # what could not be deleted the next start deletes
+                reader.close()
         self._transfers.clear()
-        for reader in self._backups:
-            reader.close()
         self._backups.clear()
         self._snapshots.close()
 

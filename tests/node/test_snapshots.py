@@ -314,6 +314,21 @@ async def test_one_that_nobody_asks_for_any_more_goes(monkeypatch: pytest.Monkey
         assert [stored.id.index for stored in one.snapshots.stored] == [70, 80]
 
 
+async def test_a_stop_ends_whatever_cannot_be_deleted() -> None:
+    """The log's thread is stopped after this one, and the directory let go of; the next start deletes it."""
+    with running() as one:
+        first = await one.has(50, BLOCKS)
+        one.read(first, 0, 100)
+        await one.told.until("was_read")
+        for index in (60, 70):
+            await one.has(index, BLOCKS)
+        one.directory.failing_operations.add(one.directory.operations + 1)
+    assert len(one.snapshots.stored) == 2
+    found = Snapshots.open(one.directory.restarted(), cluster_id=CLUSTER)
+    found.prune()
+    assert [stored.id.index for stored in found.stored] == [60, 70]
+
+
 async def test_where_there_is_none_that_is_said() -> None:
     with running() as one:
         one.read(None, 0, 100)
