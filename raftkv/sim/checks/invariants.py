@@ -123,6 +123,8 @@ class Invariants(Watcher):
                 raise Violated("Election Safety", f"{first} and {node.id} both led term {raft.term}")
             if node.disk.vote != (raft.term, node.id):
                 raise Violated("a leader's own vote is durable", f"{node.id} leads term {raft.term}")
+            if raft.state.configuration_is_committed and not raft.state.is_voter:
+                raise Violated("who votes no more does not lead", f"{node.id} in term {raft.term}")
             if self._clocks_keep_to_the_bound:
                 self._no_older_lease_is_held(node, raft)
 
@@ -165,6 +167,8 @@ class Invariants(Watcher):
             raise Violated("majorities of configurations meet", f"{node.id} has {told} in a row at {index}")
         if raft.role is Role.LEADER and configurations.index_at(index - 1) > raft.commit_index:
             raise Violated("one change at a time", f"{node.id} began another at {index}, with one uncommitted")
+        if raft.role is Role.LEADER and raft.term_at(raft.commit_index) != raft.term:
+            raise Violated("no change before the own term commits", f"{node.id} began one at {index}")
 
     def _begin_at(self, node: VirtualNode, base: int, raft: Raft, seen: _Seen) -> None:
         """The log begins there now: what a snapshot stands for is an entry that was committed (faults 38 to 40)."""
