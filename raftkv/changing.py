@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from raftkv.core.formation import gone
-from raftkv.core.membership import deadline_ms, given_up, outcome
+from raftkv.core.membership import called_off, deadline_ms, given_up, joining, outcome
 from raftkv.core.messages import Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import (
     ClusterId,
     Configuration,
+    Incarnation,
     Index,
     Intent,
     Learner,
@@ -250,6 +251,11 @@ def _membership(voters: Sequence[Member], learners: Sequence[Member]) -> Members
     )
 
 
+def _catches_up(configuration: Configuration, id: str) -> bool:
+    """Whether it is to vote and nobody's vote has changed yet."""
+    return not configuration.is_joint and id in joining(configuration.current)
+
+
 def _is(one: Membership, other: Membership) -> bool:
     """The same members with the same votes, whatever is said of how they came."""
     return one.voters == other.voters and [learner.member for learner in one.learners] == [
@@ -290,6 +296,8 @@ class _Begun:
     deadline_us: int
 
 
+LET_GO_MS: Final = 2_000
+"""For so long after a change was called off, asking again for those it let go is taken for the old wish."""
 _WHY: Final = {
     ChangeWhy.IN_PROGRESS: MembersWhy.IN_PROGRESS,
     ChangeWhy.QUORUM_AT_RISK: MembersWhy.QUORUM_AT_RISK,
@@ -327,6 +335,8 @@ class Changing:
         self._begun: list[_Begun] = []
         self._ahead: tuple[Term, int] = (Term(0), 0)
         """In which term, and how far, this leader's cluster time is behind the one by which a deadline was set."""
+        self._let_go: tuple[Set[Incarnation], int] = (frozenset(), 0)
+        """Whom a change that was called off here was to make voters, and until when nobody takes them in again."""
 
     def time_ms(self) -> int:
         """Cluster time as deadlines of changes count it: here nobody catches up for longer than the time-out.
@@ -355,7 +365,7 @@ class Changing:
         if self._asked:
             waiting, self._asked = self._asked, []
             for asked in waiting:
-                if self._begin(asked):
+                if self._begin(asked, now_us):
                     continue
                 if now_us >= asked.deadline_us:
                     asked.done(self._not_leader())
@@ -388,7 +398,7 @@ class Changing:
         waiting = [one.deadline_us for one in self._asked] + [one.deadline_us for one in self._begun]
         return min(waiting)
 
-    def _begin(self, asked: _Asked) -> bool:
+    def _begin(self, asked: _Asked, now_us: int) -> bool:
         """Whether it is begun, or decided; else it must be tried again."""
         raft = self._host.raft
         if raft.role is not Role.LEADER:
@@ -400,6 +410,12 @@ class Changing:
         if isinstance(asked.wish, Become) and asked.wish.expected_index not in (None, configurations.current_index):
             text = f"the members have changed since: their configuration is {configurations.current_index}"
             asked.done(_no(MembersWhy.OTHER_CONFIGURATION, text))
+            return True
+        if isinstance(asked.wish, Remove) and _catches_up(configurations.current, asked.wish.id):
+            return self._call_off(asked, NodeId(asked.wish.id), now_us)
+        if isinstance(asked.wish, Add) and self._was_let_go(asked, now_us):
+            text = f"it was called off a moment ago that {asked.wish.member.id} joins; to have it after all, ask again"
+            asked.done(_no(MembersWhy.CALLED_OFF, text))
             return True
         standing = outcome(configurations.current)
         goal = wanted(
@@ -416,6 +432,28 @@ class Changing:
             self._join(asked, goal)
             return True
         return self._propose(asked, goal, standing)
+
+    def _call_off(self, asked: _Asked, id: NodeId, now_us: int) -> bool:
+        """Who is to vote and only catches up goes at once, and the change that was to bring it is over."""
+        raft = self._host.raft
+        before = raft.configuration.current
+        try:
+            index = raft.call_off_change(id)
+        except ChangeRefused:
+            return False  # until it is committed that there is anything to call off
+        incarnations = {one.member.incarnation for one in before.learners if one.member.id in joining(before)}
+        self._let_go = (incarnations, now_us + LET_GO_MS * 1000)
+        goal = called_off(before, id)
+        self._wait(asked, goal, goal, index)
+        return True
+
+    def _was_let_go(self, asked: _Asked, now_us: int) -> bool:
+        """Whoever waited for the change, and was told how far it was right before its end, asks on.
+
+        It cannot know yet; taken for a new wish, what was called off would begin again by itself.
+        """
+        incarnations, until_us = self._let_go
+        return now_us < until_us and any(said.incarnation in incarnations for said in asked.said.values())
 
     def _join(self, asked: _Asked, goal: Membership) -> None:
         """It is as was wished, or is on its way there."""
@@ -495,7 +533,7 @@ class Changing:
             if raft.term_at(begun.first_index) not in (None, begun.term):
                 return _no(MembersWhy.SUPERSEDED, "another leader's entry was committed in the change's place")
             if configurations.current_index <= commit and is_at_rest(committed):
-                return self._undone(begun, committed.current)
+                return self._undone(begun, committed)
         if now_us < begun.deadline_us:
             return None
         if raft.role is Role.LEADER:
@@ -505,10 +543,13 @@ class Changing:
         )
 
     @staticmethod
-    def _undone(begun: _Begun, now: Membership) -> MembersRefused:
-        if not _is(now, begun.before):
-            return _no(MembersWhy.UNKNOWN, "the members were changed again meanwhile; look at them")
+    def _undone(begun: _Begun, now: Configuration) -> MembersRefused:
         coming = sorted({m.id for m in begun.goal.voters} - {m.id for m in begun.before.voters})
+        if coming and tuple(coming) == now.called_off:
+            text = f"it was called off that {', '.join(coming)} would vote; nobody else's vote has changed"
+            return _no(MembersWhy.CALLED_OFF, text)
+        if not _is(now.current, begun.before):
+            return _no(MembersWhy.UNKNOWN, "the members were changed again meanwhile; look at them")
         return _no(
             MembersWhy.CATCH_UP_FAILED, f"{', '.join(coming)} did not catch up in time; the members are as before"
         )

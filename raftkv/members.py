@@ -71,7 +71,7 @@ class Terms(NamedTuple):
 
 
 class MembersWhy(Enum):
-    """Why the members did not change by this arrival. Of all but the last three: it changed nothing and never will."""
+    """Why the members did not change by this arrival. Of all but the last four: it changed nothing and never will."""
 
     NOT_LEADER = "not_leader"
     BAD = "bad"
@@ -87,6 +87,8 @@ class MembersWhy(Enum):
     SHUTTING_DOWN = "shutting_down"
     CATCH_UP_FAILED = "catch_up_failed"
     """It was begun, and undone: the members are as before."""
+    CALLED_OFF = "called_off"
+    """The same, because somebody wished it, who need not be the asker."""
     SUPERSEDED = "superseded"
     """It was begun, and another leader's entry was committed in its place."""
     UNKNOWN = "unknown"

@@ -55,6 +55,7 @@ _CODES: Final = {
     MembersWhy.OTHER_CONFIGURATION: Code.PRECONDITION_FAILED,
     MembersWhy.SHUTTING_DOWN: Code.SHUTTING_DOWN,
     MembersWhy.CATCH_UP_FAILED: Code.CATCH_UP_FAILED,
+    MembersWhy.CALLED_OFF: Code.CATCH_UP_FAILED,
     MembersWhy.SUPERSEDED: Code.SUPERSEDED,
     MembersWhy.UNKNOWN: Code.OUTCOME_UNKNOWN,
 }
@@ -145,9 +146,11 @@ def _changed(context: Context, request: Request, outcome: MembersOutcome) -> Res
 def _refused(context: Context, request: Request, refused: MembersRefused) -> Response:
     if refused.why is MembersWhy.NOT_LEADER:
         return to_leader(context, request, refused.leadership or context.service.leadership())
-    extra = None
+    extra: dict[str, Any] | None = None
     if refused.why is MembersWhy.OTHER_CONFIGURATION:
         extra = {"configuration_index": context.service.status().configuration_index}
+    elif refused.why is MembersWhy.CALLED_OFF:
+        extra = {"called_off": True}
     return problem(_CODES[refused.why], refused.text, extra=extra)
 
 
@@ -296,7 +299,8 @@ REMOVE: Final = Action(
     _ANSWERS,
     _CHANGES,
     _PARAMETERS,
-    description="The leader hands over before it removes itself, and answers 307 to the new one.",
+    description="The leader hands over before it removes itself, and answers 307 to the new one. A node that is being "
+    "added and still catches up is let go at once: that calls the change off, and whoever waits for it is told 409.",
 )
 ALTER: Final = Action(
     alter,

@@ -98,6 +98,7 @@ _PROBLEM: Final[Schema] = {
         "revision": REVISION,
         "mod_revision": NUMBER,
         "configuration_index": NUMBER,
+        "called_off": BOOLEAN,
         "applied_index": NUMBER,
         "staleness_ms": nullable(NUMBER),
         "min_index": NUMBER,

@@ -56,7 +56,7 @@ def refused(answer: Answer) -> Refused:
     """A node's no, in its own words."""
     if answer.code is None:
         return unlike_ours(answer, answer.explanation)
-    hint = _HINTS.get(answer.code, "See `raftkv status`.")
+    hint = _HINTS.get("called_off" if answer.json().get("called_off") is True else answer.code, "See `raftkv status`.")
     return Refused(f"{answer.url} refused ({answer.code}): {_sentence(answer.explanation)} {hint}", code=answer.code)
 
 
@@ -73,6 +73,7 @@ _HINTS = {
     "membership_change_in_progress": "`raftkv member list` shows how far that one is.",
     "catch_up_failed": "Look into its log, then ask again; with much data, first restart the nodes with a longer "
     "--member-catch-up-timeout-ms.",
+    "called_off": "Somebody removed it while it caught up; to have it after all, ask again.",
     "quorum_at_risk": "Bring the voters back that do not answer (`raftkv doctor` names them), or say --force if they "
     "never will.",
     "replicas_disagree": "Stop that node and look into its log; ask another one with --endpoints.",

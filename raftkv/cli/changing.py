@@ -104,6 +104,14 @@ def in_words(change: Mapping[str, Any]) -> str:
     return "; ".join(parts) + left
 
 
+def calling_off(change: Mapping[str, Any]) -> str:
+    """How whoever reads of this change may end it; nothing: it ends by itself."""
+    joining = [one for one in change.get("joining") or () if isinstance(one, dict)]
+    if change.get("phase") != "catching_up" or not joining:
+        return ""
+    return f"`raftkv member remove {printable(str(joining[0].get('id')))}` calls it off"
+
+
 def _caught_up(one: Mapping[str, Any], last: int) -> str:
     id, match = printable(str(one.get("id"))), one.get("match_index")
     if not isinstance(match, int) or last <= 0:

@@ -9,7 +9,7 @@ import click
 
 from raftkv.cli.answers import decided
 from raftkv.cli.asking import ask_this_node
-from raftkv.cli.changing import MEMBERS, change, in_words
+from raftkv.cli.changing import MEMBERS, calling_off, change, in_words
 from raftkv.cli.commands import group
 from raftkv.cli.exchange import Request
 from raftkv.cli.failures import CommandFailed, Refused, Unusable
@@ -55,7 +55,9 @@ def list_members(options: Shared) -> None:
         return
     from raftkv.cli.pictures import console, show_members
 
-    show_members(told, console(), change=None if not told["change"] else in_words(told["change"]))
+    running = told["change"] or {}
+    words = "; ".join(filter(None, (in_words(running), calling_off(running)))) if running else None
+    show_members(told, console(), change=words)
 
 
 @member.command(
@@ -89,7 +91,8 @@ def add(id: str, url: str, learner: bool, force: bool, options: Shared) -> None:
 def remove(id: str, force: bool, options: Shared) -> None:
     """Remove a member; its process can be stopped then.
 
-    If it leads, another one takes over first. Its data stays where it is, and is of no use to the cluster any more.
+    If it leads, another one takes over first. Its data stays where it is, and is of no use to the cluster any more. A
+    node that is being added, and still catches up, is let go at once: the change that was to add it is called off.
     """
     told = change(options, "DELETE", f"/{_id(id)}", force=force, what=f"removing {id}")
     _tell(options, told, f"{id} is no member any more; its process can be stopped", f"{id} is no member")

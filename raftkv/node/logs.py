@@ -53,6 +53,7 @@ EVENTS: Final[Mapping[str, str]] = {
     # the node
     "not_formed": "it waits for others to form the cluster, or cannot; the text says for whom, or why",
     "not_joined": "a cluster that was asked to let this node in has not, or not yet; the text says why",
+    "let_go": "somebody has called it off that this node joins; it asks no more, the text says what to do",
     "joined": "the cluster has let this node in",
     "no_member": "this node knows by its log up to `index` that it is no member any more; the text says what to do",
     "let_in_again": "it is a member again",

@@ -83,6 +83,14 @@ class Members:
         staying = [learner.member for learner in now.learners if learner.intent is Intent.LEARNER]
         return any((one.id, one.incarnation) == (me.sender, me.incarnation) for one in (*now.voters, *staying))
 
+    @property
+    def was_let_go(self) -> bool:
+        """By what is committed this node is no member, and was to be a voter until somebody called that off."""
+        if self._replica is None:
+            return False
+        me, now = self._me(), self._replica.raft.committed_configuration
+        return me.sender in now.called_off and me.sender not in now.members()
+
     async def stop(self) -> None:
         """Whoever asked and was not answered is told that this node stops."""
         if self._timer is not None:

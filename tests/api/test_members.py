@@ -227,6 +227,7 @@ def test_no_web_page_can_forge_one(client: Client, method: str, path: str, field
         (MembersWhy.QUORUM_AT_RISK, 409, "quorum_at_risk"),
         (MembersWhy.IN_PROGRESS, 409, "membership_change_in_progress"),
         (MembersWhy.CATCH_UP_FAILED, 409, "catch_up_failed"),
+        (MembersWhy.CALLED_OFF, 409, "catch_up_failed"),
         (MembersWhy.OTHER_CONFIGURATION, 412, "precondition_failed"),
         (MembersWhy.SHUTTING_DOWN, 503, "shutting_down"),
         (MembersWhy.SUPERSEDED, 503, "superseded"),
@@ -244,6 +245,7 @@ def test_a_wish_that_is_not_met_says_why(client: Client, why: MembersWhy, status
     assert (answer.status, answer.code) == (status, code)
     assert why is MembersWhy.NOT_LEADER or answer.json["detail"] == "because of n4"
     assert ("configuration_index" in answer.json) == (why is MembersWhy.OTHER_CONFIGURATION)
+    assert answer.json.get("called_off") == (True if why is MembersWhy.CALLED_OFF else None)
 
 
 def test_every_end_of_a_wish_has_its_code() -> None:

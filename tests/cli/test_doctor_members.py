@@ -130,7 +130,7 @@ def test_an_emptied_member_can_be_replaced() -> None:
 def test_what_is_advised_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
     told = [line for row in CASES for finding in diagnose(row[0]).findings for line in finding.do]
     commands = {words for line in told for words in re.findall(r"`raftkv ([^`]+)`", line)}
-    assert {words.split()[1] for words in commands} == {"add", "list"}
+    assert {words.split()[1] for words in commands} == {"add", "list", "remove"}
     for words in commands:
         assert main([*words.split(), "--help"]) == 0, words
         assert "Usage" in capsys.readouterr().out

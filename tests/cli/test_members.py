@@ -134,6 +134,13 @@ def test_a_no_is_told_in_the_nodes_words_with_what_to_do(
     assert f"because of {code}" in ended.err and hint in ended.err
 
 
+def test_who_waits_for_what_was_called_off_is_told_so_and_asks_no_more(run: Asked, node: FakeNode) -> None:
+    node.on("POST", MEMBERS, running(), problem(409, "catch_up_failed", called_off=True))
+    ended = run("member", "add", "n4", "http://n4.test:1", "--endpoints", node.url)
+    assert ended.code == 4 and "Somebody removed it while it caught up" in ended.err
+    assert [one.method for one in node.heard].count("POST") == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -164,6 +171,7 @@ def test_the_list_shows_who_votes_and_what_is_running(run: Asked, node: FakeNode
     ended = run("member", "list", "--endpoints", node.url)
     first, _, heading, *lines = ended.text.splitlines()
     assert first.startswith("a change of members is running: n4 catches up") and "50%, 500 of 1,000" in first
+    assert first.endswith("`raftkv member remove n4` calls it off")
     assert heading.split() == ["member", "role", "lag", "heard", "url"]
     assert [line.split() for line in lines] == [
         ["n1", "leader", "0", "now", "http://n1.test:1"],

@@ -14,11 +14,13 @@ import aiohttp
 import pytest
 
 from raftkv import Node, NodeConfig
+from raftkv.changing import LET_GO_MS
 from raftkv.core.messages import Envelope, TimeoutNow
+from raftkv.core.progress import Progress
 from raftkv.core.types import ClusterId, Incarnation, NodeId, Term
 from raftkv.errors import DiskFailed
 from raftkv.kv.machine import KeyValueMachine
-from raftkv.node import members
+from raftkv.node import joining, members
 from raftkv.node.running import Owner, RunningNode
 from raftkv.storage.directory import PosixFile
 from tests.live.cluster import HOST, free_ports
@@ -179,6 +181,58 @@ async def test_a_node_joins_by_itself_and_after_a_restart_just_goes_on(tmp_path:
         async with Node(replace(config, join=tuple(nobody)), state_machine=KeyValueMachine()) as again:
             await ready([again])
             assert again._running is not None and again._running._joining is None, "it asks nobody again"
+
+
+async def test_a_joining_node_that_is_let_go_asks_no_more_until_somebody_asks_for_it(
+    tmp_path: Path, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    configs = three(tmp_path)
+    async with running(configs, KeyValueMachine) as nodes:
+        leader = await leader_of(nodes)
+        with monkeypatch.context() as patched:
+            patched.setattr(Progress, "has_caught_up", lambda *_, **__: False)
+            async with Node(fourth(tmp_path, configs), state_machine=KeyValueMachine()) as n4:
+                await until(lambda: [one.id for one in leader.status().learners] == ["n4"], "n4 to be let in")
+                await until(lambda: n4._running._replica is not None, "n4 to hear of it")  # type: ignore[union-attr]
+                status, told = await ask(nodes[0], "DELETE", "/n4")
+                assert (status, told["changed"], told["learners"]) == (200, True, [])
+                assert n4._running is not None and n4._running._joining is not None
+                await until(n4._running._joining.done, "n4 to ask no more")
+                assert "it asks no more; stop it, or let it in with raftkv member add n4" in caplog.text
+                assert voters(leader) == ["n1", "n2", "n3"] and leader.status().change is None
+                patched.undo()
+                await asyncio.sleep(LET_GO_MS / 1000)
+                assert voters(leader) == ["n1", "n2", "n3"], "nor by itself when it could"
+                wish = {"id": "n4", "url": n4.config.url}
+                assert (await ask(nodes[0], "POST", "", wish))[0] == 200
+                await until(lambda: voters(n4) == ["n1", "n2", "n3", "n4"], "n4 to vote")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "asks_on"),
+    [
+        (409, b'{"detail": "no", "called_off": true}', False),
+        (409, b'{"detail": "no"}', True),
+        (503, b'{"detail": "no", "called_off": true}', True),
+        (409, b"[]", True),
+        (409, b"?", True),
+    ],
+)
+def test_only_the_word_that_it_was_called_off_ends_the_asking(status: int, body: bytes, asks_on: bool) -> None:
+    assert joining._read("http://n1", status, body).called_off is not asks_on
+
+
+class Outside:
+    """A node whose own log says that it was let go."""
+
+    has_joined, was_let_go = False, True
+
+
+async def test_who_knows_from_its_own_log_that_it_was_let_go_asks_nobody(tmp_path: Path) -> None:
+    told: list[str] = []
+    config = NodeConfig.of(id="n4", data_dir=tmp_path / "n4", url=f"http://{HOST}:2", join=[f"http://{HOST}:1"])
+    await joining.ask_to_join(config, Outside(), told.append)
+    assert len(told) == 1 and "asks no more" in told[0]
 
 
 async def test_a_node_that_is_started_after_it_was_asked_for_is_waited_for(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def do_not_catch_up(case: Case) -> Iterator[Finding]:
         do = (
             f"start {one.id} at {case.url_of(one.id)}, or mend the way there" if silent else f"see {one.id}'s log",
             _what_follows(change),
+            f"`raftkv member remove {one.id}` calls the change off at once",
         )
         yield Finding("does_not_catch_up", Weight.CATCHES_UP_BADLY, headline, seen, do, (one.id,))
 
