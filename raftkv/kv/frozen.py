@@ -16,6 +16,7 @@ from itertools import chain, compress, islice, repeat, starmap
 from typing import Any, Generic, TypeVar
 
 from raftkv.errors import SnapshotError
+from raftkv.kv.parted import MASK, PartedMap
 
 Held = TypeVar("Held")
 
@@ -29,13 +30,13 @@ class Frozen(Generic[Held]):
         self._lists = lists
         self.count = count
         """Of the keys."""
-        self.before: dict[bytes, Held] = {}
+        self.before: PartedMap[Held] = PartedMap()
         """What keys held at the moment that hold something else now. Keys that came later may be here too."""
         self.is_over = False
 
     def note(self, key: bytes, held: Held) -> None:
         """The key held this until now, and is about to be changed."""
-        self.before.setdefault(key, held)
+        self.before.parts[hash(key) & MASK].setdefault(key, held)
 
     def pieces(self, count: int) -> Iterator[list[bytes]]:
         """All keys of the moment in order, so many at a time, the last time fewer."""
@@ -46,7 +47,7 @@ class Frozen(Generic[Held]):
 
     def as_it_was(self, keys: list[bytes], found: dict[bytes, Held]) -> list[Held]:
         """What these keys held, of which some hold what was found in the map just now, before this was called."""
-        noted = list(map(self.before.get, keys))
+        noted = list(self.before.found(keys))
         self._check()
         found.update(compress(zip(keys, noted, strict=True), noted))  # type: ignore[arg-type]  # the None are left out
         return list(map(found.__getitem__, keys))
@@ -59,7 +60,7 @@ class Frozen(Generic[Held]):
         """Lets go of about so many things that it holds, once it is over; whether none is left."""
         assert self.is_over, "a thread may be reading"
         del self._lists[-1 - count // 256 :]
-        return shrink(self.before, count) and not self._lists
+        return self.before.shrink(count) and not self._lists
 
     def _check(self) -> None:
         if self.is_over:

@@ -273,7 +273,7 @@ class Sessions:
     def _note(self, session: Session) -> None:
         """Whoever has frozen the sessions may see this one change now."""
         for frozen in self._frozen:
-            if session.id not in frozen.before:
+            if frozen.before.get(session.id) is None:
                 frozen.note(session.id, (_LIFE_OF(session), session.stored.copy()))
 
     def _store(self, session: Session, sequence: int, stored: bytes) -> None:
