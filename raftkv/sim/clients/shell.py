@@ -103,6 +103,8 @@ class VirtualShell:
         names = list(net.cluster.nodes)
         fewest = (len(names) + 1) // 2 if net.cluster.plan.segment_bytes else 1  # A minority may lose its data.
         endpoints = rng.sample(names, rng.randrange(fewest, len(names) + 1))
+        if net.cluster.plan.members_change:
+            endpoints = rng.sample(names, len(names))
         self.courses = Courses(
             self,
             [address_of(node) for node in endpoints],

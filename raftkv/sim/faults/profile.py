@@ -50,6 +50,7 @@ class Profile:
         """What the cluster is made of."""
         return Plan(
             voters=names_of(self.voters),
+            members_change="change_members" in self.kinds,
             spares=names_of(self.voters + self.spares)[self.voters :],
             raft=self.raft,
             snapshots=self.snapshots,

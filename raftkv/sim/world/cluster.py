@@ -57,6 +57,8 @@ class Plan:
     voters: tuple[str, ...] = ("a", "b", "c")
     spares: tuple[str, ...] = ()
     """Nodes that wait to be let in."""
+    members_change: bool = False
+    """Whoever is to find the cluster must know of all nodes: any of them may be the last that is left."""
     raft: RaftSettings = field(default_factory=RaftSettings)
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
