@@ -231,7 +231,7 @@ class Snapshotting:
     def next_deadline_us(self) -> int | None:
         """When the next turn must come at the latest."""
         deadlines = [one.deadline_us for one in self._waiting]
-        if self._stage is _Stage.FOLDED and not self.is_loading:
+        if self._stage is _Stage.FOLDED:
             deadlines.append(self._now_us + FOLD_PAUSE_US)
         if self._stage is _Stage.NONE and self._not_before_us > self._now_us:
             deadlines.append(self._not_before_us)
@@ -286,11 +286,12 @@ class Snapshotting:
         work.abandon, self._is_abandoned = not self._is_abandoned, True
 
     def _go_on_loading(self, work: SnapshotWork, index: Index) -> None:
-        """As soon as nobody reads the old state any more. A capture whose state is replaced is void."""
+        """As soon as nobody reads the old state any more, and what a capture of it noted is gone, a slice a turn."""
         if self._stage is _Stage.WRITTEN:
             self._abandon(work)
-        elif self._loading is None:
-            self._stage, self._taken = _Stage.NONE, None
+        elif self._stage is _Stage.FOLDED:
+            self._fold()
+        if self._stage is _Stage.NONE and self._loading is None:
             work.load = self._loading = BegunLoading(index, self._machine.discard(), self._machine.loading())
 
     def _settle(self) -> None:
