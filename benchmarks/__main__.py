@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,8 @@ def bench(
     Three nodes of each on loopback, default durability, all data on one file system, the same work for all. What is
     not installed is named and left out. Results go to --output as Markdown, JSON and plots.
     """
+    if not sys.platform.startswith("linux"):
+        raise Failed("needs Linux: what processes cost is read from /proc")
     context.obj = Place(data, output)
     if install:
         environment.install_debian(console.print)

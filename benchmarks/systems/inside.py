@@ -88,7 +88,7 @@ class PySyncObj(Inside):
     )
 
     def __init__(self, directory: Path, *, python: Path, version: str) -> None:
-        self.version = version
+        self.version, self.title = version, f"PySyncObj {version}, tuned, inside the leader"
         addresses = [f"127.0.0.1:{port}" for port in free_ports(NODES)]
         commands = [
             [

@@ -24,7 +24,7 @@ class ThroughLibrary(System):
     def __init__(self, under: HttpSystem, *, library: str, version: str, python: Path | str = sys.executable) -> None:
         self._under, self._library, self._python = under, library, python
         self.name, self.version = f"{library}-client", version
-        self.title = f"{library}'s Python client" if library == "raftkv" else f"aetcd with {under.name}"
+        self.title = "raftkv's Python client" if library == "raftkv" else f"aetcd {version}, {under.name}"
         self.cluster = under.cluster
 
     def leader(self) -> int:

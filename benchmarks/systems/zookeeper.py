@@ -28,6 +28,7 @@ class ZooKeeper(System):
     """The example configuration's times; every write is synced, as by default."""
 
     name = "zookeeper"
+    title = "ZooKeeper, own protocol"
     generator = "benchmarks/generators/zookeeper.py"
     remark = "ZooKeeper: a get is a sync and a get on one session, at the leader; a session for each client."
 
@@ -58,7 +59,6 @@ class ZooKeeper(System):
                 ]
             )
         self.cluster = Cluster(self.name, commands, directory)
-        self.title = "ZooKeeper, own protocol"
 
     def _serves_as(self, node: int) -> str:
         """Its mode, and by the way its version; OSError when it says nothing."""
@@ -69,6 +69,7 @@ class ZooKeeper(System):
                 said += part
         lines = dict(line.split(": ", 1) for line in said.decode().splitlines() if ": " in line)
         self.version = lines.get("Zookeeper version", self.version).split("-")[0]
+        self.title = f"ZooKeeper {self.version}, own protocol"
         return lines.get("Mode", "")
 
     def leader(self) -> int:

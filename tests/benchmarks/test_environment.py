@@ -1,0 +1,41 @@
+"""What is installed for the comparison: each by itself, with all that it brings, by its hash."""
+
+from __future__ import annotations
+
+import re
+
+from benchmarks import environment
+
+REQUIREMENTS = """\
+one==1.0 \\
+    --hash=sha256:aa
+    # via -r requirements-bench.in
+other==2.0 \\
+    --hash=sha256:bb \\
+    --hash=sha256:cc
+    # via
+    #   deep-er
+    #   one
+deep-er==3.0 \\
+    --hash=sha256:dd
+    # via one
+alone==4.0 \\
+    --hash=sha256:ee
+    # via -r requirements-bench.in
+"""
+
+
+def test_a_requirement_brings_what_it_needs_and_no_more() -> None:
+    requirements = environment.pinned(REQUIREMENTS)
+    assert environment.closure(requirements, "one") == ["one", "other", "deep-er"]
+    assert environment.closure(requirements, "alone") == ["alone"]
+    assert requirements["other"][0] == "other==2.0 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc"
+
+
+def test_everything_that_is_named_is_pinned_by_hash_and_nothing_else_is_there() -> None:
+    requirements = environment.pinned(environment.REQUIREMENTS.read_text())
+    names = [line for line in environment.NAMES.read_text().splitlines() if line and not line.startswith("#")]
+    reached = {part for name in names for part in environment.closure(requirements, name)}
+    assert reached == set(requirements)
+    for name, (lines, _) in requirements.items():
+        assert re.match(rf"{re.escape(name)}==[\w.]+ \\\n    --hash=sha256:[0-9a-f]{{64}}", lines)
