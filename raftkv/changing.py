@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from raftkv.core.formation import gone
-from raftkv.core.membership import called_off, deadline_ms, given_up, joining, outcome
+from raftkv.core.membership import called_off, deadline_ms, given_up, joining, outcome, votes_are_lost
 from raftkv.core.messages import Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import (
@@ -28,6 +28,7 @@ from raftkv.core.types import (
     Membership,
     NodeId,
     Role,
+    Round,
     Term,
 )
 from raftkv.errors import ChangeRefused, ChangeWhy
@@ -251,6 +252,12 @@ def _membership(voters: Sequence[Member], learners: Sequence[Member]) -> Members
     )
 
 
+def _deadline_us(asked: _Asked) -> int:
+    """By when it is begun or refused, however little patience there is: who is there is not known at once."""
+    around = asked.asked_around
+    return asked.deadline_us if around is None else max(asked.deadline_us, around.until_us)
+
+
 def _catches_up(configuration: Configuration, id: str) -> bool:
     """Whether it is to vote and nobody's vote has changed yet."""
     return not configuration.is_joint and id in joining(configuration.current)
@@ -270,6 +277,15 @@ def _no(why: MembersWhy, text: str) -> MembersRefused:
 # ----------------------------------------------------------------------------------------------- who waits
 
 
+class _AskedAround(NamedTuple):
+    """Before a voter goes, those that stay are asked whether they are there."""
+
+    term: Term
+    round: Round
+    until_us: int
+    """Nobody's answer is waited for any longer."""
+
+
 @dataclass(slots=True)
 class _Asked:
     """A wish that is not begun: this leader does not yet know what is committed, or is handing over."""
@@ -279,6 +295,7 @@ class _Asked:
     terms: Terms
     done: MembersDone
     deadline_us: int
+    asked_around: _AskedAround | None = None
 
 
 @dataclass(slots=True)
@@ -367,7 +384,7 @@ class Changing:
             for asked in waiting:
                 if self._begin(asked, now_us):
                     continue
-                if now_us >= asked.deadline_us:
+                if now_us >= _deadline_us(asked):
                     asked.done(self._not_leader())
                 else:
                     self._asked.append(asked)
@@ -395,7 +412,7 @@ class Changing:
         """When somebody's time is over; None: nobody waits."""
         if not self._asked and not self._begun:
             return None
-        waiting = [one.deadline_us for one in self._asked] + [one.deadline_us for one in self._begun]
+        waiting = [_deadline_us(one) for one in self._asked] + [one.deadline_us for one in self._begun]
         return min(waiting)
 
     def _begin(self, asked: _Asked, now_us: int) -> bool:
@@ -431,7 +448,7 @@ class Changing:
         if _is(goal, standing):
             self._join(asked, goal)
             return True
-        return self._propose(asked, goal, standing)
+        return self._propose(asked, goal, standing, now_us)
 
     def _call_off(self, asked: _Asked, id: NodeId, now_us: int) -> bool:
         """Who is to vote and only catches up goes at once, and the change that was to bring it is over."""
@@ -468,18 +485,23 @@ class Changing:
                 configurations.current_index,
             )
 
-    def _propose(self, asked: _Asked, goal: Membership, standing: Membership) -> bool:
+    def _propose(self, asked: _Asked, goal: Membership, standing: Membership, now_us: int) -> bool:
         raft = self._host.raft
         staying = {member.id for member in goal.voters} & {member.id for member in standing.voters}
         led_away = raft.state.is_voter and raft.state.me.id not in staying
         if led_away and staying and not asked.terms.force and self._is_at_rest():
             self._hand_over(asked, staying)
             return True
-        due_ms = self.time_ms() + self._catch_up_timeout_ms
+        due_ms, since = self.time_ms() + self._catch_up_timeout_ms, None
+        if votes_are_lost(standing, goal) and not asked.terms.force and self._is_at_rest():
+            since = self._ask_around(asked, now_us)
         try:
-            index = raft.change_membership(goal, deadline_ms=due_ms, force=asked.terms.force)
+            index = raft.change_membership(goal, deadline_ms=due_ms, force=asked.terms.force, since=since)
         except ChangeRefused as refused:
             if refused.why is ChangeWhy.NOT_READY:
+                return False
+            around = asked.asked_around
+            if refused.why is ChangeWhy.QUORUM_AT_RISK and around is not None and now_us < around.until_us:
                 return False
             if refused.why is ChangeWhy.SAME:
                 asked.done(MembersAre(changed=False))
@@ -488,6 +510,19 @@ class Changing:
             return True
         self._wait(asked, goal, standing, index)
         return True
+
+    def _ask_around(self, asked: _Asked, now_us: int) -> Round | None:
+        """The round that went out since this was asked, by which who is there is judged: after a round trip, or E.
+
+        By what was heard before, a voter that has just died would be counted, and one that lives be removed.
+        """
+        raft = self._host.raft
+        if asked.asked_around is None or asked.asked_around.term != raft.term:
+            round, until_us = raft.ask_around(), now_us + raft.state.settings.election_timeout_us
+            if round is None:
+                return None
+            asked.asked_around = _AskedAround(raft.term, round, until_us)
+        return asked.asked_around.round
 
     def _wait(self, asked: _Asked, goal: Membership, before: Membership, first: Index) -> None:
         term = self._host.raft.term_at(first) or Term(0)

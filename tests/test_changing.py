@@ -221,6 +221,8 @@ def see_through(lone: LoneReplica, *names: str) -> None:
             if lone.raft.role is Role.LEADER:
                 match = lone.raft.last_index
                 lone.says(name, AppendEntriesReply(lone.raft.term, True, Index(0), match, Term(0), Index(0)))
+            if lone.raft.role is Role.LEADER and name in lone.raft.contacts:
+                lone.echo(name)
 
 
 def voters(lone: LoneReplica) -> list[str]:
@@ -323,9 +325,50 @@ def test_a_removal_after_which_no_majority_would_answer_is_refused_unless_forced
         lone.turn(80_000)
         lone.acknowledge("b")
     wish_for(lone, "b", Remove("b"))
+    lone.turn(80_000)
+    lone.acknowledge("b")
+    assert lone.outcome("b") is None, "c may answer yet"
+    for _ in range(3):
+        lone.turn(80_000)
+        lone.acknowledge("b")
     assert why_not(lone, "b") is MembersWhy.QUORUM_AT_RISK
     wish_for(lone, "forced", Remove("b"), force=True)
     assert lone.outcome("forced") is None and lone.raft.configuration.is_joint
+
+
+def test_a_live_voter_stays_while_another_that_was_just_heard_does_not_answer():
+    """faults 29: c dies; by what was heard within E, b would go, and a, alone of two, commit nothing."""
+    lone = leading_three()
+    wish_for(lone, "b", Remove("b"), wait_ms=0)
+    for _ in range(4):
+        assert lone.outcome("b") is None
+        lone.turn(80_000)
+        lone.acknowledge("b")
+    assert why_not(lone, "b") is MembersWhy.QUORUM_AT_RISK
+    assert lone.raft.configuration == Configuration(membership("abc"))
+    wish_for(lone, "c", Remove("c"))
+    see_through(lone, "b")
+    assert lone.outcome("c") == MembersAre(changed=True)
+
+
+def test_a_removal_waits_for_no_more_than_the_first_answers():
+    lone = leading_three()
+    wish_for(lone, "c", Remove("c"), wait_ms=0)
+    assert lone.outcome("c") is None
+    lone.turn(1_000)
+    lone.echo("b")
+    lone.turn()
+    assert lone.raft.configuration.is_joint
+    assert lone.outcome("c") == StillChanging(), "there is no patience, and it is begun all the same"
+
+
+def test_one_round_is_asked_for_by_each_wish():
+    lone = leading_three()
+    before = lone.lone.office.last_round
+    wish_for(lone, "c", Remove("c"))
+    for _ in range(9):
+        lone.turn(1_000)
+    assert lone.lone.office.last_round == before + 1
 
 
 def test_only_the_configuration_that_was_looked_at_is_replaced():
@@ -445,6 +488,8 @@ def removing_c() -> LoneReplica:
     """C_old,new stands at index 2, and nobody else has it."""
     lone = leading_three()
     wish_for(lone, "c", Remove("c"))
+    lone.echo("b")
+    lone.turn()
     assert lone.raft.configuration.is_joint and lone.raft.last_index == 2
     return lone
 
@@ -472,6 +517,7 @@ def test_a_leader_that_is_cut_off_says_that_it_does_not_know():
     """faults 30"""
     lone = leading_three()
     wish_for(lone, "c", Remove("c"), wait_ms=3_000)
+    lone.echo("b")
     for _ in range(30):
         assert lone.outcome("c") is None
         lone.turn(100_000)

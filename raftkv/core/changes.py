@@ -8,7 +8,7 @@ Those that left are told so: without it they would ask for votes until somebody 
 from __future__ import annotations
 
 from raftkv import frames as framing
-from raftkv.core import election, membership, replication, rules, transfer
+from raftkv.core import election, membership, reads, replication, rules, transfer
 from raftkv.core.messages import TimeoutNow
 from raftkv.core.state import Departing, Office, State
 from raftkv.core.types import (
@@ -27,7 +27,9 @@ from raftkv.errors import ChangeRefused, ChangeWhy
 # ------------------------------------------------------------------------------------- the request
 
 
-def begin(state: State, target: Membership, *, deadline_ms: int | None, force: bool) -> Index:
+def begin(
+    state: State, target: Membership, *, deadline_ms: int | None, force: bool, since: Round | None = None
+) -> Index:
     """Appends the first configuration on the way to ``target``; ChangeRefused says why not. The caller leads."""
     office, current = state.office, state.configurations.current.current
     assert office is not None
@@ -42,7 +44,7 @@ def begin(state: State, target: Membership, *, deadline_ms: int | None, force: b
     if target == membership.given_up(current):
         raise ChangeRefused(ChangeWhy.SAME, "these are the members already")
     joining = {member.id for member in target.voters} - {member.id for member in current.voters}
-    if not force and _is_at_risk(state, office, target, counting=joining):
+    if not force and _is_at_risk(state, office, target, counting=joining, since=since):
         raise ChangeRefused(ChangeWhy.QUORUM_AT_RISK, "fewer than a majority of the new voters answer this leader")
     office.change_is_forced = force
     return _append(state, rules.first_configuration(current, target, deadline_ms=deadline_ms))
@@ -73,14 +75,19 @@ def is_running(state: State) -> bool:
     return rules.change_is_running(state.configurations.current, is_committed=state.configuration_is_committed)
 
 
-def _is_at_risk(state: State, office: Office, target: Membership, *, counting: set[NodeId]) -> bool:
+def _is_at_risk(
+    state: State, office: Office, target: Membership, *, counting: set[NodeId], since: Round | None
+) -> bool:
     """Whether too few of the new voters were heard within E. Those that join prove themselves by catching up.
 
     No longer ago than CheckQuorum allows: else C_old,new would unseat the leader that appends it, and who serves by
-    the old majority would serve no more.
+    the old majority would serve no more. Where a vote is lost even that is too long: they must have echoed the round
+    ``since`` too. Of three, one may have died since it was heard, and the other is the one that goes.
     """
     oldest_us = state.now_us - state.settings.election_timeout_us
     heard = {peer for peer, one in office.progress.items() if one.has_answered and one.last_contact_us > oldest_us}
+    if since is not None:
+        heard = {peer for peer in heard if office.progress[peer].echo.round >= since}
     return rules.quorum_is_at_risk([member.id for member in target.voters], heard | counting | {state.me.id})
 
 
@@ -164,8 +171,21 @@ def _may_vote(state: State, office: Office, joining: tuple[NodeId, ...]) -> bool
         )
         for learner in joining
     )
-    target = membership.when_caught_up(state.configurations.current.current)
-    return all_caught_up and (office.change_is_forced or not _is_at_risk(state, office, target, counting=set()))
+    if not all_caught_up or office.change_is_forced:
+        return all_caught_up
+    current = state.configurations.current.current
+    target = membership.when_caught_up(current)
+    since = _round_since_caught_up(state, office) if membership.votes_are_lost(current, target) else None
+    return not _is_at_risk(state, office, target, counting=set(), since=since)
+
+
+def _round_since_caught_up(state: State, office: Office) -> Round:
+    """One that was sent when all had caught up; another, once that has gone unanswered for E."""
+    index, round, sent_us = office.asked_around or (None, Round(0), 0)
+    if index != state.configurations.current_index or state.now_us - sent_us >= state.settings.election_timeout_us:
+        round = reads.ask_around(state, office)
+        office.asked_around = (state.configurations.current_index, round, state.now_us)
+    return round
 
 
 def _leave_office(state: State, office: Office) -> None:

@@ -186,6 +186,11 @@ def called_off(membership: Membership, node: NodeId) -> Membership:
     return replace(before, learners=tuple(learner for learner in before.learners if learner.member.id != node))
 
 
+def votes_are_lost(current: Membership, target: Membership) -> bool:
+    """Whether somebody who votes will not."""
+    return not {member.id for member in current.voters} <= {member.id for member in target.voters}
+
+
 def outcome(configuration: Configuration) -> Membership:
     """What the members are when the change that runs is over, or now if none runs."""
     return configuration.current if configuration.is_joint else when_caught_up(configuration.current)

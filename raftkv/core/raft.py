@@ -45,6 +45,7 @@ from raftkv.core.types import (
     Membership,
     NodeId,
     Role,
+    Round,
     SnapshotId,
     Term,
     Ticket,
@@ -151,16 +152,29 @@ class Raft:
         transfer.begin(state, chosen)
         return chosen
 
-    def change_membership(self, target: Membership, *, deadline_ms: int | None, force: bool = False) -> Index:
+    def ask_around(self) -> Round | None:
+        """Begins a read round at once, to see who is there before a change of members; returns its number.
+
+        None: this leader may begin none yet, having committed nothing in its own term. Raises NotLeader.
+        """
+        office = self._state.office
+        if office is None:
+            raise NotLeader
+        return reads.ask_around(self._state, office) if replication.may_serve(self._state, office) else None
+
+    def change_membership(
+        self, target: Membership, *, deadline_ms: int | None, force: bool = False, since: Round | None = None
+    ) -> Index:
         """Begins to make the members be ``target``; returns the index of the first configuration on the way.
 
         Who is to vote and does not yet is a learner until it has caught up, or until ``deadline_ms`` of the cluster's
         time, when everything is as it was. ``target`` lists plain learners only (intent LEARNER, no deadline).
-        Raises NotLeader or ChangeRefused; ``force`` waives QUORUM_AT_RISK.
+        Raises NotLeader or ChangeRefused; ``force`` waives QUORUM_AT_RISK, which is judged by who has echoed the round
+        ``since`` and was heard within E; None: by the latter alone.
         """
         if not self.takes_proposals:
             raise NotLeader
-        return changes.begin(self._state, target, deadline_ms=deadline_ms, force=force)
+        return changes.begin(self._state, target, deadline_ms=deadline_ms, force=force, since=since)
 
     def call_off_change(self, node: NodeId) -> Index:
         """Ends the change by which ``node`` is to vote, while it catches up: all is as before, and without ``node``.

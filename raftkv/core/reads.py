@@ -71,6 +71,12 @@ def heartbeat_if_due(state: State) -> None:
         _send_round(state, office)
 
 
+def ask_around(state: State, office: Office) -> Round:
+    """A round goes out to everybody now, whether or not one is due; who echoes it, or a later one, is there."""
+    _send_round(state, office)
+    return office.last_round
+
+
 def open_round_if_reads_wait(state: State) -> None:
     """All reads that wait go with one round; while many rounds are out, they gather for the next."""
     office = state.office

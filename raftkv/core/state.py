@@ -152,6 +152,8 @@ class Office:
     """With the configuration that stands there nothing is left to be done: the hot path need not look again."""
     change_is_forced: bool = False
     """Whoever asked for the change that runs wants it also if that leaves no majority in contact."""
+    asked_around: tuple[Index, Round, int] | None = None
+    """The round that was sent, and when, since all had caught up by the configuration at that index."""
 
     def members_are(self, members: Mapping[NodeId, Member], *, next_index: Index, index: Index, now_us: int) -> None:
         """The configuration at ``index`` is in force: who is new is probed from there on, who left is to be told so."""

@@ -538,6 +538,7 @@ def test_people_are_told_how_far_a_change_is():
         ((D, 0),),
     )
     lone.acknowledge("b", "d")
+    echo(lone, "b", "d")
     status = lone.raft.change_status
     assert status is not None
     assert (status.phase, status.joining, status.leaving, status.demoted, status.deadline_ms) == (
