@@ -183,6 +183,7 @@ def what_was_lost_waits_for_something_new(patch: pytest.MonkeyPatch) -> None:
             progress.blocked_until_us = state.now_us + state.settings.heartbeat_us
 
     patch.setattr(replication, "append_failed", append_failed)
+    patch.setattr(replication, "_ask_where_it_is", lambda *_: False)
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
