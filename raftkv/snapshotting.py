@@ -67,7 +67,7 @@ class TakenCapture:
     stamp_ms: int
     state_hash: bytes
     """Empty: the machine has none."""
-    capture: Capture
+    capture: Capture = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -75,9 +75,9 @@ class BegunLoading:
     """A snapshot's file to be read into the machine, block by block; answer with ``was_loaded`` or otherwise."""
 
     index: Index
-    discarding: Iterator[None]
+    discarding: Iterator[None] = field(repr=False)
     """Run to its end first: it frees what the machine held, for memory may have no room for both."""
-    loading: Loading
+    loading: Loading = field(repr=False)
 
 
 @dataclass(slots=True)
