@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from benchmarks.environment import Available
 from benchmarks.figures import Point
 from benchmarks.processes import Failed
 from benchmarks.systems.base import System, measure
+from benchmarks.systems.inside import Inside
 from benchmarks.systems.raftkv import Raftkv
 from benchmarks.tables import Table, cpu_cell, latency_cell
 from benchmarks.work import Work
@@ -36,7 +37,8 @@ def idle(names: Sequence[str], available: Available, directory: Path, seconds: i
     """Each by itself."""
     table = Table("idle: CPU of a cluster that nobody asks", ("system", "leader", "followers"))
     figures: dict[str, Any] = {}
-    for system in _one_by_one(names, available, directory, progress, table):
+
+    def look(system: System) -> None:
         leader = system.leader()
         time.sleep(SETTLE_S)
         began, before = time.perf_counter(), system.cluster.cpu_s()
@@ -46,6 +48,8 @@ def idle(names: Sequence[str], available: Available, directory: Path, seconds: i
         followers = " + ".join(f"{share:.2%}" for node, share in enumerate(shares) if node != leader)
         table.add(system.title, f"{shares[leader]:.2%}", followers)
         figures[system.title] = {"leader": leader, "shares": shares}
+
+    _one_by_one(names, available, directory, progress, table, look)
     table.notes.append("Of one core.")
     return table, {"idle": figures}
 
@@ -56,14 +60,18 @@ def memory(
     """Each by itself, growing."""
     table = Table("memory: resident, MiB", ("system", "keys", "leader", "followers"))
     figures: dict[str, Any] = {}
-    for system in _one_by_one(names, available, directory, progress, table):
+
+    def look(system: System) -> None:
         for count in sorted(keys):
             system.fill(count, VALUE_BYTES)
             time.sleep(SETTLE_S)
+            system.wake()
             leader, held = system.leader(), system.cluster.rss_mib()
             followers = " + ".join(f"{mib:.0f}" for node, mib in enumerate(held) if node != leader)
             table.add(system.title, f"{count:,}", f"{held[leader]:.0f}", followers)
             figures.setdefault(system.title, {})[str(count)] = {"leader": leader, "rss_mib": held}
+
+    _one_by_one(names, available, directory, progress, table, look)
     table.notes.append(f"Keys of 16 bytes, values of {VALUE_BYTES}. Java takes what it may: its heap is as by default.")
     return table, {"memory": figures}
 
@@ -79,7 +87,8 @@ def sizes(
     write_us = floor.sync_us(directory, block_bytes=LARGE_BYTES)
     floor_mib_s = LARGE_BYTES / 2**20 / (write_us / 1e6)
     large.add("floor: written and synced once, one by one", "1", f"{floor_mib_s:.1f}", f"{write_us / 1000:.2f}")
-    for system in _one_by_one(names, available, directory, progress, many):
+
+    def look(system: System) -> None:
         for count in sorted(keys):
             system.fill(count, VALUE_BYTES)
             for verb in ("put", "get"):
@@ -91,6 +100,8 @@ def sizes(
             mib_s = point.run.per_second * LARGE_BYTES / 2**20
             large.add(f"{system.title}, put", str(clients), f"{mib_s:.1f}", f"{point.run.latency_ms['50']:.2f}")
             figures["large"].setdefault(system.title, []).append({"clients": clients, "point": point})
+
+    _one_by_one(names, available, directory, progress, many, look)
     figures["floor_us"] = write_us
     return [many, large], figures
 
@@ -107,7 +118,10 @@ def steady(
     headings = ("system", "minutes", "puts", "per second", "p99 ms", "changes of leader", "terms")
     table = Table(f"steady: {clients} clients put without a pause", headings)
     figures: dict[str, Any] = {}
-    for system in _one_by_one(names, available, directory, progress, table):
+
+    def look(system: System) -> None:
+        if isinstance(system, Inside):
+            raise Failed(f"{system.name}: nobody can ask who leads while its clients are inside")
         system.fill(10_000, VALUE_BYTES)
         first_term = system.term() if isinstance(system, Raftkv) else None
         watch = _Watch(system)
@@ -124,6 +138,8 @@ def steady(
         figures[system.title] = {"changes": watch.changes, "unseen": watch.unseen, "point": point}
         if watch.unseen:
             table.notes.append(f"{system.title}: {watch.unseen} times nobody said that it leads")
+
+    _one_by_one(names, available, directory, progress, table, look)
     table.notes.append(f"Who leads is asked every {LOOK_EVERY_S:g} s; a term more is a change too short for it.")
     return table, {"steady": figures}
 
@@ -154,14 +170,22 @@ class _Watch(threading.Thread):
         self.join()
 
 
-def _one_by_one(names: Sequence[str], available: Available, directory: Path, progress: Progress, table: Table) -> Any:
-    """Each is started, measured by whoever asks for it, and ended; what does not start is a note of the table."""
+def _one_by_one(
+    names: Sequence[str],
+    available: Available,
+    directory: Path,
+    progress: Progress,
+    table: Table,
+    look: Callable[[System], None],
+) -> None:
+    """Each is started, looked at, and ended; what does not start is a note of the table."""
     chosen = [name for name in names if name in available.makes]
     task = progress.add_task("starting", total=len(chosen))
     left_out: dict[str, str] = {}
     for name in chosen:
         progress.update(task, description=f"measuring {name}")
         with running([name], available, directory, left_out) as systems:
-            yield from systems
+            for system in systems:
+                look(system)
         progress.advance(task)
     table.notes += [f"left out: {name}: {why}" for name, why in left_out.items()]

@@ -41,6 +41,8 @@ def measured(
     for name in names:
         with running([name], available, directory, left_out) as systems:
             for system in systems:
+                if type(system).write is System.write:
+                    raise Failed(f"{system.name} takes no single writes from outside")
                 taken: dict[str, list[float]] = {way: [] for way in WAYS}
                 for number in range(kills * len(WAYS)):
                     way = WAYS[number % len(WAYS)]
@@ -74,7 +76,10 @@ def _settle(system: System) -> None:
     for node in range(NODES):
         wait_for(f"{system.name}: node {node + 1}", _reachable(system, node))
     until = time.monotonic() + QUIET_S
+    give_up = time.monotonic() + GIVE_UP_S
     while time.monotonic() < until:
+        if time.monotonic() > give_up:
+            raise Failed(f"{system.name}: writes did not go well for a second within {GIVE_UP_S:.0f} s")
         try:
             system.write(system.leader(), ANSWER_TIMEOUT_S)
         except (NotAccepted, OSError):

@@ -13,6 +13,8 @@ from benchmarks.processes import Cluster, Failed, free_ports, run, shortened, wa
 from benchmarks.systems.base import NODES, NotAccepted, System, run_generator
 from benchmarks.work import Work
 
+FILLED_PER_S_MIN: Final = 250
+"""Keys; who is slower has hung."""
 JAR: Final = Path("/usr/share/java/zookeeper.jar")
 _SETTINGS: Final = """\
 tickTime=2000
@@ -91,7 +93,7 @@ class ZooKeeper(System):
         """By creating each key."""
         python_m = [sys.executable, "-m", "benchmarks.generators.zookeeper", "--verb", "fill"]
         options = {"port": self.ports[self.leader()], "keys": keys, "value_bytes": value_bytes}
-        run([*python_m, *shortened(options)], timeout_s=600)
+        run([*python_m, *shortened(options)], timeout_s=120 + keys / FILLED_PER_S_MIN)
 
     def run(self, work: Work) -> Run:
         """At the leader."""

@@ -1,0 +1,52 @@
+"""What is measured of one cluster after the other: each is ended, also when looking at it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress
+
+from benchmarks import clusters, failover
+from benchmarks.environment import Available
+from benchmarks.processes import Failed
+from tests.benchmarks.test_comparing import Fake
+
+
+def available(story: list[str], **fails_at: str) -> Available:
+    found = Available()
+    for name in ("raftkv", "zookeeper"):
+        found.makes[name] = lambda _, name=name: Fake(name, story, fails_at=fails_at.get(name, ""))  # type: ignore[misc]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "SETTLE_S", 0)
+
+
+def test_a_cluster_that_fails_while_it_is_looked_at_is_ended_before_anybody_hears(tmp_path: Path) -> None:
+    story: list[str] = []
+    with pytest.raises(Failed) as failed:
+        clusters.memory(["zookeeper"], available(story, zookeeper="fill 5"), tmp_path, [5], Progress(disable=True))
+    assert (story, str(failed.value)) == (
+        ["zookeeper start", "zookeeper fill 5", "zookeeper end"],
+        "zookeeper cannot fill 5",
+    )
+
+
+def test_one_is_ended_before_the_next_is_started_and_what_does_not_start_is_a_note(tmp_path: Path) -> None:
+    story: list[str] = []
+    machine = available(story, zookeeper="start")
+    names = ["raftkv", "zookeeper", "etcd-3.5"]
+    table, figures = clusters.idle(names, machine, tmp_path, 0, Progress(disable=True))
+    assert story == ["raftkv start", "raftkv end", "zookeeper start", "zookeeper end"]
+    assert [row[0] for row in table.rows] == list(figures["idle"]) == ["raftkv"]
+    assert table.notes[0] == "left out: zookeeper: zookeeper cannot start"
+
+
+def test_nobody_waits_for_the_failover_of_what_takes_no_single_writes(tmp_path: Path) -> None:
+    story: list[str] = []
+    with pytest.raises(Failed, match="takes no single writes"):
+        failover.measured(["raftkv"], available(story), tmp_path, 1, Progress(disable=True))
+    assert story == ["raftkv start", "raftkv end"]
