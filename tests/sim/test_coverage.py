@@ -54,6 +54,8 @@ SELDOM: Final = HARDLY | {
     "hash_of_a_majority → None": "the same",
     "a snapshot was captured in joint consensus": "members must change just then",
     "a capture was given up for a snapshot that came": "a node must fall behind while it writes its own",
+    "a disk had no room": "one of many kinds of faults, and only where logs are files",
+    "a disk had room again": "the same",
     "a node refused to start from what its directory held": "a bit must be flipped, and seldom is where members change",
     "log_goes_on_after_snapshot → True": "a log must catch up with a snapshot that is on its way to it",
     "configuration_without → a value": "a learner must fall silent in the middle of a change",

@@ -89,7 +89,7 @@ class _Teller(Watcher):
 
     def stepped(self, node: VirtualNode, work: Work) -> None:
         """Everything that a turn wants done goes into the trace."""
-        self._add(f"{node.id} {work}")
+        self._add(f"{node.id} {_told(work)}")
         for note in work.notes:
             self._tell(note.text)
 
@@ -286,6 +286,18 @@ def _draw_workload(rng: Random) -> WorkloadPlan:
         numbers_max=rng.choice((None, 2)),
         weather=draw_weather(rng),
     )
+
+
+def _told(work: Work) -> str:
+    """In words that every process has alike: a capture and a loading are told by what they stand for."""
+    snapshots = work.snapshots
+    take, load = snapshots.take, snapshots.load
+    if take is None and load is None:
+        return str(work)
+    captured = () if take is None else (take.base, take.stamp_ms, take.state_hash)
+    loaded = None if load is None else load.index
+    others = replace(snapshots, take=None, load=None)
+    return f"{replace(work, snapshots=others)} {captured} {loaded}"
 
 
 def _state(machine: StateMachine) -> object:
