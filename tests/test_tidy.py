@@ -96,7 +96,7 @@ PURE: Final = (
     "client.course",
 )
 NOT_PURE: Final = (
-    *("api.aiohttp_connection", "api.aiohttp_front", "api.aiohttp_stream", "api.lean_front"),
+    *("api.aiohttp_connection", "api.aiohttp_front", "api.aiohttp_stream", "api.failures", "api.lean_front"),
     "sim.runs.__main__",
 )
 """The front that hands requests to the pure semantics; the rest of ``api`` is those semantics. And a command, which

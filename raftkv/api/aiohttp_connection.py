@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
@@ -19,7 +18,8 @@ from typing import Any, Final
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
-from raftkv.api.problems import RequestRefused, bad_request, problem, refused_response
+from raftkv.api.failures import request_failed
+from raftkv.api.problems import RequestRefused, bad_request, refused_response
 from raftkv.api.requests import Head
 from raftkv.api.responses import Response
 from raftkv.api.settings import ApiSettings
@@ -27,7 +27,6 @@ from raftkv.http.guard import GuardedHandler
 from raftkv.http.handling import ServerSettings
 from raftkv.problems import Code
 
-_LOG: Final = logging.getLogger("raftkv.api")
 _CODES: Final = {code.text: code for code in Code}
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -189,16 +188,9 @@ class Connection(GuardedHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """An exception that nobody expected: our own bug, in the log with its traceback, to the client as 500."""
-        _LOG.error(
-            "a request failed",
-            exc_info=exc,
-            extra={
-                "event": "request_failed",
-                "fields": {"method": request.method, "route": _route_in(request.raw_path)},
-            },
-        )
+        answer = request_failed(exc, request.method, request.raw_path)
         with contextlib.suppress(ConnectionError):
-            self.write_last(self._encode(problem(Code.INTERNAL, "see this node's log"), "close"))
+            self.write_last(self._encode(answer, "close"))
         return SENT_LAST
 
 
@@ -212,8 +204,3 @@ def _limits(settings: ApiSettings) -> ServerSettings:
         discard_timeout_s=settings.discard_timeout_ms / 1000,
         discard_bytes_max=settings.discard_bytes_max,
     )
-
-
-def _route_in(raw_path: str) -> str:
-    """As much of it as is no client's key or session."""
-    return "/".join(raw_path.partition("?")[0].split("/")[:3])

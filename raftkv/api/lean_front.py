@@ -16,6 +16,7 @@ from email.utils import formatdate
 from typing import Final
 
 from raftkv.api.exchange import Pending
+from raftkv.api.failures import request_failed
 from raftkv.api.problems import RequestRefused, problem
 from raftkv.api.requests import ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HEEDED, no_room, too_large
 from raftkv.api.requests import Head as RequestHead
@@ -79,9 +80,11 @@ class LeanFront:
         """The answer where the head settles it, otherwise what to do with the body."""
         if self._all_done is not None:
             return self.answer_of(problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
-        decision = self._api.begin(
-            RequestHead(_METHODS[head.method], head.target, _HEEDED_FIELD.findall(head.fields), (1, head.minor_version))
-        )
+        fields, version = _HEEDED_FIELD.findall(head.fields), (1, head.minor_version)
+        try:
+            decision = self._api.begin(RequestHead(_METHODS[head.method], head.target, fields, version))
+        except Exception as error:  # noqa: BLE001 - a bug of ours, told by the log and as 500
+            return self._completed(self._failed(error, head.method, head.target))
         return self.answer_of(decision) if isinstance(decision, Response) else decision
 
     def within(self, pending: Pending) -> Within:
@@ -95,10 +98,7 @@ class LeanFront:
 
     def answer_of(self, response: Response) -> Answer:
         """The response as the lean protocol writes it, with what every answer carries."""
-        lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
-        return self._completed(
-            Answer(response.status, response.body, response.content_type.encode(), lines.encode("latin-1"))
-        )
+        return self._completed(_bare(response))
 
     def _completed(self, answer: Answer) -> Answer:
         """With what every answer carries."""
@@ -106,12 +106,23 @@ class LeanFront:
         if second != self._date_second:
             self._date_second = second
             self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
-        status, body, content_type, fields, _ = answer
-        return Answer(status, body, content_type, self._common + fields + self._date_field, self._all_done is not None)
+        status, body, content_type, fields, close = answer
+        fields = self._common + fields + self._date_field
+        return Answer(status, body, content_type, fields, close or self._all_done is not None)
+
+    @staticmethod
+    def _failed(error: Exception, method: bytes, target: bytes) -> Answer:
+        """The answer where ours could not be made, the connection's last; the log tells why."""
+        response = request_failed(error, method.decode("latin-1"), target.decode("latin-1"))
+        return _bare(response)._replace(close=True)
 
     def finish(self, pending: Pending, exchange: Exchange) -> None:
         """The request is whole; it is answered now or later."""
-        pending.finish(exchange.body, self._respond_by(exchange))
+        respond, head = self._respond_by(exchange), exchange.head
+        try:
+            pending.finish(exchange.body, respond)
+        except Exception as error:  # noqa: BLE001 - a bug of ours, told by the log and as 500
+            respond(self._failed(error, head.method, head.target))
 
     def on_plain(self, data: bytes, exchange: Exchange) -> bool:
         """A request that is told at a glance is taken at a glance."""
@@ -120,22 +131,34 @@ class LeanFront:
             return False
         assert self._plain_keys is not None
         respond = self._respond_by(exchange)
-        if self._plain_keys.take(*plain, respond):
+        try:
+            if self._plain_keys.take(*plain, respond):
+                return True
+        except Exception as error:  # noqa: BLE001 - a bug of ours, told by the log and as 500
+            respond(self._failed(error, plain.method, plain.target))
             return True
         self._unanswered_count -= 1
         return False
 
     def _respond_by(self, exchange: Exchange) -> Callable[[Answer | Response], None]:
-        """Counts the exchange as long as it has no answer."""
+        """Counts the exchange as long as it has no answer. What failed is answered; what it began may end later."""
         self._unanswered_count += 1
 
         def respond(answer: Answer | Response) -> None:
+            if exchange.answer is not None and Code.INTERNAL.status in (exchange.answer.status, answer.status):
+                return
             self._unanswered_count -= 1
             exchange.respond(self._completed(answer) if isinstance(answer, Answer) else self.answer_of(answer))
             if self._all_done is not None and not self._unanswered_count and not self._all_done.done():
                 self._all_done.set_result(None)
 
         return respond
+
+
+def _bare(response: Response) -> Answer:
+    """Without what every answer carries."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
+    return Answer(response.status, response.body, response.content_type.encode(), lines.encode("latin-1"))
 
 
 class _Connection:

@@ -19,6 +19,7 @@ import aiohttp
 import pytest
 
 from raftkv import KeyValueMachine, Node
+from raftkv.api.plain import PlainKeys
 from raftkv.api.routes import Api
 from raftkv.api.stream import Stream
 from raftkv.errors import CommandError, DiskFailed
@@ -538,12 +539,19 @@ async def a_stream_fails(node: Node, monkeypatch) -> None:
 
 
 async def a_request_fails(node: Node, monkeypatch) -> None:
+    """On each front: what is taken at a glance, a key's own routes, and all others."""
+
     def begin(api: Api, head: Any) -> Any:
         raise KeyError(head.target)
 
+    def take(keys: PlainKeys, method: bytes, target: bytes, body: bytes, respond: Any) -> bool:
+        raise KeyError(target, body)
+
     with monkeypatch.context() as patched:
         patched.setattr(Api, "begin", begin)
-        for target in (f"/v1/kv/{MARK}", f"/v1/kv?prefix={MARK}", f"/v1/sessions/{MARK}"):
+        patched.setattr(PlainKeys, "take", take)
+        assert (await ask(for_clients(node), "PUT", f"/v1/kv/{MARK}", body=MARK.encode())).status == 500
+        for target in (f"/v1/kv/{MARK}", f"/v1/kv/{MARK}%20", f"/v1/kv?prefix={MARK}", f"/v1/sessions/{MARK}"):
             assert (await ask(for_clients(node), "GET", target)).status == 500
 
 
