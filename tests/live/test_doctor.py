@@ -11,6 +11,7 @@ import inspect
 import io
 import json
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import fields
@@ -362,6 +363,18 @@ async def test_a_node_that_was_killed(ward: Ward) -> None:
     )
     assert "2 of 3 voters work: one more lost, and nothing is served" in text
     assert await until_said(re.escape(text.splitlines()[0]), ward.first.url), "one endpoint is enough"
+
+
+async def test_a_node_that_dies_in_the_midst_of_a_write(ward: Ward) -> None:
+    node = ward.first
+    node.breaks(dies="after write")
+    await ward.put("dies", at=ward.leader)
+    await until(lambda: not node.is_running, within_s=10, what="the node to end")
+    assert node.endings[-1].exit_code == -signal.SIGKILL
+    url = re.escape(node.url)
+    await ward.until_said(
+        rf"{node.id} does not run: nothing listens at {url} \(connection refused\), and it did not say why\."
+    )
 
 
 async def test_a_node_that_is_paused(ward: Ward) -> None:
