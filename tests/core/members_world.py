@@ -34,6 +34,7 @@ from raftkv.core.types import (
     Membership,
     NodeId,
     Role,
+    Round,
     SnapshotId,
     Term,
     membership_of,
@@ -352,14 +353,38 @@ class World:
 
         self.turn(node, act)
 
-    def change(self, node: Node, target: Membership, *, deadline_ms: int | None, force: bool = False) -> str:
-        """Why not; empty: it began."""
+    def ask_around(self, node: Node) -> tuple[Term, Round] | None:
+        """The round that goes out there before a change, and the term that it is of."""
+        asked: list[tuple[Term, Round]] = []
+
+        def act(raft: Raft) -> None:
+            round = raft.ask_around() if raft.role is Role.LEADER else None
+            if round is not None:
+                asked.append((raft.term, round))
+
+        self.turn(node, act)
+        return asked[0] if asked else None
+
+    def change(
+        self,
+        node: Node,
+        target: Membership,
+        *,
+        deadline_ms: int | None,
+        force: bool = False,
+        asked: tuple[Term, Round] | None = None,
+    ) -> str:
+        """Why not; empty: it began. ``asked``: who answered that round is there."""
         said = ["down"]
 
         def act(raft: Raft) -> None:
             try:
-                raft.change_membership(target, deadline_ms=deadline_ms, force=force)
+                since = asked[1] if asked is not None and asked[0] == raft.term else None
+                before = raft.configuration.current
+                raft.change_membership(target, deadline_ms=deadline_ms, force=force, since=since)
                 said[0] = ""
+                if since is not None and not force:
+                    self._is_answered(raft, before, target, since)
                 self.changes_begun += 1
             except ChangeRefused as refused:
                 said[0] = refused.why.value
@@ -368,6 +393,21 @@ class World:
 
         self.turn(node, act)
         return said[0]
+
+    @staticmethod
+    def _is_answered(raft: Raft, before: Membership, target: Membership, since: Round) -> None:
+        """Most of those that are to vote have echoed the round, or will catch up first."""
+        office = raft.state.office
+        assert office is not None
+        new = {member.id for member in target.voters} - {member.id for member in before.voters}
+        there = [
+            member.id
+            for member in target.voters
+            if member.id in {raft.state.me.id, *new}
+            or (member.id in office.progress and office.progress[member.id].echo.round >= since)
+        ]
+        if 2 * len(there) <= len(target.voters):
+            raise Wrong(f"of {target} only {there} are there")
 
     def call_off(self, node: Node) -> bool:
         """Whether a change was called off there; what it was to bring is never decided then."""

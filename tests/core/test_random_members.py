@@ -54,14 +54,17 @@ def _a_change(world: World, rng: Random) -> None:
     leaders = [node for node in world.nodes.values() if node.raft is not None and node.raft.role is Role.LEADER]
     target = wanted(world, rng)
     if leaders:
-        world.change(rng.choice(leaders), target, deadline_ms=deadline_ms, force=rng.randrange(3) == 0)
+        leader = rng.choice(leaders)
+        asked = world.ask_around(leader) if rng.randrange(2) else None
+        if asked is not None:
+            world.run(rng.choice((1, 3, 10, E_MS)))
+        world.change(leader, target, deadline_ms=deadline_ms, force=rng.randrange(3) == 0, asked=asked)
 
 
 def _a_second_thought(world: World, rng: Random) -> None:
     """Also at leaders that are none any more; perhaps in the very turn in which all have caught up."""
-    if rng.randrange(2):
-        _a_change(world, rng)
-        world.run(rng.choice((0, 1, 2, 5, 20)))
+    _a_change(world, rng)
+    world.run(rng.choice((1, 2, 3, 5, 20)))
     for node in list(world.nodes.values()):
         if node.raft is not None and node.raft.role is Role.LEADER:
             world.call_off(node)
@@ -140,7 +143,7 @@ def _a_cut(world: World, rng: Random) -> None:
 
 _HAPPENINGS, _WEIGHTS = zip(
     (_a_change, 12),
-    (_a_second_thought, 5),
+    (_a_second_thought, 7),
     (_writes, 8),
     (_a_crash, 4),
     (_a_start, 5),
