@@ -18,8 +18,11 @@ _LOG: Final = logging.getLogger("raftkv.api")
 
 def request_failed(error: BaseException | None, method: str, raw_path: str) -> Response:
     """The answer; the log has the exception's traceback."""
-    fields = {"method": method, "route": _route_in(raw_path)}
-    _LOG.error("a request failed", exc_info=error, extra={"event": "request_failed", "fields": fields})
+    _LOG.error(
+        "a request failed",
+        exc_info=error,
+        extra={"event": "request_failed", "fields": {"method": method, "route": _route_in(raw_path)}},
+    )
     return problem(Code.INTERNAL, "see this node's log")
 
 
