@@ -26,6 +26,7 @@ from raftkv.sim.faults.profile import CALM, SLOW
 from raftkv.sim.runs.whole import Run, RunOptions
 from raftkv.sim.world.network import NetworkFaults
 from raftkv.sim.world.node import Clock
+from raftkv.snapshotting import SnapshotSettings
 
 RUNS_MAX: Final = 40
 SETTINGS: Final = RaftSettings(lease_reads=True, clock_drift_max_per_mille=223, heartbeat_ms=50)
@@ -54,6 +55,8 @@ def lease_run(
         aim=None,
         raft=SETTINGS,
         clocks_differ=False,
+        snapshots=SnapshotSettings(),
+        spares=0,
     )
     run = Run(seed, RunOptions(profile=profile))
     for node, per_mille in zip(run.cluster.nodes.values(), clocks, strict=True):
