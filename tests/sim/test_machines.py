@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from raftkv.sim import SimulatedMachine
 from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.checks.machines import MachineOracle, Raised, WatchedReplica
+from raftkv.sim.faults.drawing import draw_profile
+from raftkv.sim.faults.profile import Profile
 from raftkv.sim.machine import missing_in
 from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.runs.whole import RunOptions, run
@@ -19,13 +23,29 @@ from tests.sim.planted import PLANTED
 RUNS_MAX = 30
 
 
-def failure_with(machine: type[SimulatedMachine]) -> RunFailed | None:
+def failure_with(machine: type[SimulatedMachine], *kinds: str) -> RunFailed | None:
+    """The first run that fails; of those to which such things happen often, or of any."""
     for seed in range(RUNS_MAX):
         try:
-            run(seed, RunOptions(machine=machine))
+            run(seed, RunOptions(machine=machine, profile=often(seed, *kinds) if kinds else None))
         except RunFailed as failed:
             return failed
     return None
+
+
+def often(seed: int, *kinds: str) -> Profile:
+    """Three nodes, that let clients wait for long."""
+    drawn = draw_profile(Random(seed))
+    return replace(
+        drawn,
+        voters=3,
+        kinds=kinds,
+        pause_us_max=400_000,
+        aim=None,
+        segment_bytes=0,
+        spares=0,
+        request_timeout_ms=2_000,
+    )
 
 
 def test_a_sound_machine_is_sound():
@@ -43,19 +63,25 @@ def test_a_wrong_machine_is_found(machine):
     assert failed.cause.name == FOUND[machine]
 
 
-BENEATH = [
-    "answers_whoever_waits_at_the_index",
-    "commits_without_a_majority",
-    "votes_for_anybody",
-]
+BENEATH: dict[str, tuple[str, ...]] = {
+    "answers_whoever_waits_at_the_index": ("isolate", "isolate_in_turn"),
+    "commits_without_a_majority": (),
+    "votes_for_anybody": (),
+}
+"""Each with what has to happen often, if anything: a leader is cut off while writes wait, and is soon back."""
 
 
 @pytest.mark.parametrize("name", BENEATH)
 def test_what_is_wrong_beneath_the_machine_is_found(name, monkeypatch):
     PLANTED[name](monkeypatch)
-    failed = failure_with(Bag)
+    failed = failure_with(Bag, *BENEATH[name])
     assert failed is not None
     assert isinstance(failed.cause, Violated)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_is_found_where_leaders_are_cut_off_and_nothing_is_wrong(seed):
+    run(seed, RunOptions(machine=Bag, profile=often(seed, *BENEATH["answers_whoever_waits_at_the_index"])))
 
 
 def test_what_a_machine_lacks_is_told_by_name():
