@@ -1,7 +1,12 @@
-"""A bit flips in one node's memory, while everything else breaks too (faults 61): that node, and no other, is found."""
+"""A bit flips in one node's memory, while everything else breaks too (faults 61): that node, and no other, is found.
+
+Where snapshots are taken more often than states are compared, a wrong state can be sent on before anybody knows of it,
+and may end as the majority's. Then this is left: of nodes that differ, somebody is found, and all others are alike.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
@@ -15,15 +20,20 @@ from raftkv.sim.faults.drawing import draw_profile
 from raftkv.sim.faults.kinds import Faults
 from raftkv.sim.faults.profile import CALM
 from raftkv.sim.world.cluster import VirtualCluster
+from raftkv.snapshotting import SnapshotSettings
 from tests.story import ListMachine
 
 SEEDS = range(8)
+NEVER = SnapshotSettings()
+"""In so short a run."""
+OFTEN = SnapshotSettings(snapshot_log_entries=10)
+"""Several between two comparisons."""
 
 
 class World:
     """A cluster under faults, that is written to all the time, and a node whose machine errs once."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, snapshots: SnapshotSettings = NEVER) -> None:
         self.rng = Random(seed)
         profile = replace(
             draw_profile(self.rng),
@@ -31,6 +41,8 @@ class World:
             kinds=("isolate", "split", "pause", "crash_one", "transfer"),
             pause_us_max=600_000,
             aim=None,
+            snapshots=snapshots,
+            spares=0,
         )
         self.cluster = VirtualCluster(profile.plan(), self.rng, ListMachine)
         self.cluster.watchers.append(Invariants(self.cluster, machines_are_sound=False))
@@ -85,6 +97,36 @@ def test_the_wrong_node_is_found_and_no_other(seed):
     assert leader is not None
     assert leader.id not in found
     assert min(node.raft.applied_index for node in nodes.values()) > leader.raft.applied_index - 100
+
+
+def unnoticed(world: World) -> bool:
+    """Whether two nodes that differ are both believed to be right."""
+    nodes = [node for node in world.cluster.nodes.values() if node.raft.disagrees_at is None]
+    words = [node.running.machine.words for node in nodes]  # type: ignore[attr-defined]
+    longest = max(words, key=len)
+    assert len(longest) > 100
+    return any(of_one != longest[: len(of_one)] for of_one in words)
+
+
+def test_with_snapshots_all_that_are_not_found_are_alike():
+    found = 0
+    for world in _runs_with_snapshots():
+        assert not unnoticed(world)
+        found += sum(node.raft.disagrees_at is not None for node in world.cluster.nodes.values())
+    assert found > 0
+
+
+def test_states_that_are_never_compared_are_noticed_to_differ(monkeypatch):
+    """The check can fail."""
+    monkeypatch.setattr(rules, "state_is_wrong", lambda **_: False)
+    assert any(unnoticed(world) for world in _runs_with_snapshots())
+
+
+def _runs_with_snapshots() -> Iterator[World]:
+    for seed in SEEDS:
+        world = World(seed, OFTEN)
+        world.run()
+        yield world
 
 
 def test_a_lone_node_that_calls_the_others_wrong_is_noticed(monkeypatch):
