@@ -215,8 +215,12 @@ class WalDisk(Disk):
         return wal.read(first, recovered.last_index, bytes_max=1 << 40)
 
     def _admissible(self, recovered: Recovered) -> list[Shadow]:
-        """A log that was never begun has the configuration that its cluster was formed with."""
-        if self.base is BEGINNING:
+        """A log that was never begun has the configuration that its cluster was formed with.
+
+        Whoever was let in later has none from there: what is known of its log begins at its first entry for good,
+        however much of it a start has found trimmed.
+        """
+        if self.base is BEGINNING and recovered.base.index == BEGINNING.index:
             self.base = recovered.base
         states = [self.copy()]
         for write in self._in_doubt:
