@@ -168,7 +168,7 @@ def without_a_majority(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules, "lease_end_us", lambda sets, promised: max(promised.values()))
 
 
-@plant(kinds=("isolate", "cut_one_way"))
+@plant(kinds=("isolate",), weather=SLOW)
 def before_the_own_commit(patch: pytest.MonkeyPatch) -> None:
     def is_held(state, *, now_us):
         office = state.office
