@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from raftkv.core.types import NodeId
 from raftkv.sim.faults.drawing import draw_profile
 from raftkv.sim.faults.kinds import FILE_KINDS, KINDS, Faults
 from raftkv.sim.runs.whole import Run, RunOptions, finish
@@ -73,6 +74,18 @@ def test_most_runs_keep_files_and_roll_their_logs():
     finish(run)
     disks = [node.disk for node in run.cluster.nodes.values()]
     assert all(isinstance(disk, WalDisk) and len(disk.directory.names()) > 5 for disk in disks)
+
+
+def test_a_stranger_speaks_to_one_that_waits_to_be_let_in_and_knows_of_nobody():
+    cluster = VirtualCluster(Plan(voters=("a",), spares=("b",)), Random(1), ListMachine)
+    cluster.start_all()
+    waiting = cluster.nodes[NodeId("b")]
+    assert not waiting.raft.state.configurations.members
+    faults = Faults(cluster, replace(draw_profile(Random(1)), aim="b"), Random(1))
+    for _ in range(20):
+        KINDS["stranger"](faults)
+    cluster.run_for(100_000)
+    assert waiting.raft.term == 0
 
 
 # ------------------------------------------------------------------------------------------ processes

@@ -80,13 +80,17 @@ def _introduction(node: VirtualNode) -> Introduction:
 
 @kind
 def stranger(faults: Faults) -> None:
-    """A node of another cluster, or one that means another node, has an address of ours: it speaks of a high term."""
+    """A node of another cluster, or one that means another node, has an address of ours: it speaks of a high term.
+
+    To whoever waits to be let in, and knows of nobody, it speaks in the victim's own name.
+    """
     rng = faults.rng
     victim = faults.victim()
     if not victim.is_up:
         return
-    me, peers = victim.raft.state.me, list(victim.raft.state.configurations.members.values())
-    sender, term = rng.choice(peers), Term(STRANGERS_TERM + rng.randrange(1_000))
+    me, members = victim.raft.state.me, victim.raft.state.configurations.members.values()
+    known = [(member.id, member.incarnation) for member in members] or [(me.id, me.incarnation)]
+    (sender, life), term = rng.choice(known), Term(STRANGERS_TERM + rng.randrange(1_000))
     said: Request = rng.choice(
         (
             RequestVote(term, Index(1_000_000), term, transfer=True),
@@ -96,7 +100,7 @@ def stranger(faults: Faults) -> None:
         )
     )
     if rng.randrange(2):
-        envelope = Envelope(_ANOTHER_CLUSTER, sender.id, sender.incarnation, me.id, me.incarnation, said)
+        envelope = Envelope(_ANOTHER_CLUSTER, sender, life, me.id, me.incarnation, said)
     else:
-        envelope = Envelope(me.cluster_id, sender.id, sender.incarnation, me.id, _ANOTHER_LIFE, said)
+        envelope = Envelope(me.cluster_id, sender, life, me.id, _ANOTHER_LIFE, said)
     faults.cluster.hear_stranger(victim, envelope)
