@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from raftkv.core.messages import (
@@ -130,6 +132,17 @@ def test_office_lost_between_submission_and_turn_refuses_the_write():
     lone.follow("b", 9)
     assert why(lone.outcome("x")) is Why.NOT_LEADER
     assert lone.raft.last_index == 1
+
+
+def test_who_is_refused_by_a_lost_office_is_not_told_that_it_still_leads():
+    """What a leader says of itself holds until its next turn, in which it may lose its office."""
+    lone = LoneReplica()
+    lone.lead()
+    assert lone.replica.leadership().leads
+    told: list[Any] = []
+    lone.replica.submit(b"x", told.append)
+    lone.says("b", Heartbeat(Term(lone.raft.term + 1), NONE, NONE, Round(1), 0, 0))
+    assert [(one.why, one.leadership.leads, one.leadership.leader_id) for one in told] == [(Why.NOT_LEADER, False, "b")]
 
 
 def test_after_a_long_stop_nothing_is_proposed():

@@ -23,7 +23,6 @@ from raftkv.kv.commands import KEY_BYTES_MAX, encode_put
 from raftkv.kv.queries import Found, Get
 from raftkv.outcomes import Answered, Applied, Consistency, ReadOutcome, WriteOutcome
 
-PREFIX: Final = b"/v1/kv/"
 _TARGET: Final = re.compile(rb"/v1/kv/([!$&-.0->@-\[\]-~]{1,%d})" % KEY_BYTES_MAX)
 """Of a key that stands for itself in a path and in JSON: no percent sign, question mark, slash, quote or backslash."""
 _PUT_KIND: Final[Kind] = ("PUT", "/v1/kv/{key}")

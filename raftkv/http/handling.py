@@ -98,17 +98,6 @@ class Handler(Protocol):
         ...
 
 
-class PlainHandler(Handler, Protocol):
-    """One that knows some requests at a glance."""
-
-    def on_plain(self, data: bytes, exchange: Exchange) -> bool:
-        """These bytes are exactly one whole request, and it is taken: ``exchange.respond`` it once, now or later.
-
-        False: they are something else, and nothing was done.
-        """
-        ...
-
-
 class HandOver(NamedTuple):
     """A connection as another front takes it: nothing outstanding, at the start of a request."""
 

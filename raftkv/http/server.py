@@ -45,6 +45,7 @@ class ServerProtocol(asyncio.Protocol):
     ) -> None:
         self._loop, self._handler, self._settings = loop, handler, settings
         self._on_plain: Callable[[bytes, Exchange], bool] | None = getattr(handler, "on_plain", None)
+        """Of a handler that knows some requests at a glance: whether it takes these bytes as one whole request."""
         self._on_closed, self._on_hand_over = on_closed, on_hand_over
         self._transport: asyncio.Transport | None = None
         self._deadline = Deadline(loop, self._expired)

@@ -242,7 +242,7 @@ _TICK: Final = 32
 _NUMBERED: Final = 64
 
 _PLAIN_PUT_MARK: Final = 0xC1
-"""Of a put without number and condition, which most writes are: 6 bytes less than in msgpack, and 0.7 µs."""
+"""Of a put without number and condition, which most writes are: 6 bytes less than in msgpack."""
 _PLAIN_PUT_BEGINNING: Final = bytes([_PLAIN_PUT_MARK])
 _PLAIN_PUT: Final = struct.Struct("<BH")
 
