@@ -14,6 +14,7 @@ from typing import Final
 
 from raftkv.client.attempts import NotSent
 from raftkv.http.deadline import Deadline
+from raftkv.http.dial import dial
 from raftkv.http.requests import Look, RequestProtocol
 from raftkv.values import Address
 
@@ -118,7 +119,7 @@ class Pool:
         self._connecting.add(limit)
         try:
             async with limit:
-                _, connection = await self._loop.create_connection(self._protocol, *self._address)
+                connection = await dial(self._loop, self._protocol, *self._address)
         except TimeoutError:
             is_unreachable = given_up_s <= until_s and not self._is_closed
             return NotSent("not connected in time", unreachable=is_unreachable)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from raftkv.core.types import NodeId
 from raftkv.http.client import ClientProtocol, ExchangeLimits
+from raftkv.http.dial import dial
 from raftkv.transport.routes import CONTENT_TYPE
 from raftkv.transport.sealed import Credentials, Refusal, SealedProtocol
 from raftkv.transport.settings import TransportSettings
@@ -161,10 +162,7 @@ class Lane:
         if parts.hostname is None:
             raise ValueError("it names no host")
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        _, connection = await self._loop.create_connection(
-            lambda: self._protocol(parts.netloc.encode()), parts.hostname, port
-        )
-        return connection
+        return await dial(self._loop, lambda: self._protocol(parts.netloc.encode()), parts.hostname, port)
 
     async def _greet(self, connection: SealedProtocol) -> None:
         """The peer has proved itself; or the connection is closed, and its owner knows why."""
