@@ -244,7 +244,7 @@ def _span_of_rows(rows: str | None) -> tuple[int, int]:
 @click.command()
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this bug; may be given again.")
 @click.option("--rows", metavar="A-B", help="Only bugs that stand for these known faults.")
-@click.option("--quick", is_flag=True, help="Only the few that are marked so: about a minute with --jobs 2.")
+@click.option("--quick", is_flag=True, help="Only the few that are marked so: less than ten minutes with --jobs 2.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Bugs at once, a core each.")
 @click.option("--seconds", type=click.FloatRange(3, 3600), default=60.0, show_default=True, help="For each bug.")
 @click.option(
