@@ -16,9 +16,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -122,13 +123,15 @@ def digest_of(bug: Bug) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def judged(bug: Bug, trees: Trees, *, seconds: float) -> Result:
+def judged(bug: Bug, trees: Trees, *, seconds: float, tests_first: bool) -> Result:
     """The checks were run on a copy with the bug until one caught it."""
     began_s = time.monotonic()
     copy = trees.with_bug(bug)
     try:
-        caught = _by_simulator(bug, trees, copy, seconds=seconds) if bug.simulator else None
-        if caught is None:
+        caught = _by_tests(bug, trees, copy, until_s=began_s + seconds) if tests_first else None
+        if caught is None and bug.simulator:
+            caught = _by_simulator(bug, trees, copy, seconds=seconds)
+        if caught is None and not tests_first:
             caught = _by_tests(bug, trees, copy, until_s=began_s + seconds)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
@@ -245,13 +248,21 @@ def _span_of_rows(rows: str | None) -> tuple[int, int]:
 @click.option("--only", "names", multiple=True, metavar="NAME", help="Only this bug; may be given again.")
 @click.option("--rows", metavar="A-B", help="Only bugs that stand for these known faults.")
 @click.option("--quick", is_flag=True, help="Only the few that are marked so: less than ten minutes with --jobs 2.")
+@click.option("--tests-first", is_flag=True, help="The simulator only where tests let a bug pass: it takes longer.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Bugs at once, a core each.")
 @click.option("--seconds", type=click.FloatRange(3, 3600), default=60.0, show_default=True, help="For each bug.")
 @click.option(
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="Keep results here, and go on from them."
 )
 def main(
-    *, names: tuple[str, ...], rows: str | None, quick: bool, jobs: int, seconds: float, state: Path | None
+    *,
+    names: tuple[str, ...],
+    rows: str | None,
+    quick: bool,
+    tests_first: bool,
+    jobs: int,
+    seconds: float,
+    state: Path | None,
 ) -> None:
     """Plant bugs, one at a time, into copies of the tree, and see whether the checks catch them."""
     try:
@@ -264,16 +275,17 @@ def main(
         if left:
             trees = Trees(Path(directory))
             trees.prove_simulator()
-            _judge_all(left, trees, results, jobs=jobs, seconds=seconds, state=state)
+            judge = partial(judged, trees=trees, seconds=seconds, tests_first=tests_first)
+            _judge_all(left, judge, results, jobs=jobs, state=state)
     _told(bugs, results)
     sys.exit(0 if _summed_up(bugs, results) else 1)
 
 
 def _judge_all(
-    bugs: list[Bug], trees: Trees, results: dict[str, Result], *, jobs: int, seconds: float, state: Path | None
+    bugs: list[Bug], judge: Callable[[Bug], Result], results: dict[str, Result], *, jobs: int, state: Path | None
 ) -> None:
     with ThreadPoolExecutor(jobs) as pool:
-        under_way = [pool.submit(judged, bug, trees, seconds=seconds) for bug in bugs]
+        under_way = [pool.submit(judge, bug) for bug in bugs]
         try:
             for done in as_completed(under_way):
                 result = done.result()
