@@ -306,7 +306,7 @@ class _Begun:
     before: Membership
     """That holds again if it is undone."""
     first_index: Index
-    """Of the configuration entry with which it began, or of the newest when the asker joined the others …"""
+    """Of the configuration entry with which it began, or of another that ends only with it …"""
     term: Term
     """… and its term."""
     done: MembersDone
@@ -478,12 +478,10 @@ class Changing:
         if is_at_rest(configurations.current) and configurations.current_index <= self._host.raft.commit_index:
             asked.done(MembersAre(changed=False))
         else:
-            self._wait(
-                asked,
-                goal,
-                given_up(configurations.current.outgoing or configurations.current.current),
-                configurations.current_index,
-            )
+            before, first = configurations.before, configurations.current_index
+            if before is not None and not is_at_rest(before[1]):
+                first = before[0]  # what stands now may give way to a successor's own, and the change go on
+            self._wait(asked, goal, given_up(configurations.current.outgoing or configurations.current.current), first)
 
     def _propose(self, asked: _Asked, goal: Membership, standing: Membership, now_us: int) -> bool:
         raft = self._host.raft

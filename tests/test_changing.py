@@ -513,6 +513,24 @@ def test_a_change_in_whose_place_another_entry_is_committed_is_superseded():
     assert why_not(lone, "c") is MembersWhy.SUPERSEDED
 
 
+def test_whoever_waits_with_others_is_not_told_superseded_while_the_change_goes_on():
+    """faults 25: C_old,new gives way to the successor's first entry, and the successor appends its own."""
+    lone = leading_three()
+    add_d(lone, "first")
+    lone.acknowledge("b", "c")
+    begun = lone.raft.last_index
+    lone.says("d", AppendEntriesReply(lone.raft.term, True, Index(0), begun, Term(0), Index(0)))
+    assert lone.raft.configuration.is_joint and lone.raft.commit_index == begun
+    wish_for(lone, "second", D)
+    lone.append("b", 2, [None], prev=begun, commit=begun + 1)
+    assert (lone.outcome("first"), lone.outcome("second")) == (None, None)
+    joint = Configuration(membership("abcd"), outgoing=lone.raft.configuration.current)
+    after = [configuration_frame(begun + 2, 2, joint)]
+    after += [configuration_frame(begun + 3, 2, Configuration(membership("abcd")))]
+    append(lone, 2, after, prev=begun + 1, commit=begun + 3)
+    assert lone.outcome("first") == lone.outcome("second") == MembersAre(changed=True)
+
+
 def test_a_leader_that_is_cut_off_says_that_it_does_not_know():
     """faults 30"""
     lone = leading_three()
