@@ -32,7 +32,9 @@ from raftkv.problems import Code
 
 KEYS_PREFIX: Final = b"/v1/kv/"
 _METHODS: Final = {method.encode(): method for method in ("GET", "HEAD", "PUT", "DELETE")}
-_HEEDED_FIELD: Final = re.compile(rb"\r\n(%b):[ \t]*([^\r]*)" % b"|".join(sorted(HEEDED)), re.IGNORECASE)
+_VALUE: Final = rb"[ \t]*+((?:[^ \t\r]++|[ \t]++(?!\r))*+)"
+"""Of a field, without the white space around it."""
+_HEEDED_FIELD: Final = re.compile(rb"\r\n(%b):%b" % (b"|".join(sorted(HEEDED)), _VALUE), re.IGNORECASE)
 
 
 def connection_settings(settings: ApiSettings, node_id: str) -> ServerSettings:

@@ -73,6 +73,16 @@ class TestBodies:
         wire.send(put_head("Transfer-Encoding: chunked") + b"3\r\nval\r\n2\r\nue\r\n0\r\n\r\n" + GET)
         assert (wire.receive().status, wire.receive().body) == (201, b"value")
 
+    @pytest.mark.parametrize("space", [" ", "\t", " \t "])
+    def test_white_space_around_what_a_field_says_is_none_of_it(self, wired: AiohttpClient, space: str) -> None:
+        """faults 66: RFC 9110 §5.5; else what one front takes the other refuses."""
+        wire = wired.wire()
+        length, condition = f"Content-Length:{space}5{space}", f"If-None-Match:{space}*{space}"
+        wire.send(put_head(length, condition, f"Content-Encoding:{space}identity{space}") + b"value")
+        assert wire.receive().status == 201
+        wire.send(put_head(length, condition) + b"other")
+        assert wire.receive().status == 412
+
     def test_chunks_are_counted(self, wired: AiohttpClient) -> None:
         """faults 60: 413 as soon as it is too much, long before the end."""
         wire = wired.wire()
