@@ -210,8 +210,11 @@ def test_sizes_are_bounded():
 )
 def test_members_of_an_introduction_are_sorted_pairs(members):
     parts = msgpack.unpackb(codec.encode_introduction(introduction()))
+    parts[7] = [["n1", ONE], ["n2", TWO]]
+    assert codec.decode_introduction(msgpack.packb(parts)).initial_members
+    parts[7] = members
     with pytest.raises(MessageError):
-        codec.decode_introduction(msgpack.packb([*parts[:7], members, None]))
+        codec.decode_introduction(msgpack.packb(parts))
 
 
 @pytest.mark.parametrize(
