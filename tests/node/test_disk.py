@@ -257,12 +257,19 @@ async def test_a_disk_that_will_not_say_how_much_room_it_has_fails_nobody():
 async def test_what_a_snapshot_has_is_dropped_after_what_waits_is_written(monkeypatch):
     """Also where a received snapshot begins the log anew: what stood there before is nobody's."""
     dropped: list[tuple[int, int]] = []
-    monkeypatch.setattr(Wal, "trim", lambda wal, through, segments_max: dropped.append((through, wal.last_index)))
     disk, told = _running(SimulatedDirectory(Random(1)))
+    loop = asyncio.get_running_loop()
+
+    def trim(wal: Wal, through: Index, *, segments_max: int) -> bool:
+        dropped.append((through, wal.last_index))
+        loop.call_soon_threadsafe(told._hear, "dropped", through)
+        return False
+
+    monkeypatch.setattr(Wal, "trim", trim)
     disk.submit([first_write(), append(2)], [], Index(1))
     disk.submit([append(3)], [], Index(2))
     disk.start()
-    await told.until(lambda: bool(dropped))  # not only persisted: what is dropped next would go with it
+    await told.until_last("dropped", 2)  # not only persisted: what is dropped next would go with it
     disk.submit([], [], Index(3))
     base = LogBase(Index(50), Term(1), Configuration(Membership((Member(NodeId("n1"), NONE, "http://n1"),))))
     disk.submit([DiskWrite(Ticket(4), base=base)], [])
