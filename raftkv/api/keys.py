@@ -48,7 +48,7 @@ def delete(context: Context, request: Request, raw_key: bytes) -> Decision:
 
     def act(_: bytes, respond: Respond) -> None:
         def done(outcome: WriteOutcome) -> None:
-            respond(written(context, request, outcome, _delete_answer))
+            respond(written(context, request, outcome, delete_answer))
 
         context.service.submit(encode(Delete(key, expect), numbered), done, frees_space=True)
 
@@ -69,7 +69,8 @@ def put_answer(key: bytes, answer: Any) -> Response:
     return json_response(201 if answer.created else 200, fields, etag(answer.revision))
 
 
-def _delete_answer(answer: Any) -> Response:
+def delete_answer(answer: Any) -> Response:
+    """What the state machine said to a delete, in words."""
     if type(answer) is ConditionFailed:
         return _condition_failed(answer)
     assert type(answer) is DeleteDone, answer

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Final
 
+from raftkv.api import plain
 from raftkv.api.exchange import Pending
 from raftkv.api.failures import request_failed
 from raftkv.api.problems import RequestRefused, problem
@@ -61,7 +62,8 @@ class LeanFront:
         self._all_done: asyncio.Future[None] | None = None
         """While stopping: done when nothing is left to be answered."""
         self._common = common_header_bytes(api.node_id)
-        self._plain_reader = PlainReader(HEEDED - {CONTENT_LENGTH, CONTENT_TYPE, ACCEPT})
+        asking = HEEDED - {CONTENT_LENGTH, CONTENT_TYPE, ACCEPT}
+        self._plain_reader = PlainReader(target=plain.TARGET, numbering=plain.NUMBERING, heeded=asking)
         self._date_field = b""
         self._date_second = -1
 
@@ -126,21 +128,22 @@ class LeanFront:
         except Exception as error:  # noqa: BLE001 - a bug of ours, told by the log and as 500
             respond(self._failed(error, head.method, head.target))
 
-    def on_plain(self, data: bytes, exchange: Exchange) -> bool:
-        """A request that is told at a glance is taken at a glance."""
-        plain = None if self._plain_keys is None or self._all_done is not None else self._plain_reader.read(data)
-        if plain is None:
-            return False
-        assert self._plain_keys is not None
+    def on_plain(self, data: bytes, start: int, exchange: Exchange) -> int:
+        """A request that is told at a glance is taken at a glance; where it ends, or 0."""
+        if self._plain_keys is None or self._all_done is not None:
+            return 0
+        request = self._plain_reader.read(data, start)
+        if request is None:
+            return 0
         respond = self._respond_by(exchange)
         try:
-            if self._plain_keys.take(*plain, respond):
-                return True
+            if self._plain_keys.take(request, respond):
+                return request.end
         except Exception as error:  # noqa: BLE001 - a bug of ours, told by the log and as 500
-            respond(self._failed(error, plain.method, plain.target))
-            return True
+            respond(self._failed(error, request.method, request.target))
+            return request.end
         self._unanswered_count -= 1
-        return False
+        return 0
 
     def _respond_by(self, exchange: Exchange) -> Callable[[Answer | Response], None]:
         """Counts the exchange as long as it has no answer. What failed is answered; what it began may end later."""

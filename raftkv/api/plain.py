@@ -1,6 +1,6 @@
-"""Puts and gets of the plainest form: no condition, no number, no query, a key that needs no escape.
+"""Puts, gets and deletes of the plainest form: no condition, no query, a key that needs no escape, a number or none.
 
-Told: a key and a value. Tells: the answer's parts, ready to be sent. May never know: which front asks.
+Told: a key, a value, a number. Tells: the answer's parts, ready to be sent. May never know: which front asks.
 
 They mean what ``keys.py`` and ``reads.py`` say, which answer everything here but success; what success looks like is
 put into bytes here a second time, without a step between. The differential test holds both to the same bytes.
@@ -8,7 +8,7 @@ put into bytes here a second time, without a step between. The differential test
 
 from __future__ import annotations
 
-import re
+from binascii import unhexlify
 from collections.abc import Callable
 from typing import Final
 
@@ -18,19 +18,29 @@ from raftkv.api.metering import Kind, Meter
 from raftkv.api.requests import Request
 from raftkv.api.responses import Response
 from raftkv.http.answers import Answer
-from raftkv.kv.answers import PutDone
-from raftkv.kv.commands import KEY_BYTES_MAX, encode_put
+from raftkv.http.plain import Plain
+from raftkv.kv.answers import DeleteDone, PutDone
+from raftkv.kv.commands import KEY_BYTES_MAX, SESSION_BYTES, Delete, Numbered, Put, encode, encode_put
 from raftkv.kv.queries import Found, Get
 from raftkv.outcomes import Answered, Applied, Consistency, ReadOutcome, WriteOutcome
 
-_TARGET: Final = re.compile(rb"/v1/kv/([!$&-.0->@-\[\]-~]{1,%d})" % KEY_BYTES_MAX)
+TARGET: Final = rb"/v1/kv/([!$&-.0->@-\[\]-~]{1,%d})" % KEY_BYTES_MAX
 """Of a key that stands for itself in a path and in JSON: no percent sign, question mark, slash, quote or backslash."""
+_COUNT: Final = rb"[1-9][0-9]{0,17}"
+NUMBERING: Final = (
+    rb"\r\nRaftkv-Session: ([0-9a-f]{%d})\r\nRaftkv-Sequence: (%b)(?:\r\nRaftkv-Acknowledged: (0|%b))?"
+    % (2 * SESSION_BYTES, _COUNT, _COUNT)
+)
+"""The three fields as the Python client sends them, of which the last may be missing: numbers without doubt."""
 _PUT_KIND: Final[Kind] = ("PUT", "/v1/kv/{key}")
 _GET_KIND: Final[Kind] = ("GET", "/v1/kv/{key}")
+_DELETE_KIND: Final[Kind] = ("DELETE", "/v1/kv/{key}")
 _JSON: Final = b"application/json"
 _OCTETS: Final = b"application/octet-stream"
 _PUT_FIELDS: Final = b'ETag: "%d"\r\nRaftkv-Applied-Index: %d\r\n'
 _PUT_BODY: Final = b'{"key":"%b","revision":%d,"create_revision":%d,"version":%d}'
+_DELETE_FIELDS: Final = b"Raftkv-Applied-Index: %d\r\n"
+_DELETE_BODY: Final = b'{"deleted":%d,"revision":%d}'
 _GET_FIELDS: Final = (
     b'ETag: "%d"\r\nRaftkv-Create-Revision: %d\r\nRaftkv-Version: %d\r\nRaftkv-Applied-Index: %d\r\n'
     b"Raftkv-Consistency: linearizable\r\n"
@@ -48,21 +58,25 @@ class PlainKeys:
     def __init__(self, context: Context, meter: Meter | None) -> None:
         self._context, self._meter = context, meter
 
-    def take(self, method: bytes, target: bytes, body: bytes, respond: Respond) -> bool:
+    def take(self, plain: Plain, respond: Respond) -> bool:
         """Whether it is such a request, and this node leads: then ``respond`` is called once, now or later."""
-        found = _TARGET.fullmatch(target)
-        if found is None or not self._context.service.leadership().leads:
+        if not self._context.service.leadership().leads:
             return False
-        if method == b"GET" and not body:
-            self._get(found[1], target, respond)
-        elif method == b"PUT" and len(body) <= self._context.settings.max_value_bytes:
-            self._put(found[1], target, body, respond)
+        method, body = plain.method, plain.body
+        if method == b"PUT":
+            if len(body) > self._context.settings.max_value_bytes:
+                return False
+            self._put(plain, respond)
+        elif body:
+            return False
+        elif method == b"DELETE":
+            self._delete(plain, respond)
         else:
-            return False
+            self._get(plain.key, plain.target, respond)
         return True
 
-    def _put(self, key: bytes, target: bytes, value: bytes, respond: Respond) -> None:
-        meter = self._meter
+    def _put(self, plain: Plain, respond: Respond) -> None:
+        meter, key = self._meter, plain.key
         began_ns = 0 if meter is None else meter.clock_ns()
 
         def done(outcome: WriteOutcome) -> None:
@@ -72,13 +86,33 @@ class PlainKeys:
                 told = _PUT_BODY % (key, revision, create_revision, version)
                 answer = Answer(201 if created else 200, told, _JSON, _PUT_FIELDS % (revision, outcome.index))
             else:
-                request = Request("PUT", target, None, {})
+                request = Request("PUT", plain.target, None, {})
                 answer = written(self._context, request, outcome, lambda given: keys.put_answer(key, given))
             if meter is not None:
                 meter.answered(_PUT_KIND, answer.status, began_ns)
             respond(answer)
 
-        self._context.service.submit(encode_put(key, value), done)
+        numbered = _numbered(plain)
+        value = plain.body
+        command = encode_put(key, value) if numbered is None else encode(Put(key, value), numbered)
+        self._context.service.submit(command, done)
+
+    def _delete(self, plain: Plain, respond: Respond) -> None:
+        meter = self._meter
+        began_ns = 0 if meter is None else meter.clock_ns()
+
+        def done(outcome: WriteOutcome) -> None:
+            answer: Answer | Response
+            if type(outcome) is Applied and type(outcome.answer) is DeleteDone:
+                answer = Answer(200, _DELETE_BODY % outcome.answer, _JSON, _DELETE_FIELDS % outcome.index)
+            else:
+                request = Request("DELETE", plain.target, None, {})
+                answer = written(self._context, request, outcome, keys.delete_answer)
+            if meter is not None:
+                meter.answered(_DELETE_KIND, answer.status, began_ns)
+            respond(answer)
+
+        self._context.service.submit(encode(Delete(plain.key), _numbered(plain)), done, frees_space=True)
 
     def _get(self, key: bytes, target: bytes, respond: Respond) -> None:
         meter = self._meter
@@ -98,6 +132,16 @@ class PlainKeys:
             respond(answer)
 
         self._context.service.read(Get(key), Consistency.LINEARIZABLE, done)
+
+
+def _numbered(plain: Plain) -> Numbered | None:
+    """The number that stands in the request, by ``NUMBERING``."""
+    if plain.numbering is None:
+        return None
+    session, sequence, acknowledged = plain.numbering
+    assert session is not None, plain.numbering
+    assert sequence is not None, plain.numbering
+    return Numbered(unhexlify(session), int(sequence), 0 if acknowledged is None else int(acknowledged))
 
 
 def _found(outcome: Answered) -> Answer | None:

@@ -44,8 +44,9 @@ class ServerProtocol(asyncio.Protocol):
         on_hand_over: Callable[[ServerProtocol, HandOver], None] | None = None,
     ) -> None:
         self._loop, self._handler, self._settings = loop, handler, settings
-        self._on_plain: Callable[[bytes, Exchange], bool] | None = getattr(handler, "on_plain", None)
-        """Of a handler that knows some requests at a glance: whether it takes these bytes as one whole request."""
+        self._on_plain: Callable[[bytes, int, Exchange], int] | None = getattr(handler, "on_plain", None)
+        """Of a handler that knows some requests at a glance: whether it takes the one that begins there in these bytes,
+        whole. Where it ends; 0: it is none of those, or not all there."""
         self._on_closed, self._on_hand_over = on_closed, on_hand_over
         self._transport: asyncio.Transport | None = None
         self._deadline = Deadline(loop, self._expired)
@@ -73,6 +74,8 @@ class ServerProtocol(asyncio.Protocol):
         self._busy = False
         self._goes_on = False
         """It has been asked for a turn of its own."""
+        self._writes_soon = False
+        """So has it, to write what is answered by then."""
         self._closing = False
         """No further request is read; the connection ends when the present ones are answered."""
         self._foreign = False
@@ -110,39 +113,56 @@ class ServerProtocol(asyncio.Protocol):
             self._linger(len(data))
             return
         if not self._unread and self._body is None:
-            if self._on_plain is not None and not self._exchanges and self._taken_at_a_glance(data):
+            taken_bytes = 0 if self._on_plain is None else self._take_at_a_glance(data)
+            if taken_bytes == len(data) and len(self._exchanges) < self._settings.outstanding_max:
                 return
             self._since_s = self._loop.time()
-        self._unread = self._unread + data if self._unread else data
+            self._unread = data[taken_bytes:] if taken_bytes else data
+        else:
+            self._unread += data
         self._advance()
 
-    def _taken_at_a_glance(self, data: bytes) -> bool:
-        """Whether these bytes are one plain request, on a connection that owes nothing and waits for nothing."""
-        if self._transport is None or self._is_ending:
-            return False
-        assert self._on_plain is not None
-        exchange = Exchange(_PLAIN_REQUEST, self._plain_answered, self)
-        self._exchanges.append(exchange)
+    def _take_at_a_glance(self, data: bytes) -> int:
+        """How many of these bytes are plain requests, one behind the other; they are taken.
+
+        Where there is nothing else, what is answered by then is written.
+        """
+        if self._transport is None or not self._is_at_rest:
+            return 0
+        at, exchanges, outstanding_max = 0, self._exchanges, self._settings.outstanding_max
         self._busy = True
         try:
-            taken = self._on_plain(data, exchange)
+            while at < len(data) and len(exchanges) < outstanding_max and (end := self._glance_at(data, at)):
+                at = end
         finally:
             self._busy = False
-        if not taken:
-            self._exchanges.clear()
-        elif exchange.answer is not None:
-            self._plain_answered()
-        else:
+        if exchanges and at == len(data):
             self._deadline.clear()
-        return taken
+            if exchanges[0].answer is not None:
+                self._plain_answered()
+        return at
+
+    def _glance_at(self, data: bytes, start: int) -> int:
+        """Where the plain request ends that begins there, and is taken; 0: it is none, or not all there."""
+        if self._on_plain is None:
+            return 0
+        exchange = Exchange(_PLAIN_REQUEST, self._plain_answered, self)
+        self._exchanges.append(exchange)
+        end = self._on_plain(data, start, exchange)
+        if not end:
+            self._exchanges.pop()
+        return end
 
     def _plain_answered(self) -> None:
-        """The one answer that is owed goes out; where anything else is the matter, by the general way."""
+        """The only answer that is owed goes out, several go together; where anything is the matter, the general way."""
         transport, exchanges = self._transport, self._exchanges
         if self._busy or transport is None:
             return
+        if len(exchanges) > 1 and exchanges[-1].answer is None:
+            self._write_soon()
+            return
         answer = exchanges[0].answer if len(exchanges) == 1 else None
-        if answer is None or answer.close or self._unread or self._body is not None or self._is_ending:
+        if answer is None or answer.close or self._unread or self._reading_paused or not self._is_at_rest:
             self._advance()
             return
         exchanges.clear()
@@ -152,9 +172,21 @@ class ServerProtocol(asyncio.Protocol):
         if not self._writing_paused:
             self._deadline.set(self._loop.time() + self._settings.idle_timeout_s)
 
+    def _write_soon(self) -> None:
+        """Requests that came together are answered together: one write for all that have their answer by then."""
+        if not self._writes_soon:
+            self._writes_soon = True
+            self._loop.call_soon(self._write_now)
+
+    def _write_now(self) -> None:
+        self._writes_soon = False
+        self._advance()
+
     @property
-    def _is_ending(self) -> bool:
-        return self._closing or self._ended or self._foreign or self._writing_paused
+    def _is_at_rest(self) -> bool:
+        """No body is being received, and nothing stands in the way of a further request."""
+        is_ending = self._closing or self._ended or self._foreign
+        return self._body is None and not is_ending and not self._writing_paused
 
     def eof_received(self) -> bool:
         """The client sends no more; what it has asked is still answered, if the transport can do that."""
@@ -264,6 +296,10 @@ class ServerProtocol(asyncio.Protocol):
         if self._body is not None:
             return self._step_body(self._body)
         start = self._at
+        if not self._checked_bytes and (end := self._glance_at(self._unread, start)):
+            self._at = end
+            self._since_s = self._loop.time()
+            return True
         head = read_head(self._unread, start, checked=self._checked_bytes)
         if head is None:
             self._checked_bytes = len(self._unread) - start

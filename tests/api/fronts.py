@@ -206,6 +206,22 @@ class Wire:
             else:
                 return answer
 
+    def has_answer(self, *, method: str = "GET") -> bool:
+        """Whether the next one comes whole within a moment."""
+        self._socket.settimeout(0.002)
+        try:
+            while True:
+                try:
+                    parse_answer(self._read, method=method)
+                except ValueError:
+                    self._read += self._socket.recv(1 << 16)
+                else:
+                    return True
+        except TimeoutError:
+            return False
+        finally:
+            self._socket.settimeout(PATIENCE_SECONDS)
+
     def receive_some(self) -> bytes:
         """Whatever comes next."""
         return self._socket.recv(1 << 16)

@@ -23,6 +23,7 @@ from raftkv.api.plain import PlainKeys
 from raftkv.api.routes import Api
 from raftkv.api.stream import Stream
 from raftkv.errors import CommandError, DiskFailed
+from raftkv.http.plain import Plain
 from raftkv.node import logs
 from raftkv.node import main as node_main
 from raftkv.node.logs import CORE_EVENTS, EVENTS, event, formatter, in_words, on_unforeseen, way_of
@@ -544,8 +545,8 @@ async def a_request_fails(node: Node, monkeypatch) -> None:
     def begin(api: Api, head: Any) -> Any:
         raise KeyError(head.target)
 
-    def take(keys: PlainKeys, method: bytes, target: bytes, body: bytes, respond: Any) -> bool:
-        raise KeyError(target, body)
+    def take(keys: PlainKeys, plain: Plain, respond: Any) -> bool:
+        raise KeyError(plain.target, plain.body)
 
     with monkeypatch.context() as patched:
         patched.setattr(Api, "begin", begin)
