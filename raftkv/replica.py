@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from raftkv import frames as framing
 from raftkv.changing import Changing, Said
+from raftkv.comparing import Comparing
 from raftkv.core.effects import (
     Committed,
     DiskWrite,
@@ -56,8 +57,7 @@ _STAMP: Final = struct.Struct("<Q")
 _STAMP_OFFSET: Final = framing.HEADER_BYTES
 _COMMAND_OFFSET: Final = _STAMP_OFFSET + _STAMP.size
 HASH_INTERVAL: Final = 1024
-"""State hashes are compared at every multiple of this index."""
-STATE_HASH_BYTES: Final = 16
+"""State hashes are compared at every multiple of this index, and where nothing comes."""
 
 
 def command_in(frame: bytes) -> tuple[int, bytes]:
@@ -79,6 +79,8 @@ class ReplicaSettings:
     """Reads taken and not answered."""
     member_catch_up_timeout_ms: int = 300_000
     """A node that is to vote and has not caught up by then is taken out again."""
+    hash_interval_entries: int = HASH_INTERVAL
+    """The same at all nodes; another one in simulations, whose logs are short."""
 
     def __post_init__(self) -> None:
         problems = [f"{name} must be at least 1" for name in self.__slots__ if getattr(self, name) < 1]
@@ -131,6 +133,7 @@ class Replica:
         """Where clients reach a member; None: not known. Told by the shell: the log has where nodes reach it."""
         self.last_stamp_ms = 0 if restored is None else restored.stamp_ms
         """Cluster time as of the last applied command."""
+        self._comparing = Comparing(raft, machine, interval_entries=self.settings.hash_interval_entries)
         self.snapshots = Snapshotting(raft, machine, snapshot_settings or SnapshotSettings(), restored)
         assert clock is not None or not raft.state.settings.lease_reads, "leases rest on a clock"
         self._clock = clock
@@ -290,9 +293,13 @@ class Replica:
         effects = self.raft.take()
         for committed in effects.apply:
             self._apply(committed)
+        if not self.snapshots.is_loading:
+            self._comparing.stands(now_us=self._now_us)
         work.snapshots = self.snapshots.turn(
             effects, now_us=self._now_us, stamp_ms=self.last_stamp_ms, may_begin=not self.shutting_down
         )
+        if self.raft.disagrees_at is not None:
+            self._serve_nothing()
         self._settle_reads(effects)
         self._transfers.settle(self._now_us)
         self._changes.settle(self._now_us)
@@ -364,11 +371,11 @@ class Replica:
     # ------------------------------------------------------------------------------------- applying
 
     def _apply(self, committed: Committed) -> None:
-        """Executes the entries; stops at every multiple of HASH_INTERVAL to note the state's hash."""
+        """Executes the entries; stops at every multiple of the interval to note the state's hash."""
         first, frames = committed
         self.snapshots.applied(sum(map(len, frames)))
         while frames:
-            count = HASH_INTERVAL - (first - 1) % HASH_INTERVAL
+            count = self._comparing.until_next(first)
             self._apply_batch(first, frames[:count])
             first, frames = Index(first + count), frames[count:]
 
@@ -388,11 +395,9 @@ class Replica:
         assert len(answers) == len(entries), "the state machine answered another number than it was given"
         last = Index(first + len(frames) - 1)
         self.raft.applied(last)
-        state_hash = self.machine.state_hash() if last % HASH_INTERVAL == 0 else None
-        if state_hash is not None:
-            self.raft.machine_hash(last, state_hash.to_bytes(STATE_HASH_BYTES, "little"))
-            if self.raft.disagrees_at is not None:
-                self._serve_nothing()
+        self._comparing.applied(last, now_us=self._now_us)
+        if self.raft.disagrees_at is not None:
+            self._serve_nothing()
         if len(self._writes):
             for entry, term, answer in zip(entries, terms, answers, strict=True):
                 self._writes.applied(entry.log_index, term, answer)

@@ -1,13 +1,18 @@
 """Snapshots of one replica: when one is due, who waits for one, what became of it, and one that is loaded.
 
 Told: what was applied, who asks for a snapshot, what the core says of snapshots, and by the shell what became of
-files. Tells: a capture that is to be written, a state that is to be loaded, everybody who waits what became of it. May
-never know: files, threads, how a machine keeps its state.
+files. Tells: a capture that is to be written, a file that is to be put in place, a state that is to be loaded, and
+everybody who waits what became of it. May never know: files, threads, how a machine keeps its state.
 
     idle ──► a capture is written ──► what changed meanwhile is folded in, a slice a turn ──► idle
       └────► a received state is loaded: nothing is applied and nothing read until it is whole ──► idle
 
 One thing at a time. A received snapshot goes before a capture of our own, which it makes useless.
+
+A file that is whole has no name yet. It is put in place, to be sent to others and to take the place of the log, once a
+majority of voters is known to have this node's state at its index or later; else a state that went wrong would be
+everybody's before anybody compares it. Where that does not become known, it is put in place without: when the next
+would be due (or logs would grow for ever), or when somebody who asked for it has waited for long enough. That is told.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
+from raftkv.comparing import STATE_HASH_BYTES
 from raftkv.core.effects import Effects, LogBase, Note, SnapshotRead, SnapshotWrite
 from raftkv.core.raft import Raft
 from raftkv.core.types import Index, SnapshotId
@@ -24,7 +30,6 @@ from raftkv.errors import ConfigError
 from raftkv.outcomes import SnapshotOutcome, SnapshotRefused, SnapshotTaken, SnapshotUnderWay, SnapshotWhy
 from raftkv.state_machine import Capture, Loading, StateMachine
 
-STATE_HASH_BYTES: Final = 16
 RETRY_US: Final = 30_000_000
 """So long after a failure the next snapshot is tried, unless somebody asks for one: a full disk is full for a while."""
 FOLD_US: Final = 1_000
@@ -43,6 +48,8 @@ class SnapshotSettings:
     """… or after so many entries."""
     snapshot_bytes_per_s: int = 64 * 1024 * 1024
     """So fast is a snapshot written, and read for followers."""
+    proof_wait_ms: int = 5_000
+    """So long whoever asks for one waits, after it was written, for a majority's word on its state."""
 
     def __post_init__(self) -> None:
         problems = [f"{name} must be at least 1" for name in self.__slots__ if getattr(self, name) < 1]
@@ -60,7 +67,7 @@ class Restored(NamedTuple):
 
 @dataclass(slots=True)
 class TakenCapture:
-    """A state to be written to a file, block by block; answer with ``was_written`` or ``was_not_written``."""
+    """A state to be written to a file, block by block; answer with ``was_prepared`` or ``was_not_written``."""
 
     base: LogBase
     """What it stands for in the log."""
@@ -86,7 +93,10 @@ class SnapshotWork:
 
     take: TakenCapture | None = None
     abandon: bool = False
-    """The capture that is being written is wanted no more; it is answered all the same."""
+    """The capture that is being written, or the file of it that has no name yet, is wanted no more; it is answered with
+    ``was_not_written`` all the same."""
+    place: bool = False
+    """The file that is whole is to be put in place; answer with ``was_written`` or ``was_not_written``."""
     reads: list[SnapshotRead] = field(default_factory=list)
     """Answer each with ``Raft.snapshot_was_read``, as late as the rate of all of them demands."""
     writes: list[SnapshotWrite] = field(default_factory=list)
@@ -94,7 +104,7 @@ class SnapshotWork:
     load: BegunLoading | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.take or self.abandon or self.reads or self.writes or self.load)
+        return bool(self.take or self.abandon or self.place or self.reads or self.writes or self.load)
 
 
 SnapshotDone = Callable[[SnapshotOutcome], None]
@@ -118,6 +128,19 @@ class _Stage(Enum):
     FOLDED = "folded"
 
 
+@dataclass(slots=True)
+class _File:
+    """A capture's file that is whole, on stable storage, and has no name yet."""
+
+    base: LogBase
+    can_be_compared: bool
+    """The machine tells hashes of its state."""
+    since_us: int
+    is_asked_for: bool = False
+    is_let: bool = False
+    """The shell was told to put it in place."""
+
+
 def snapshot_is_due(settings: SnapshotSettings, *, log_bytes: int, entries: int, last_size_bytes: int) -> bool:
     """Whether what was applied since the last snapshot costs more at a restart than a new one costs now (paper §7).
 
@@ -137,8 +160,8 @@ class Snapshotting:
         """In place on this node's disk."""
         self.failure: str | None = None
         """Why the last attempt was none; None: it was one, or there was none yet."""
-        self.taken_count = self.failures_count = self.loaded_count = 0
-        """Since this node began."""
+        self.taken_count = self.failures_count = self.loaded_count = self.unproved_count = 0
+        """Since this node began; the last: of those taken, how many are of a state that nobody confirmed."""
         self._raft, self._machine, self._settings = raft, machine, settings
         self._log_bytes = 0
         """Applied since the last snapshot was captured …"""
@@ -152,6 +175,7 @@ class Snapshotting:
         self._not_before_us = 0
         self._stage = _Stage.NONE
         self._taken: TakenCapture | None = None
+        self._file: _File | None = None
         self._is_abandoned = False
         self._to_load: Index | None = None
         """A received snapshot that the machine does not hold yet."""
@@ -177,8 +201,8 @@ class Snapshotting:
 
     @property
     def is_taking(self) -> bool:
-        """A capture is being written."""
-        return self._stage is _Stage.WRITTEN
+        """A capture is being written, or its file waits to be put in place."""
+        return self._stage is _Stage.WRITTEN or self._file is not None
 
     @property
     def log_bytes(self) -> int:
@@ -217,15 +241,17 @@ class Snapshotting:
         work = SnapshotWork(reads=effects.snapshot_reads, writes=effects.snapshot_writes)
         if effects.load_snapshot is not None:
             self._to_load = effects.load_snapshot
+        self._settle()
         if self._to_load is not None:
             self._go_on_loading(work, self._to_load)
         elif self._stage is _Stage.WRITTEN and self._raft.disagrees_at is not None:
             self._abandon(work)
         elif self._stage is _Stage.FOLDED:
             self._fold()
-        elif may_begin and self._stage is _Stage.NONE and self._is_wanted():
+        elif may_begin and self._stage is _Stage.NONE and self._file is None and self._is_wanted():
             self._begin(effects, work, stamp_ms)
-        self._settle()
+        if self._file is not None and not self._file.is_let and not self._is_abandoned:
+            self._judge(effects, work, self._file)
         return work
 
     def next_deadline_us(self) -> int | None:
@@ -235,6 +261,8 @@ class Snapshotting:
             deadlines.append(self._now_us + FOLD_PAUSE_US)
         if self._stage is _Stage.NONE and self._not_before_us > self._now_us:
             deadlines.append(self._not_before_us)
+        if self._file is not None and self._file.is_asked_for and not self._file.is_let:
+            deadlines.append(self._patience_ends_us(self._file))
         return min(deadlines, default=None)
 
     def _is_wanted(self) -> bool:
@@ -242,11 +270,15 @@ class Snapshotting:
             return False
         if self._waiting:
             return self._members_are_known()
+        is_due = self._is_owed or self._is_due()
+        return is_due and self._now_us >= self._not_before_us and self._members_are_known()
+
+    def _is_due(self) -> bool:
+        """By what was applied since the last capture."""
         entries = self._raft.applied_index - self._captured_index
-        is_due = self._is_owed or snapshot_is_due(
+        return snapshot_is_due(
             self._settings, log_bytes=self._log_bytes, entries=entries, last_size_bytes=self.size_bytes
         )
-        return is_due and self._now_us >= self._not_before_us and self._members_are_known()
 
     def _members_are_known(self) -> bool:
         """A node that joins comes to them in the log; before that no file could say whose state it holds."""
@@ -263,9 +295,16 @@ class Snapshotting:
         return None
 
     def _begin(self, effects: Effects, work: SnapshotWork, stamp_ms: int) -> None:
-        """The machine says what its state is, in an instant; it is written while the node goes on."""
+        """The machine says what its state is, in an instant; it is written while the node goes on.
+
+        Its hash is told to others as it is now, whatever it was when the last entry was applied.
+        """
         state_hash = self._machine.state_hash()
         packed = b"" if state_hash is None else state_hash.to_bytes(STATE_HASH_BYTES, "little")
+        if packed:
+            self._raft.machine_hash(self._raft.applied_index, packed)
+        if self._raft.disagrees_at is not None:
+            return
         self._before = self._log_bytes, self._captured_index
         self._captured_index, self._log_bytes = self._raft.applied_index, 0
         try:
@@ -276,6 +315,22 @@ class Snapshotting:
             return
         work.take = self._taken = TakenCapture(self._raft.base_at(self._raft.applied_index), stamp_ms, packed, capture)
         self._stage = _Stage.WRITTEN
+
+    def _judge(self, effects: Effects, work: SnapshotWork, file: _File) -> None:
+        """A file is put in place if its state is right, or must be taken to be; one that is useless goes."""
+        file.is_asked_for = file.is_asked_for or bool(self._waiting) or self._is_owed
+        if self._raft.disagrees_at is not None or self.is_loading:
+            self._abandon(work)
+        elif not file.can_be_compared or self._raft.agrees_at >= file.base.index:
+            work.place = file.is_let = True
+        elif self._is_due() or (file.is_asked_for and self._now_us >= self._patience_ends_us(file)):
+            self.unproved_count += 1
+            text = f"the snapshot at {file.base.index} counts, though no majority has said that it has the same state"
+            effects.notes.append(Note("snapshot_unproved", text))
+            work.place = file.is_let = True
+
+    def _patience_ends_us(self, file: _File) -> int:
+        return file.since_us + self._settings.proof_wait_ms * 1000
 
     def _fold(self) -> None:
         assert self._taken is not None
@@ -312,21 +367,29 @@ class Snapshotting:
 
     # ---------------------------------------------------------------------------- what the shell says
 
+    def was_prepared(self) -> None:
+        """The capture's file is whole and durable, and waits under no name to be put in place."""
+        taken = self._written()
+        self._file = _File(taken.base, can_be_compared=bool(taken.state_hash), since_us=self._now_us)
+
     def was_written(self, snapshot: SnapshotId) -> None:
-        """The capture is in place, and durable: the log before it may go, unless a received one took that already.
+        """The file is in place, and durable: the log before it may go, unless a received one took that already.
 
         Or unless the state was found to be wrong meanwhile: the log alone can tell the right one.
         """
-        taken = self._written()
+        file, self._file = self._file, None
+        assert file is not None
         self.taken_count += 1
         self.failure, self._not_before_us, self._is_abandoned, self._is_owed = None, 0, False, False
         self._is_in_place(snapshot)
-        if taken.base.index > self._raft.state.log.base_index and self._raft.disagrees_at is None:
-            self._raft.snapshot_stored(taken.base, size_bytes=snapshot.size_bytes)
+        if file.base.index > self._raft.state.log.base_index and self._raft.disagrees_at is None:
+            self._raft.snapshot_stored(file.base, size_bytes=snapshot.size_bytes)
 
     def was_not_written(self, why: SnapshotWhy, text: str) -> None:
         """There is no file of it. The log goes on; after a while the next is tried."""
-        self._written()
+        if self._file is None:
+            self._written()
+        self._file = None
         if not self._is_abandoned:
             self._failed(why, text)
         self._is_abandoned = False

@@ -475,6 +475,38 @@ def test_state_hashes_are_told_at_every_multiple_of_the_interval():
     assert int.from_bytes(state_hash, "little") == 2 * HASH_INTERVAL
 
 
+def test_where_nothing_comes_the_state_is_hashed_as_it_stands():
+    """faults 61: once, after a heartbeat interval, which all have alike; a loaded cluster hashes no more often."""
+    lone = LoneReplica()
+    told: list[int] = []
+    known = lone.raft.machine_hash
+    lone.raft.machine_hash = lambda index, state_hash: (told.append(index), known(index, state_hash))[1]
+    lone.append("b", 1, [stamped(0, b"x")] * 3, prev=0, commit=3)
+    interval_us = lone.raft.state.settings.heartbeat_us
+    for prev in range(3, 9):
+        lone.turn(interval_us - 1)
+        lone.append("b", 1, [stamped(0, b"x")], prev=prev, commit=prev + 1)
+    assert told == []
+    lone.turn(interval_us - 1)
+    assert told == []
+    for _ in range(3):
+        lone.turn(1)
+    assert told == [9]
+    lone.append("b", 1, [None], prev=9, commit=10)
+    lone.turn(interval_us)
+    assert told == [9, 10]
+
+
+def test_a_state_that_is_being_replaced_is_not_hashed():
+    lone = LoneReplica()
+    lone.append("b", 1, [None], prev=0, commit=1)
+    lone.replica.snapshots._to_load = Index(9)
+    lone.replica.snapshots._go_on_loading = lambda work, index: None  # type: ignore[method-assign]
+    lone.machine.state_hash = lambda: 1 / 0  # type: ignore[method-assign]
+    lone.turn(10**6)
+    assert lone.raft.state.state_hash == (0, b"")
+
+
 def test_a_state_that_differs_is_told_once():
     """faults 61"""
     lone = leading()

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from raftkv.core.effects import LogBase, SnapshotPiece
-from raftkv.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    HeartbeatReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
+)
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, Role, SnapshotId, Term
 from raftkv.outcomes import Answered, Applied, Consistency, SnapshotTaken, TooStale, Unknown
@@ -31,6 +37,13 @@ def taken(lone: LoneReplica) -> TakenCapture:
 
 
 def in_place(lone: LoneReplica, capture: TakenCapture, *, size_bytes: int = 100) -> SnapshotId:
+    """Its file is whole, others have that state too, and it is in place."""
+    lone.replica.snapshots.was_prepared()
+    assert lone.raft.state.office is not None
+    told = HeartbeatReply(lone.raft.term, lone.raft.state.office.last_round, capture.base.index, capture.state_hash)
+    lone.says("b", told)
+    (work,) = works(lone)
+    assert work.place
     snapshot = SnapshotId(capture.base.index, capture.base.term, size_bytes, 7)
     lone.replica.snapshots.was_written(snapshot)
     lone.turn()

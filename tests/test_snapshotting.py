@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
-from raftkv.core.effects import Effects, LogBase, SnapshotWrite
+from raftkv.core.effects import LogBase
 from raftkv.core.types import Index, SnapshotId, Term
 from raftkv.errors import ConfigError
 from raftkv.outcomes import SnapshotRefused, SnapshotTaken, SnapshotUnderWay, SnapshotWhy
@@ -17,148 +13,9 @@ from raftkv.snapshotting import (
     RETRY_US,
     Restored,
     SnapshotSettings,
-    Snapshotting,
-    SnapshotWork,
     snapshot_is_due,
 )
-from tests.core.lone import voters
-
-SETTINGS = SnapshotSettings(snapshot_log_bytes=1000, snapshot_log_entries=50)
-CONFIGURATION = voters("a")
-
-
-class PlayedRaft:
-    """What ``Snapshotting`` sees of the core, and what it tells it."""
-
-    def __init__(self) -> None:
-        self.applied_index = Index(0)
-        self.disagrees_at: Index | None = None
-        self.state = SimpleNamespace(log=SimpleNamespace(base_index=0))
-        self.told: list[Any] = []
-
-    def base_at(self, index: Index) -> LogBase:
-        return LogBase(index, Term(1), CONFIGURATION)
-
-    def snapshot_stored(self, base: LogBase, *, size_bytes: int) -> None:
-        self.told.append(("stored", base.index, size_bytes))
-
-    def snapshot_was_written(self, write: SnapshotWrite, wanted_offset: int, complete: LogBase | None) -> None:
-        self.told.append(("written", wanted_offset, complete))
-
-    def snapshot_loaded(self, index: Index) -> None:
-        self.told.append(("loaded", index))
-        self.applied_index = index
-
-
-class PlayedMachine:
-    """A state machine of which only its captures and loadings are looked at."""
-
-    def __init__(self) -> None:
-        self.captures: list[PlayedCapture] = []
-        self.loadings: list[PlayedLoading] = []
-        self.asked: list[str] = []
-        self.slices = 1
-        self.raises = False
-
-    def state_hash(self) -> int | None:
-        return 7
-
-    def capture(self) -> PlayedCapture:
-        if self.raises:
-            raise ValueError("what a machine says is for nobody's log")
-        self.captures.append(PlayedCapture(self.slices))
-        return self.captures[-1]
-
-    def discard(self) -> Iterator[None]:
-        self.asked.append("discard")
-        return iter(())
-
-    def loading(self) -> PlayedLoading:
-        self.asked.append("loading")
-        self.loadings.append(PlayedLoading())
-        return self.loadings[-1]
-
-
-class PlayedCapture:
-    def __init__(self, slices: int) -> None:
-        self.slices = slices
-
-    def blocks(self) -> Iterator[bytes]:
-        return iter((b"state",))
-
-    def fold(self, budget_us: int) -> bool:
-        self.slices -= 1
-        assert self.slices >= 0, "folded once more than needed"
-        return self.slices == 0
-
-
-class PlayedLoading:
-    def __init__(self) -> None:
-        self.is_finished = False
-
-    def finish(self) -> None:
-        self.is_finished = True
-
-
-class Node:
-    """One replica's snapshots, a turn at a time."""
-
-    def __init__(self, *, settings: SnapshotSettings = SETTINGS, restored: Restored | None = None) -> None:
-        self.raft, self.machine = PlayedRaft(), PlayedMachine()
-        if restored is not None:
-            self.raft.applied_index = restored.snapshot.index
-        raft: Any = self.raft
-        machine: Any = self.machine
-        self.snapshots = Snapshotting(raft, machine, settings, restored)
-        self.now_us = 0
-        self.told: list[Any] = []
-        self.notes: list[str] = []
-
-    def apply(self, entries: int, *, log_bytes: int = 0) -> None:
-        self.raft.applied_index = Index(self.raft.applied_index + entries)
-        self.snapshots.applied(log_bytes)
-
-    def turn(self, *, after_us: int = 0, load: int | None = None, may_begin: bool = True) -> SnapshotWork:
-        self.now_us += after_us
-        effects = Effects(load_snapshot=None if load is None else Index(load))
-        work = self.snapshots.turn(effects, now_us=self.now_us, stamp_ms=9, may_begin=may_begin)
-        self.notes += [note.event for note in effects.notes]
-        return work
-
-    def taken(self, *, after_us: int = 0) -> int | None:
-        """The index of what this turn captured."""
-        take = self.turn(after_us=after_us).take
-        return None if take is None else take.base.index
-
-    def is_due(self) -> None:
-        """One is being written."""
-        self.apply(50)
-        assert self.taken() == self.raft.applied_index
-
-    def was_written(self, size_bytes: int = 100) -> None:
-        self.snapshots.was_written(snapshot_id(self.captured, size_bytes))
-
-    @property
-    def captured(self) -> int:
-        taken = self.snapshots._taken
-        assert taken is not None
-        return taken.base.index
-
-    def ask(self, *, wait_us: int = 1_000_000) -> list[Any]:
-        """What will be told, as it comes."""
-        told: list[Any] = []
-        self.snapshots.ask(told.append, wait_us=wait_us)
-        return told
-
-    def receive(self, index: int, *, size_bytes: int = 100, complete: bool = True) -> None:
-        base = LogBase(Index(index), Term(1), CONFIGURATION) if complete else None
-        write = SnapshotWrite(1, snapshot_id(index, size_bytes), 0, b"piece")
-        self.snapshots.was_received(write, size_bytes, base)
-
-
-def snapshot_id(index: int, size_bytes: int = 100) -> SnapshotId:
-    return SnapshotId(Index(index), Term(1), size_bytes, 0)
-
+from tests.played_snapshots import CONFIGURATION, SETTINGS, Node, snapshot_id
 
 # ----------------------------------------------------------------------------------------------- policy
 
@@ -225,8 +82,10 @@ def test_one_is_written_at_a_time_and_folded_before_the_next() -> None:
     node.is_due()
     node.apply(60)
     assert [node.taken() for _ in range(3)] == [None] * 3
-    node.was_written()
-    assert [node.taken() for _ in range(3)] == [None] * 3, "a slice each turn"
+    node.was_prepared()
+    assert [node.turn().place for _ in range(2)] == [True, False]
+    node.is_in_place()
+    assert node.taken() is None, "a slice each turn"
     assert node.machine.captures[0].slices == 0
     assert node.taken() == 110
 
@@ -236,7 +95,7 @@ def test_while_it_is_folded_turns_come_soon() -> None:
     node.machine.slices = 2
     node.is_due()
     assert node.snapshots.next_deadline_us() is None
-    node.was_written()
+    node.was_prepared()
     node.turn()
     assert node.snapshots.next_deadline_us() == node.now_us + FOLD_PAUSE_US
     node.turn()
@@ -324,11 +183,15 @@ def test_a_state_that_is_found_wrong_while_it_is_written_is_not_kept(is_too_late
     node = Node()
     node.is_due()
     told = node.ask()
-    node.raft.disagrees_at = Index(40)
-    assert [node.turn().abandon for _ in range(2)] == [True, False]
     if is_too_late:
-        node.was_written()
+        node.was_prepared()
+        assert node.turn().place
+        node.raft.disagrees_at = Index(40)
+        assert not node.turn().abandon
+        node.is_in_place()
     else:
+        node.raft.disagrees_at = Index(40)
+        assert [node.turn().abandon for _ in range(2)] == [True, False]
         node.snapshots.was_not_written(SnapshotWhy.SHUTTING_DOWN, "given up")
     assert node.raft.told == []
     assert node.snapshots.failures_count == 0
@@ -382,9 +245,8 @@ def test_who_asks_while_one_is_written_waits_for_it_or_for_another() -> None:
     node.apply(1)
     later = node.ask()
     node.was_written()
-    node.turn()
-    assert same == [SnapshotTaken(50, 100, changed=True)] and later == []
     assert node.taken() == 51
+    assert same == [SnapshotTaken(50, 100, changed=True)] and later == []
     node.was_written(size_bytes=101)
     node.turn()
     assert later == [SnapshotTaken(51, 101, changed=True)]
@@ -555,9 +417,11 @@ def test_a_capture_that_is_being_written_is_given_up_first() -> None:
 def test_a_capture_that_was_written_all_the_same_counts() -> None:
     node = Node()
     node.is_due()
-    assert node.turn(load=80).abandon
-    node.was_written()
-    load = node.turn().load
+    node.was_prepared()
+    assert node.turn().place
+    assert node.turn(load=80).load is not None, "nobody reads the old state"
+    node.is_in_place()
+    load = node.snapshots._loading
     assert load is not None and node.snapshots.was_loaded(load)
     node.apply(50)
     assert node.taken() == 130

@@ -40,11 +40,12 @@ MAY_IMPORT: Final = {
     "pump": ("replica", "core.effects", "core.messages"),
     "replica": (
         *("core", "frames", "state_machine", "outcomes", "members", "changing"),
-        *("snapshotting", "transferring", "waiting"),
+        *("comparing", "snapshotting", "transferring", "waiting"),
     ),
     "members": ("outcomes",),
     "changing": ("core", "members", "outcomes"),
-    "snapshotting": ("core", "state_machine", "outcomes"),
+    "comparing": ("core", "state_machine"),
+    "snapshotting": ("comparing", "core", "state_machine", "outcomes"),
     "transferring": ("core", "outcomes"),
     "storage": ("frames", "core.types", "core.effects"),
     "http": ("problems",),
@@ -90,7 +91,7 @@ MAY_IMPORT: Final = {
 
 PURE: Final = (
     *("core", "kv", "sim", "replica", "pump", "forming", "beginning", "waiting", "outcomes", "problems", "frames"),
-    *("members", "changing", "snapshotting", "state_machine", "transferring", "values"),
+    *("members", "changing", "comparing", "snapshotting", "state_machine", "transferring", "values"),
     *("transport.codec", "api", "cli.diagnosis"),
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
     "client.course",

@@ -8,8 +8,11 @@ hash that the follower can compare, for it has told a hash of that index or a la
     b  1024: x   2048: y                           b is told 2048: y
     c  1024: w                                     c is told 1024: x, and knows that its own state is wrong
 
+Where nothing comes, and where a state is captured, hashes are told of the index where it stands as well.
+
 A node whose state is wrong serves nothing, and leads no more. Its log is as good as any: it still stores entries
-and votes. Started again, it builds its state anew from the log.
+and votes. Started again, it builds its state anew from the log: a snapshot takes the place of that only once a
+majority was found to have the same state (``agrees_at``).
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from raftkv.core.types import Index, NodeId
 
 
 def own_state_is_known(state: State, index: Index, state_hash: bytes) -> None:
-    """This node's state had that hash right after ``index``."""
+    """This node's state had that hash right after ``index``. Had it another one there before, it is not what it was."""
+    if state.hashes.at(index) not in (None, state_hash):
+        state.agrees_at = min(state.agrees_at, Index(index - 1))
     state.hashes.note(index, state_hash)
     office = state.office
     if office is not None:
@@ -55,7 +60,10 @@ def peer_is_wrong(office: Office, progress: Progress) -> bool:
 def compare(state: State, index: Index, agreed: bytes) -> None:
     """Holds this node's own state against what a majority has. Who does not know its own any more says nothing."""
     own = state.hashes.at(index)
-    if state.disagrees_at is not None or own is None or not rules.state_is_wrong(own=own, agreed=agreed):
+    if state.disagrees_at is not None or own is None:
+        return
+    if not rules.state_is_wrong(own=own, agreed=agreed):
+        state.agrees_at = max(state.agrees_at, index)
         return
     state.disagrees_at = index
     text = f"{state.me.id}: the state here is not that of the majority at index {index}: serves nothing until it is"

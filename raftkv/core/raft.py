@@ -228,7 +228,7 @@ class Raft:
         self._state.applied_index = index
 
     def machine_hash(self, index: Index, state_hash: bytes) -> None:
-        """The state machine's hash right after applying ``index``, a multiple of 1,024."""
+        """The state machine's hash right after applying ``index``: a multiple of 1,024, or where the state stands."""
         hashes.own_state_is_known(self._state, index, state_hash)
 
     # --------------------------------------------------------------------------------- what comes out
@@ -408,6 +408,11 @@ class Raft:
     def disagrees_at(self) -> Index | None:
         """Where this node's state was found to be another than that of a majority of voters; None: nowhere."""
         return self._state.disagrees_at
+
+    @property
+    def agrees_at(self) -> Index:
+        """The newest index at which a majority of voters was found to have this node's state; 0: none yet."""
+        return self._state.agrees_at
 
     def holds_lease(self, now_us: int) -> bool:
         """Whether nobody else can have led until ``now_us``, a reading of this node's clock (thesis §6.4.1).

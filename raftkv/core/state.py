@@ -239,6 +239,9 @@ class State:
         """The machine's hash at the newest multiples of 1,024; told by the shell."""
         self.disagrees_at: Index | None = None
         """Where a majority of voters was found to have another state. Changed by hashes.py, never back."""
+        self.agrees_at = Index(0)
+        """The newest index at which a majority of voters was found to have the state that this node had there (0: none
+        yet). Changed by hashes.py."""
         # Who leads. Changed by election.py.
         self.role = Role.FOLLOWER
         self.leader_id: NodeId | None = None

@@ -51,6 +51,7 @@ class SnapshotKeeper:
     ) -> None:
         self._replica, self._shell = replica, shell
         listener = SnapshotListener(
+            was_prepared=self._was_prepared,
             was_written=self._was_written,
             was_not_written=self._was_not_written,
             was_read=self._was_read,
@@ -99,6 +100,10 @@ class SnapshotKeeper:
         _LOG.info(text, index, size_bytes / _MIB, extra=event("snapshot_restored", index=index, bytes=size_bytes))
 
     # ----------------------------------------------------------------------------- what the thread says
+
+    def _was_prepared(self) -> None:
+        self._replica.snapshots.was_prepared()
+        self._shell.has_work()
 
     def _was_written(self, snapshot: SnapshotId) -> None:
         self._replica.snapshots.was_written(snapshot)

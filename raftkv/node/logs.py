@@ -35,6 +35,7 @@ CORE_EVENTS: Final[Mapping[str, str]] = {
     "truncated": "entries that were never committed gave way to the leader's",
     "snapshot_needed": "a follower needs entries that this log no longer has: it is sent a snapshot",
     "snapshot_installed": "a leader's snapshot has come and counts: this node's log begins anew after it",
+    "snapshot_unproved": "no majority said in time that it has the state of a snapshot, which counts all the same",
     "capture_failed": "the state machine raised when its state was to be captured: no snapshot, and the log grows",
     "refused_message": "a message that no node of this cluster sends",
     "transfer_began": "leadership is being handed over",

@@ -200,6 +200,9 @@ def _of_snapshots(meter: SnapshotMeter, replica: Replica) -> Iterator[Metric]:
     yield _gauge("snapshot_is_taken", "1 while a snapshot is being written.", snapshots.is_taking)
     yield _gauge("snapshot_is_loading", "1 while one that was sent is loaded, and nothing read.", snapshots.is_loading)
     yield _counter("snapshot_writes", "Snapshots of its own state that this node has taken.", snapshots.taken_count)
+    yield _counter(
+        "snapshot_unproved", "Of these, those whose state no majority confirmed in time.", snapshots.unproved_count
+    )
     yield _counter("snapshot_failures", "Attempts at one that came to nothing.", snapshots.failures_count)
     yield _counter("snapshot_loads", "Snapshots that were sent, and loaded.", snapshots.loaded_count)
     yield _gauge("snapshot_last_write_seconds", "From its capture until it was in place.", meter.last_write_us / _US)

@@ -38,12 +38,15 @@ RETRY_US: Final = 1_000_000
 """So much later is answered what there was no room for: whoever sent it would send it again at once."""
 UNUSED_US: Final = 60_000_000
 """After so long nobody wants the rest of a file any more, and it may be deleted."""
+_GIVEN_UP: Final = "it was given up"
 
 
 @dataclass(slots=True)
 class SnapshotListener:
     """Called on the event loop, in the order of what happened."""
 
+    was_prepared: Callable[[], None]
+    """A capture's file is whole, and has no name yet."""
     was_written: Callable[[SnapshotId], None]
     was_not_written: Callable[[SnapshotWhy, str], None]
     was_read: Callable[[SnapshotRead, SnapshotPiece | None], None]
@@ -70,7 +73,7 @@ class SnapshotMeter:
         """Read for clients that want a copy."""
         self.received_bytes = 0
         self.last_write_us = 0
-        """How long the newest snapshot took from its capture until it was in place; 0: there was none."""
+        """How long the newest snapshot took from its capture until its file was whole; 0: there was none."""
         self.last_load_us = 0
         """How long it took to load the newest that was received; 0: there was none."""
 
@@ -133,7 +136,8 @@ class SnapshotThread:
         self._transfers: dict[NodeId, _Transfer] = {}
         self._backups: set[SnapshotReader] = set()
         """That clients are being sent."""
-        self._is_abandoned = False
+        self._is_abandoned = self._is_prepared = False
+        """What is being written is wanted no more; it is whole, and has no name yet."""
         self._stopping = False
         self._thread = threading.Thread(target=self._guarded, name="raftkv-snapshots", daemon=True)
 
@@ -147,10 +151,14 @@ class SnapshotThread:
             for read in work.reads:
                 self._at(self._reading.due_us(read.bytes_max, now_us=now_us()), partial(self._read, read))
             self._pieces.extend(work.writes)
-            if work.abandon:
+            if work.abandon and self._is_prepared:
+                self._large.append(self._forget)
+            elif work.abandon:
                 self._is_abandoned = True
+            if work.place:
+                self._large.append(self._place)
             if work.take is not None:
-                self._is_abandoned = False
+                self._is_abandoned = self._is_prepared = False
                 self._large.append(partial(self._write, work.take, now_us()))
             if work.load is not None:
                 self._large.append(partial(self._load, work.load, now_us()))
@@ -251,18 +259,45 @@ class SnapshotThread:
         self._forget_unused()
         meta = SnapshotMeta(self._cluster_id, taken.base, taken.stamp_ms, taken.state_hash)
         try:
-            written = self._snapshots.write(meta, self._paced(taken.capture.blocks()))
+            self._snapshots.prepare(meta, self._paced(taken.capture.blocks()))
         except _Abandoned:
-            self._tell(self._listener.was_not_written, SnapshotWhy.SHUTTING_DOWN, "it was given up")
+            self._tell(self._listener.was_not_written, SnapshotWhy.SHUTTING_DOWN, _GIVEN_UP)
         except DiskFailed as error:
-            if not is_disk_full(error):
-                raise
-            self._tell(self._listener.was_not_written, SnapshotWhy.DISK_FULL, str(error))
+            self._found_no_room(error)
         except SnapshotError as error:
             self._tell(self._listener.was_not_written, SnapshotWhy.FAILED, str(error))
         else:
-            self.meter.last_write_us = now_us() - began_us
+            self._prepared(now_us() - began_us)
+
+    def _prepared(self, took_us: int) -> None:
+        """Whoever gave it up before the loop hears of it meant this file."""
+        with self._wake:
+            self._is_prepared = not self._is_abandoned
+        if not self._is_prepared:
+            self._forget()
+            return
+        self.meter.last_write_us = took_us
+        self._tell(self._listener.was_prepared)
+
+    def _place(self) -> None:
+        self._is_prepared = False
+        try:
+            written = self._snapshots.place()
+        except DiskFailed as error:
+            self._found_no_room(error)
+        else:
             self._tell(self._listener.was_written, written)
+
+    def _forget(self) -> None:
+        self._is_prepared = False
+        self._snapshots.forget()
+        self._tell(self._listener.was_not_written, SnapshotWhy.SHUTTING_DOWN, _GIVEN_UP)
+
+    def _found_no_room(self, error: DiskFailed) -> None:
+        """Raises what is wrong with the disk, if it is anything else."""
+        if not is_disk_full(error):
+            raise error
+        self._tell(self._listener.was_not_written, SnapshotWhy.DISK_FULL, str(error))
 
     def _paced(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """The blocks; each is asked for only when its turn has come."""

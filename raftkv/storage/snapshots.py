@@ -5,7 +5,7 @@ blocks of which every byte was checked, pieces of a file. Belongs to one thread;
 iterator, that iterator may call everything else here but ``write``. Knows nothing of what is in a block.
 
     snapshot-INDEX-TERM-SIZE-CHECKSUM     in place: whole, and on stable storage before it got this name
-    snapshot.new                          being written; nothing of it is used after a restart
+    snapshot.new                          being written, or whole and not to be used yet; a restart forgets it
     receiving-INDEX-TERM-SIZE-CHECKSUM    the beginning of another node's file
 
 The newest two are kept, and whatever a reader holds open. The older of them is there for the day on which the newest
@@ -117,6 +117,7 @@ class Snapshots:
         "_directory",
         "_failure",
         "_pins",
+        "_prepared",
         "_proved",
         "_receiving",
         "_refused",
@@ -135,6 +136,8 @@ class Snapshots:
         """Those of which every byte was read by this process, or written."""
         self._pins: Counter[SnapshotId] = Counter()
         self._receiving: Receiving | None = None
+        self._prepared: StoredSnapshot | None = None
+        """It is whole and on stable storage, under a name that means nothing."""
         self._failure: DiskFailed | None = None
 
     @classmethod
@@ -200,15 +203,37 @@ class Snapshots:
         through. Whatever is raised, nothing is left of the attempt, and all that was there is there. DiskFailed with
         ENOSPC (``is_disk_full``) where there is no room, or less would be left than ``reserve_bytes``.
         """
+        if (newest := self._newest_from(meta.base)) is not None:
+            return newest
+        self.prepare(meta, blocks)
+        return self.place()
+
+    def prepare(self, meta: SnapshotMeta, blocks: Iterable[bytes]) -> None:
+        """The snapshot is whole and on stable storage, but nobody goes on from it before ``place``, a start neither.
+
+        What was prepared before and never placed is gone. Raises as ``write``.
+        """
         with self._ending_at_failure():
-            if (newest := self._newest_from(meta.base)) is not None:
-                return newest
+            self._prepared = None
             id = write_temporary(self._directory, meta, blocks, reserve_bytes=self._reserve_bytes)
-            if (newest := self._newest_from(meta.base)) is not None:
+            self._prepared = StoredSnapshot(id, meta)
+
+    def place(self) -> SnapshotId:
+        """What was prepared is in place, as after ``write``."""
+        with self._ending_at_failure():
+            stored, self._prepared = self._prepared, None
+            assert stored is not None, "nothing was prepared"
+            if (newest := self._newest_from(stored.meta.base)) is not None:
                 discard(self._directory, TEMPORARY_NAME)
                 return newest
-            self._put_in_place(TEMPORARY_NAME, StoredSnapshot(id, meta))
-            return id
+            self._put_in_place(TEMPORARY_NAME, stored)
+            return stored.id
+
+    def forget(self) -> None:
+        """What was prepared is gone, and its room free."""
+        with self._ending_at_failure():
+            self._prepared = None
+            discard(self._directory, TEMPORARY_NAME)
 
     def reader(self, id: SnapshotId | None = None) -> SnapshotReader | None:
         """That snapshot or the newest, kept until the reader is closed; None: there is no such (any more).

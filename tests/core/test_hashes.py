@@ -253,3 +253,57 @@ def test_only_the_newest_hashes_are_kept():
     assert hashes.newest == (11 * 1024, hash_of("x"))
     assert hashes.newest_through(Index(5000)) == (4096, hash_of("x"))
     assert hashes.newest_through(Index(1024)) == NOTHING
+
+
+# --------------------------------------------------------------------------- where a state is known to be right
+
+
+def test_a_leader_agrees_where_a_majority_has_its_state():
+    lone = leading()
+    knows(lone, 1, "x")
+    assert lone.raft.agrees_at == 0, "one of three is no majority"
+    tells(lone, "b", 1, "x")
+    assert lone.raft.agrees_at == at(1)
+    knows(lone, 2, "y")
+    tells(lone, "b", 2, "z")
+    assert lone.raft.agrees_at == at(1)
+    tells(lone, "c", 2, "y")
+    assert lone.raft.agrees_at == at(2)
+
+
+def test_a_leader_alone_in_its_cluster_is_its_own_majority():
+    lone = leading(others="a")
+    knows(lone, 1, "x")
+    assert lone.raft.agrees_at == at(1)
+
+
+def test_a_follower_agrees_where_it_is_told_its_own_hash():
+    lone = Lone()
+    knows(lone, 1, "x")
+    knows(lone, 3, "z")
+    lone.says("b", heartbeat(2, "y"))
+    assert lone.raft.agrees_at == 0, "it knows none of its own there"
+    lone.says("b", heartbeat(3, "z", round=2))
+    assert lone.raft.agrees_at == at(3)
+    lone.says("b", heartbeat(1, "x", round=3))
+    assert lone.raft.agrees_at == at(3), "an older word takes nothing back"
+
+
+def test_who_is_wrong_does_not_agree():
+    lone = Lone()
+    knows(lone, 1, "x")
+    lone.says("b", heartbeat(1, "y"))
+    assert (lone.raft.disagrees_at, lone.raft.agrees_at) == (at(1), 0)
+
+
+def test_a_state_that_shows_another_hash_at_the_same_index_agrees_no_more():
+    """A bit that flips while nothing is written, before a snapshot is taken."""
+    lone = Lone()
+    knows(lone, 1, "x")
+    lone.says("b", heartbeat(1, "x"))
+    knows(lone, 1, "x")
+    assert lone.raft.agrees_at == at(1)
+    knows(lone, 1, "w")
+    assert lone.raft.agrees_at == at(1) - 1
+    lone.says("b", heartbeat(1, "x", round=2))
+    assert (lone.raft.disagrees_at, lone.raft.agrees_at) == (at(1), at(1) - 1)

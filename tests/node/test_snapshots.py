@@ -126,8 +126,14 @@ class Running:
 
     async def has(self, index: int, blocks: list[bytes]) -> SnapshotId:
         """A snapshot is in place."""
-        before = len(self.told.named("was_written"))
         self.take(index, Capture(blocks))
+        return await self.is_placed()
+
+    async def is_placed(self) -> SnapshotId:
+        """What is being written is put in place as soon as it is whole."""
+        before = len(self.told.named("was_written"))
+        await self.told.until("was_prepared", before + 1)
+        self.thread.submit(SnapshotWork(place=True))
         written: SnapshotId = (await self.told.until("was_written", before + 1))[0]
         return written
 
@@ -180,7 +186,7 @@ async def test_between_two_blocks_followers_get_their_pieces() -> None:
         assert (read.offset, len(piece.data), piece.snapshot) == (0, 100, first)
         assert capture.given <= 3 and len(one.told.named("was_written")) == 1
         answered.set()
-        await one.told.until("was_written", 2)
+        await one.is_placed()
 
 
 async def test_one_that_is_wanted_no_more_is_given_up() -> None:
@@ -195,6 +201,37 @@ async def test_one_that_is_wanted_no_more_is_given_up() -> None:
         assert capture.given <= 2 and one.snapshots.newest is None
         assert not [name for name in one.directory.names() if "snapshot" in name]
         assert (await one.has(70, BLOCKS)).index == 70, "the next is wanted again"
+
+
+async def test_one_that_is_whole_is_none_before_it_is_put_in_place() -> None:
+    """faults 61: nobody is sent it, and no start goes on from it."""
+    with running() as one:
+        first = await one.has(50, BLOCKS)
+        one.take(60, Capture(BLOCKS))
+        await one.told.until("was_prepared", 2)
+        one.read(None, 0, 100)
+        _, piece = await one.told.until("was_read")
+        assert piece.snapshot == first
+        found = Snapshots.open(one.directory.survivor(Random(1)), cluster_id=CLUSTER)
+        assert [stored.id for stored in found.stored] == [first]
+        assert [name for name in one.directory.names() if "new" in name] != []
+        assert (await one.is_placed()).index == 60
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_one_that_is_whole_and_wanted_no_more_goes(is_known: bool) -> None:
+    """Whether or not the loop had heard that it is whole when it gave it up."""
+    with running() as one:
+        capture = Capture(BLOCKS)
+        one.take(60, capture)
+        if is_known:
+            await one.told.until("was_prepared")
+        else:
+            await until(lambda: one.thread._is_prepared, within_s=DEADLINE_S, what="a whole file")
+        one.thread.submit(SnapshotWork(abandon=True))
+        assert (await one.told.until("was_not_written"))[0] is SnapshotWhy.SHUTTING_DOWN
+        assert one.directory.names() == [] and not one.told.named("was_written")
+        assert (await one.has(70, BLOCKS[:1])).index == 70
 
 
 async def test_a_stop_waits_for_no_capture() -> None:

@@ -48,7 +48,7 @@ def draw_profile(rng: Random) -> Profile:
         raft = replace(raft, lease_reads=True, clock_drift_max_per_mille=_DRIFT_PER_MILLE if clocks_differ else 1)
     snapshots = SnapshotSettings()
     if rng.randrange(2):
-        snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((3, 10, 40)))
+        snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((3, 10, 40)), proof_wait_ms=500)
         raft = replace(
             raft, log_tail_entries=rng.choice((1, 1, 5, 50)), snapshot_chunk_bytes=rng.choice((100, 500, 4_000))
         )

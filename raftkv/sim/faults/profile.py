@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from raftkv.core.settings import RaftSettings
-from raftkv.replica import ReplicaSettings
+from raftkv.replica import HASH_INTERVAL, ReplicaSettings
 from raftkv.sim.world.cluster import DiskFaults, Plan
 from raftkv.sim.world.network import NetworkFaults
 from raftkv.snapshotting import SnapshotSettings
@@ -54,7 +54,11 @@ class Profile:
             spares=names_of(self.voters + self.spares)[self.voters :],
             raft=self.raft,
             snapshots=self.snapshots,
-            replica=ReplicaSettings(request_timeout_ms=self.request_timeout_ms),
+            replica=ReplicaSettings(
+                request_timeout_ms=self.request_timeout_ms,
+                # Several comparisons to a snapshot, as where they ship.
+                hash_interval_entries=min(HASH_INTERVAL, max(1, self.snapshots.snapshot_log_entries // 3)),
+            ),
             network=self.weather,
             disk=self.disk,
             gathering_us_max=self.gathering_us_max,

@@ -71,7 +71,7 @@ class ShortRun:
         snapshots = SnapshotSettings()
         is_snapshotted = rng.randrange(2) == 0
         if is_snapshotted:
-            snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((1, 2, 4)))
+            snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((1, 2, 4)), proof_wait_ms=100)
             raft = replace(raft, log_tail_entries=rng.choice((1, 1, 3)), snapshot_chunk_bytes=rng.choice((100, 400)))
         spares = 0
         members_change = rng.randrange(3) == 0

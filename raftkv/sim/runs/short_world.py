@@ -39,7 +39,7 @@ _OPERATIONS: Final = 12
 _ROUNDS_UNTIL_SETTLED: Final = 300
 """Heartbeats: 40 election timeouts, until a piece of a snapshot of which nobody ever heard counts as lost, and some."""
 _MOMENTS: Final = tuple(Moment)
-_REPLICA_SETTINGS: Final = ReplicaSettings(request_timeout_ms=10**9)
+_REPLICA_SETTINGS: Final = ReplicaSettings(request_timeout_ms=10**9, hash_interval_entries=1)
 
 
 @dataclass(slots=True, eq=False)

@@ -68,13 +68,17 @@ class SnapshotFiles:
         """``in_place`` hears of each snapshot that was promised to be on stable storage."""
         self.snapshots = snapshots
         self._replica, self._cluster_id, self._in_place = replica, cluster_id, in_place
-        self._is_abandoned = False
+        self._is_abandoned = self._is_prepared = False
 
     def jobs(self, work: SnapshotWork) -> Jobs:
         """Of one turn."""
         large: list[Job] = []
         if work.abandon:
             self._is_abandoned = True
+        if work.abandon and self._is_prepared:
+            large.append(self._forget)
+        if work.place:
+            large.append(self._place)
         if work.take is not None:
             self._is_abandoned = False
             large.append(partial(self._write, work.take))
@@ -88,7 +92,7 @@ class SnapshotFiles:
         replica = self._replica
         meta = SnapshotMeta(self._cluster_id, taken.base, taken.stamp_ms, taken.state_hash)
         try:
-            written = self.snapshots.write(meta, self._while_wanted(taken.capture.blocks()))
+            self.snapshots.prepare(meta, self._while_wanted(taken.capture.blocks()))
         except _Abandoned:
             return partial(replica.snapshots.was_not_written, SnapshotWhy.SHUTTING_DOWN, "it was given up")
         except DiskFailed as error:
@@ -97,8 +101,26 @@ class SnapshotFiles:
             return partial(replica.snapshots.was_not_written, SnapshotWhy.DISK_FULL, str(error))
         except SnapshotError as error:
             return partial(replica.snapshots.was_not_written, SnapshotWhy.FAILED, str(error))
+        if self._is_abandoned:
+            return self._forget()
+        self._is_prepared = True
+        return replica.snapshots.was_prepared
+
+    def _place(self) -> Told:
+        self._is_prepared = False
+        try:
+            written = self.snapshots.place()
+        except DiskFailed as error:
+            if not is_disk_full(error):
+                raise
+            return partial(self._replica.snapshots.was_not_written, SnapshotWhy.DISK_FULL, str(error))
         self._is_promised(written)
-        return partial(replica.snapshots.was_written, written)
+        return partial(self._replica.snapshots.was_written, written)
+
+    def _forget(self) -> Told:
+        self._is_prepared = False
+        self.snapshots.forget()
+        return partial(self._replica.snapshots.was_not_written, SnapshotWhy.SHUTTING_DOWN, "it was given up")
 
     def _while_wanted(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         for block in blocks:
