@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -13,14 +14,16 @@ import pytest
 
 from raftkv import frames as framing
 from raftkv.core import durability, election, rules
+from raftkv.core.membership import Configurations
 from raftkv.core.messages import PreVoteReply, PreVoteRequest
-from raftkv.core.raft import _REPLY_HANDLERS, _REQUEST_HANDLERS
-from raftkv.core.types import Role
+from raftkv.core.raft import _REPLY_HANDLERS, _REQUEST_HANDLERS, Raft
+from raftkv.core.types import Configuration, Role
 from raftkv.sim.checks.figure3 import Facts, History, after_step, read_answered
 from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.runs import fingerprint
 from raftkv.sim.runs.exhaustive import explore
-from raftkv.sim.runs.one_node import NAMES, What, _facts, _Node, _Turns
+from raftkv.sim.runs.few_members import NAMES
+from raftkv.sim.runs.one_node import What, _facts, _Node, _Turns
 from raftkv.sim.runs.starts import STARTS, Driver
 from raftkv.sim.runs.states import _LINKS, Rules, Worlds
 from tests.sim.planted import PLANTED, Plant
@@ -94,6 +97,77 @@ def the_vote_is_not_stored(patch):
     patch.setattr(durability.Durability, "vote_changed", set_term_and_vote)
 
 
+@plant
+def who_is_to_go_has_gone(patch):
+    """faults 24: C_new where C_old,new should be."""
+    patch.setattr(rules, "first_configuration", lambda current, target, *, deadline_ms: Configuration(target))
+
+
+@plant
+def the_old_set_decides_alone(patch):
+    """faults 24: while both should."""
+
+    def match_index(voter_sets, match):
+        return original(voter_sets[-1:], match)
+
+    original = rules.majority_match_index
+    patch.setattr(rules, "majority_match_index", match_index)
+
+
+@plant
+def joint_consensus_is_taken_back(patch):
+    """faults 25: C_old follows C_old,new."""
+
+    def following(configuration, **how):
+        if configuration.outgoing is not None:
+            return Configuration(configuration.outgoing)
+        return original(configuration, **how)
+
+    original = rules.next_configuration
+    patch.setattr(rules, "next_configuration", following)
+
+
+@plant
+def a_log_that_is_long_enough_holds_the_snapshot(patch):
+    """faults 38, 40"""
+    patch.setattr(rules, "log_goes_on_after_snapshot", lambda *, our_term_at_index, **_: our_term_at_index is not None)
+
+
+@plant
+def the_old_log_is_taken_for_the_base(patch):
+    """faults 12, 41"""
+
+    def base_changed(self, base):
+        original(self, base)
+        self.durable_index = max(self.durable_index, base.index)
+
+    original = durability.Durability.base_changed
+    patch.setattr(durability.Durability, "base_changed", base_changed)
+
+
+@plant
+def the_tails_members_stay(patch):
+    """faults 38, 39"""
+    patch.setattr(Configurations, "begin_anew", lambda self, base_index, base, *, committed: None)
+
+
+@plant
+def a_snapshot_has_the_members_of_now(patch):
+    """faults 39"""
+
+    def base_at(self, index):
+        return replace(original(self, index), configuration=self.state.configurations.current)
+
+    original = Raft.base_at
+    patch.setattr(Raft, "base_at", base_at)
+
+
+@plant
+def the_log_begins_one_too_late(patch):
+    """faults 8: whoever needs the entry at the base is sent entries, and there are none."""
+    patch.setattr(rules, "snapshot_is_needed", lambda *, next_index, log_base: next_index < log_base)
+
+
 ON_THE_WAY = 0
 """The cluster does not even come to where the exploration begins."""
 FOUND = [
@@ -130,6 +204,16 @@ FOUND = [
     ("reads_do_not_wait_for_a_round", "cut-off", 1, "real-time order"),
     ("any_echo_confirms_a_round", "cut-off", 1, "real-time order"),
     ("reads_join_rounds_that_are_out", "led", 3, "one answer a read"),
+    # members
+    ("who_is_to_go_has_gone", "members", 1, "a change of members goes by its steps"),
+    ("the_old_set_decides_alone", "members", 3, "committed is durable on a majority"),
+    ("joint_consensus_is_taken_back", "joint", 2, "a change of members goes by its steps"),
+    # snapshots
+    ("a_log_that_is_long_enough_holds_the_snapshot", "snapshot-parted", 1, "State Machine Safety"),
+    ("the_old_log_is_taken_for_the_base", "snapshot-behind", 2, "installed is durable"),
+    ("the_tails_members_stay", "snapshot-over-members", 2, "the newest configuration is in force"),
+    ("a_snapshot_has_the_members_of_now", "members", 4, "a snapshot has the members of its index"),
+    ("the_log_begins_one_too_late", "snapshot-behind", ON_THE_WAY, "a node comes to rest"),
 ]
 """(what is planted, from where it is found, after how many choices, by which property)"""
 
@@ -219,9 +303,11 @@ def walk(seed: int, worlds: Worlds) -> None:
         world = worlds.after(world, choice)
 
 
-@pytest.mark.parametrize("any_order", [False, True])
-def test_nodes_that_are_taken_for_equal_do_the_same(any_order):
+@pytest.mark.parametrize(("any_order", "more"), [(False, False), (True, False), (False, True)])
+def test_nodes_that_are_taken_for_equal_do_the_same(any_order, more):
     rules = Rules(any_order=any_order, reads=True, transfers=True, term_max=9, entries_max=9, lives_max=3)
+    if more:
+        rules = replace(rules, snapshots=True, listed=2, members=("abc", "ab", "bc", "b+c"))
     worlds = Worlds(rules)
     for seed in range(WALKS):
         walk(seed, worlds)
@@ -251,7 +337,7 @@ def frames(*terms: int) -> tuple[bytes, ...]:
 def node(name, *terms, role=Role.FOLLOWER, term=3, commit=0, vote=None, durable=None):
     log = frames(*terms)
     held = log if durable is None else frames(*durable)
-    return Facts(name, 1, role, term, log, commit, commit, (), (term, vote), held, hears=False)
+    return Facts(name, 1, role, term, log, commit, log[:commit], (), (term, vote), held, hears=False)
 
 
 A, B, C = NAMES

@@ -9,14 +9,24 @@ Told: what is to be seen of each node. Tells: the history after a step, or Viola
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from raftkv import frames as framing
-from raftkv.core.messages import AppendEntriesReply, Envelope, PreVoteReply, PreVoteRequest, RequestVote
+from raftkv.core.messages import (
+    AppendEntriesReply,
+    Envelope,
+    InstallSnapshotReply,
+    PreVoteReply,
+    PreVoteRequest,
+    RequestVote,
+)
 from raftkv.core.messages import RequestVoteReply as VoteReply
-from raftkv.core.types import NodeId, Role, Term
+from raftkv.core.types import Configuration, NodeId, Role, Term
 from raftkv.sim.checks.invariants import Violated
+from raftkv.sim.checks.succession import wrong_successor
 
 
 class Facts(NamedTuple):
@@ -29,7 +39,8 @@ class Facts(NamedTuple):
     term: int
     log: tuple[bytes, ...]
     commit: int
-    applied: int
+    applied: tuple[bytes, ...]
+    """What its state machine holds."""
     match: tuple[tuple[NodeId, int], ...]
     """At a leader: how far each follower is known to match."""
     vote: tuple[Term, NodeId | None]
@@ -38,6 +49,23 @@ class Facts(NamedTuple):
     """The entries on its disk."""
     hears: bool
     """It has heard a leader less than an election timeout ago."""
+    deciding: tuple[tuple[frozenset[NodeId], ...], ...] = ()
+    """By which voters it decides: by its newest configuration, or by the one before, whose turn it was until now; none:
+    all nodes vote."""
+    configurations: tuple[Configuration, ...] = ()
+    """By which it says so, oldest first."""
+    begun_with: Configuration | None = None
+    """Before there was any in its log."""
+
+    def is_decided(self, by: Collection[NodeId], nodes: Sequence[Facts]) -> bool:
+        """Whether these are enough, as this node knows the members."""
+        everybody = (frozenset(node.id for node in nodes),)
+        return any(all(is_majority(by, voters) for voters in sets) for sets in self.deciding or (everybody,))
+
+
+def is_majority(of: Collection[NodeId], voters: Collection[NodeId]) -> bool:
+    """Whether they are more than half of the voters. Counted here again: what is checked may count wrongly."""
+    return 2 * sum(voter in of for voter in voters) > len(voters)
 
 
 class History(NamedTuple):
@@ -75,7 +103,7 @@ def _election_safety(
                 raise Violated("Election Safety", f"{leader} and {moved.id} both led term {term}")
             return leaders
     voters = [node.id for node in nodes if node.vote[0] > moved.term or node.vote == (moved.term, moved.id)]
-    if len(voters) * 2 <= len(nodes):
+    if not moved.is_decided(voters, nodes):
         raise Violated("elected by a majority", f"{moved.id} leads term {moved.term} by the votes of {voters}")
     return (*leaders, (moved.term, moved.id))
 
@@ -90,16 +118,38 @@ def _log_matching(one: Facts, other: Facts) -> None:
 
 
 def _state_machine_safety(nodes: Sequence[Facts], moved: Facts, committed: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Figure 3: no two nodes commit different entries at one index; all of them are on a majority's disks."""
+    """Figure 3: no two nodes commit different entries at one index; all of them are on a majority's disks.
+
+    By the members of those who commit them; from then on by one of the voter sets that every election needs.
+    """
     known = moved.log[: moved.commit]
     if known[: len(committed)] != committed[: len(known)]:
         raise Violated("State Machine Safety", f"{moved.id} commits others than were committed before")
+    if moved.applied != known[: len(moved.applied)]:
+        raise Violated("State Machine Safety", f"{moved.id}'s state is of others than were committed")
+    is_news = len(known) > len(committed)
     committed = max(committed, known, key=len)
     if committed:
         holders = [node.id for node in nodes if node.durable[: len(committed)] == committed]
-        if len(holders) * 2 <= len(nodes):
+        if not _is_held(nodes, committed, holders) or (is_news and not moved.is_decided(holders, nodes)):
             raise Violated("committed is durable on a majority", f"{len(committed)} entries are only at {holders}")
     return committed
+
+
+def _is_held(nodes: Sequence[Facts], committed: tuple[bytes, ...], holders: Collection[NodeId]) -> bool:
+    """Whether nobody can be elected without the word of one of them."""
+    for frame in reversed(committed):
+        if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
+            return any(is_majority(holders, voters) for voters in _voter_sets_in(frame))
+    everybody = frozenset(node.id for node in nodes)
+    first = [node.deciding[-1] if node.deciding else (everybody,) for node in nodes if node.role is not None]
+    known = [sets for sets in first if all(sets)]
+    return not known or any(is_majority(holders, voters) for sets in known for voters in sets)
+
+
+@lru_cache(maxsize=1_000)
+def _voter_sets_in(frame: bytes) -> Sequence[frozenset[NodeId]]:
+    return Configuration.decode(framing.body(frame)).voter_sets()
 
 
 def _leader_completeness(moved: Facts, leaders: tuple[tuple[int, NodeId], ...], committed: tuple[bytes, ...]) -> None:
@@ -133,10 +183,29 @@ def of_one_node(before: Facts, after: Facts, heard: Envelope | None, sent: Seque
         raise Violated("a leader's own vote is durable", f"{after.id} leads term {after.term}")
     if heard is not None:
         _elections_disturb_nobody(before, after, heard, sent)
-    elif before.role is not None and after.role is not None and before.term != after.term:
+    elif before.role is not None and before.term != after.term and after.role is not None and not _votes_alone(before):
         raise Violated("a term begins with others' word", f"{after.id} begins term {after.term} by itself")
+    if after.role is not None and before.log != after.log:
+        _members_follow(after)
     for envelope in sent:
         _rests_on_the_disk(after, envelope)
+
+
+def _members_follow(node: Facts) -> None:
+    """Paper §6: what follows what; and the newest of the log is in force, whoever it comes from."""
+    for before, after in pairwise(node.configurations):
+        wrong = wrong_successor(before, after)
+        if wrong is not None:
+            raise Violated("a change of members goes by its steps", f"{node.id}: {wrong}")
+    told = [frame for frame in node.log if framing.kind(frame) == framing.EntryKind.CONFIGURATION]
+    newest = Configuration.decode(framing.body(told[-1])) if told else node.begun_with
+    if newest != node.configurations[-1]:
+        raise Violated("the newest configuration is in force", f"{node.id} goes by {node.configurations[-1]}")
+
+
+def _votes_alone(node: Facts) -> bool:
+    """Whether its own word is a majority."""
+    return any(sets and all(is_majority([node.id], voters) for voters in sets) for sets in node.deciding)
 
 
 def _elections_disturb_nobody(before: Facts, after: Facts, heard: Envelope, sent: Sequence[Envelope]) -> None:
@@ -163,9 +232,9 @@ def _nothing_durable_is_forgotten(before: Facts, after: Facts) -> None:
 def _nothing_falls(before: Facts, after: Facts) -> None:
     if after.term < before.term:
         raise Violated("term never falls", f"{after.id}: {before.term} → {after.term}")
-    if after.commit < before.commit or after.applied < before.applied:
+    if after.commit < before.commit or after.applied[: len(before.applied)] != before.applied:
         raise Violated("commit and applied never fall", f"{after.id}")
-    if not after.applied <= after.commit <= len(after.log):
+    if not len(after.applied) <= after.commit <= len(after.log):
         raise Violated("applied ≤ commit ≤ last", f"{after.id}")
     if before.log[: before.commit] != after.log[: before.commit]:
         raise Violated("State Machine Safety", f"{after.id} overwrites what it knows to be committed")
@@ -199,3 +268,7 @@ def _rests_on_the_disk(node: Facts, envelope: Envelope) -> None:
         match = message.match
         if len(node.durable) < match or node.durable[:match] != node.log[:match]:
             raise Violated("acknowledged is durable", f"{node.id} claims {match}, which its disk does not have so")
+    if isinstance(message, InstallSnapshotReply) and message.installed:
+        match = message.index
+        if len(node.durable) < match or node.durable[:match] != node.log[:match]:
+            raise Violated("installed is durable", f"{node.id} claims {match}, which its disk does not have so")

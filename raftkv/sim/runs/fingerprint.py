@@ -4,7 +4,7 @@ Told: any object of the core, and what time it is there. Tells: a tree of plain 
 also what is added to it one day, but for what stands here:
 
 - a moment (its name ends in ``_us``) counts as how long ago it is, and beyond an election timeout as long ago;
-- a ticket counts from the last one that was handed out;
+- how long something took counts as it is, and a ticket from the last one that was handed out;
 - what is only about leases and the age of stale reads, which are never asked for where fingerprints are taken.
 """
 
@@ -73,8 +73,14 @@ class _Reader:
     def _named(self, name: str, value: Any) -> Tree:
         if value is None:
             return None
+        if name == "last_round_us":
+            return value
         if name.endswith("_us"):
             return self._age(value)
+        if name == "round_of_catching_up":
+            return value[0], self._age(value[1])
+        if name == "asked_around":
+            return value[:2], self._age(value[2])
         if name == "inflight":
             return tuple((last, self._age(sent_us)) for last, sent_us in value)
         if name in ("ticket", "_ticket"):

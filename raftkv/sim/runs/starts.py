@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from raftkv.core.messages import InstallSnapshot
 from raftkv.core.types import Role
 from raftkv.sim.checks.figure3 import Facts
-from raftkv.sim.runs.one_node import NAMES
+from raftkv.sim.runs.few_members import NAMES
 from raftkv.sim.runs.states import Choice, Rules, Worlds
+from raftkv.transport import codec
 
 _CAMPAIGNS_MAX: Final = 3
 """Who lags behind hears of the present term first."""
+_HEARTBEATS_MAX: Final = 10
 
 
 class StartNotReached(AssertionError):
@@ -73,6 +76,14 @@ class Driver:
         """Whether so many are on its disk."""
         return len(self._facts(node).durable) >= count
 
+    def is_joint(self, node: str) -> bool:
+        """Whether two sets of voters decide there."""
+        return len(self._facts(node).deciding[0]) == 2
+
+    def is_sent_a_snapshot(self, node: str) -> bool:
+        """Whether a piece of one is on its way there."""
+        return any(_is_piece(packed) for packed in self._worlds.flying_to(self.world, node))
+
     def silence(self) -> None:
         """All that is in flight is lost."""
         self._take(Choice("silence", 0))
@@ -83,11 +94,15 @@ class Driver:
 
     def _is_talk(self, choice: Choice, among: str) -> bool:
         words = str(choice).split()
-        return words[0] in ("deliver", "sync") and all(name in among for name in words[1].split("→"))
+        return words[0] in ("deliver", "sync", "keep", "load") and all(name in among for name in words[1].split("→"))
 
     def _take(self, choice: Choice) -> None:
         self.taken.append(choice)
         self.world = self._worlds.after(self.world, choice)
+
+
+def _is_piece(packed: bytes) -> bool:
+    return isinstance(codec.decode(packed).message, InstallSnapshot)
 
 
 def _empty(driver: Driver) -> None:
@@ -209,6 +224,87 @@ def _won(driver: Driver) -> None:
     driver.do("time out a", "deliver a→b", "deliver a→c", "deliver b→a", "sync a")
 
 
+def _members(driver: Driver) -> None:
+    """Node a leads, all is committed, and a may be asked for other members: one less, one that only learns, itself."""
+    _led(driver)
+
+
+def _joint(driver: Driver) -> None:
+    """Node a is to be the only member. C_old,new of a b c and a is in its log, and on its way."""
+    _led(driver)
+    driver.do("members a: a")
+
+
+def _growing(driver: Driver) -> None:
+    """Node a is the only member and is asked for all three: they have caught up, C_old,new is on its way to them."""
+    _empty(driver)
+    driver.do("time out a")
+    driver.do("members a: abc")
+    for _ in range(_HEARTBEATS_MAX):
+        driver.do("heartbeat a")
+        driver.talk("abc", until=lambda: driver.is_joint("a"))
+        if driver.is_joint("a"):
+            return
+    raise StartNotReached("nobody catches up")
+
+
+def _catching_up(driver: Driver) -> None:
+    """Nodes a and b are the members; the entry that lets c in is committed, and on its way to c, which has none."""
+    _empty(driver)
+    driver.elect("a", "b")
+    driver.talk("ab")
+    driver.do("members a: abc")
+    driver.talk("ab")
+
+
+def _removed_leader(driver: Driver) -> None:
+    """Node a leads and leaves: C_old,new of a b c and b c is committed, C_new is in a's log, and on its way."""
+    _led(driver)
+    driver.do("members a: bc")
+    driver.talk("abc", until=lambda: driver.has_entries("a", 3))
+
+
+def _snapshot_behind(driver: Driver) -> None:
+    """Node c lacks entries 2 and 3; a, which leads, has forgotten them, and its snapshot is on its way to c."""
+    _led(driver)
+    for _ in range(2):
+        driver.do("put a", "lose a→c")
+        driver.talk("ab")
+    driver.do("snapshot a")
+    driver.talk("abc", until=lambda: driver.is_sent_a_snapshot("c"))
+    while not driver.is_sent_a_snapshot("c"):
+        driver.do("heartbeat a")
+        driver.talk("abc", until=lambda: driver.is_sent_a_snapshot("c"))
+
+
+def _snapshot_parted(driver: Driver) -> None:
+    """Logs are 1 1 3 at a and b, which is committed, and 1 2 2 at c: on its way to c is a snapshot that ends at 3."""
+    _diverged(driver)
+    driver.elect("a", "b")
+    driver.talk("ab")
+    driver.do("snapshot a")
+    while not driver.is_sent_a_snapshot("c"):
+        driver.do("heartbeat a")
+        driver.talk("abc", until=lambda: driver.is_sent_a_snapshot("c"))
+
+
+def _snapshot_over_members(driver: Driver) -> None:
+    """Node a's log ends with C_old,new of a b c and a, which only a holds; b leads, its snapshot is on its way to a."""
+    _led(driver)
+    driver.do("members a: a")
+    driver.silence()
+    driver.talk("a")
+    driver.elect("b", "c")
+    driver.talk("bc")
+    driver.do("put b")
+    driver.talk("bc")
+    driver.do("snapshot b")
+    driver.silence()
+    while not driver.is_sent_a_snapshot("a"):
+        driver.do("heartbeat b")
+        driver.talk("abc", until=lambda: driver.is_sent_a_snapshot("a"))
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A row of the table."""
@@ -243,5 +339,15 @@ _STARTS: Final = (
     Start(_behind, Rules(term_max=2, disks_are_prompt=True)),
     Start(_longer, Rules(term_max=4, entries_max=5, disks_are_prompt=True)),
     Start(_cut_off, Rules(term_max=3, reads=True)),
+    Start(
+        _members, Rules(term_max=2, entries_max=2, disks_are_prompt=True, snapshots=True, members=("a", "bc", "ab+c"))
+    ),
+    Start(_joint, Rules(term_max=3, disks_are_prompt=True, members=("a",))),
+    Start(_growing, Rules(term_max=3, disks_are_prompt=True, listed=1, members=("abc",))),
+    Start(_catching_up, Rules(term_max=2, disks_are_prompt=True, listed=2, members=("abc", "ab"))),
+    Start(_removed_leader, Rules(term_max=2, transfers=True, members=("bc",))),
+    Start(_snapshot_behind, Rules(term_max=2, snapshots=True)),
+    Start(_snapshot_parted, Rules(term_max=4, entries_max=4, snapshots=True)),
+    Start(_snapshot_over_members, Rules(term_max=3, entries_max=4, snapshots=True, members=("a",))),
 )
 STARTS: Final = {start.name: start for start in _STARTS}

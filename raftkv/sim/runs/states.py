@@ -14,7 +14,8 @@ from raftkv.core.messages import Envelope
 from raftkv.core.types import NodeId
 from raftkv.sim.checks import figure3
 from raftkv.sim.checks.figure3 import Facts, History
-from raftkv.sim.runs.one_node import NAMES, Message, Nodes, Step, What
+from raftkv.sim.runs.few_members import NAMES, target_number, target_text
+from raftkv.sim.runs.one_node import Message, Nodes, Step, What
 from raftkv.transport import codec
 
 _FIGURE_3: Final = slice(2, 10)
@@ -34,6 +35,13 @@ class Rules:
     crashes: bool = True
     reads: bool = False
     transfers: bool = False
+    snapshots: bool = False
+    members: tuple[str, ...] = ()
+    """What a leader may be asked that the members be: voters, and after a plus learners, ``ab+c``. The present voters,
+    while others catch up: that it be called off.
+    """
+    listed: int = len(NAMES)
+    """So many are members from the beginning."""
     term_max: int = 3
     """Nobody's election timer runs out in this term."""
     entries_max: int = 3
@@ -69,6 +77,8 @@ class Choice(NamedTuple):
                 return f"crash {NAMES[self.place]}, writes kept: {self.number}"
             case "hand over":
                 return f"hand over {NAMES[self.place]}→{NAMES[self.number]}"
+            case "members":
+                return f"members {NAMES[self.place]}: {target_text(self.number)}"
             case "silence":
                 return "all that is in flight is lost"
         return f"{self.kind} {NAMES[self.place]}"
@@ -79,7 +89,7 @@ class Worlds:
 
     def __init__(self, rules: Rules) -> None:
         self.rules = rules
-        self.nodes = Nodes(disks_are_prompt=rules.disks_are_prompt)
+        self.nodes = Nodes(disks_are_prompt=rules.disks_are_prompt, listed=rules.listed)
         self._histories: dict[History, int] = {}
         self.history: list[History] = []
         self._of_nodes: dict[int, tuple[What, ...]] = {}
@@ -87,6 +97,11 @@ class Worlds:
     def first(self) -> World:
         """Nobody runs, nothing is in flight."""
         return World(self.nodes.first(), ((),) * len(_LINKS), self._number(History()))
+
+    def flying_to(self, world: World, receiver: str) -> list[bytes]:
+        """The messages on their way there, as the codec made them."""
+        queues = [queue for link, queue in enumerate(world.links) if NAMES[_LINKS[link][1]] == receiver]
+        return [self.nodes.messages[number].packed for queue in queues for number in queue]
 
     def choices(self, world: World) -> Iterator[Choice]:
         """All that can happen, in a fixed order."""
@@ -113,9 +128,13 @@ class Worlds:
 
     def _allowed(self, number: int) -> Iterator[What]:
         able, facts, rules = self.nodes.able[number], self.nodes.facts[number], self.rules
-        for kind in ("sync", "start", "heartbeat"):
+        for kind in ("sync", "start", "heartbeat", "keep", "load", "too late"):
             if kind in able:
                 yield What(kind)
+        if "snapshot" in able and rules.snapshots:
+            yield What("snapshot")
+        if "members" in able:
+            yield from (What("members", target_number(target)) for target in rules.members)
         if "time out" in able and facts.term < rules.term_max:
             yield What("time out")
         if "put" in able and len(facts.log) < rules.entries_max:
@@ -123,12 +142,9 @@ class Worlds:
         if "read" in able and rules.reads:
             yield What("read")
         if "hand over" in able and rules.transfers:
-            for target in _NODES:
-                if NAMES[target] != facts.id:
-                    yield What("hand over", target)
+            yield from (What("hand over", target) for target in _NODES if NAMES[target] != facts.id)
         if "crash" in able and rules.crashes and facts.life < rules.lives_max:
-            for kept in range(self.nodes.unfinished[number] + 1):
-                yield What("crash", kept)
+            yield from (What("crash", kept) for kept in range(self.nodes.unfinished[number] + 1))
 
     def after(self, world: World, choice: Choice) -> World:
         """What comes of it; raises Violated, or whatever a broken core raises."""

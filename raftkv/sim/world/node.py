@@ -12,7 +12,7 @@ from random import Random
 from raftkv.core.effects import DiskWrite, LogBase
 from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
-from raftkv.core.state import Identity, Saved
+from raftkv.core.state import Identity
 from raftkv.core.types import Index, NodeId
 from raftkv.forming import Forming
 from raftkv.pump import Pump
@@ -87,12 +87,6 @@ class ModelDisk(Disk):
         """At once, what is durable of it."""
         super().trim_log(through)
         self.trim(min(through, self.base.index + len(self.frames)))
-
-    def recover(self, snapshot: LogBase | None = None) -> Saved:
-        """What a start finds; a log that does not fit to the snapshot starts again there, for good."""
-        joined = self.joined_with(snapshot)
-        self.base, self.vote, self.frames = joined.base, joined.vote, joined.frames
-        return self.saved(snapshot)
 
 
 class VirtualNode:

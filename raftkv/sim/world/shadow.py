@@ -82,6 +82,12 @@ class Shadow:
             joined.vote = (snapshot.term, None)
         return joined
 
+    def recover(self, snapshot: LogBase | None = None) -> Saved:
+        """What a start finds; a log that does not fit to the snapshot starts again there, for good."""
+        joined = self.joined_with(snapshot)
+        self.base, self.vote, self.frames = joined.base, joined.vote, joined.frames
+        return self.saved(snapshot)
+
     def finish_one(self) -> DiskWrite:
         """The oldest write is durable now."""
         write = self.unfinished.popleft()
