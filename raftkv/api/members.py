@@ -224,7 +224,8 @@ def _expected_index(request: Request) -> int | None:
 # -------------------------------------------------------------------------------------- what is documented
 
 _ID: Final[Schema] = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
-_URL: Final[Schema] = {"type": "string", "pattern": r"^http://[A-Za-z0-9.-]{1,253}:[1-9][0-9]{0,3}/?$"}
+_PORT: Final = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_URL: Final[Schema] = {"type": "string", "pattern": f"^http://[A-Za-z0-9.-]{{1,253}}:{_PORT}/?$"}
 _ROLE: Final[Schema] = {"type": "string", "enum": list(_ROLES)}
 _NAMED: Final[Schema] = structure({"id": _ID, "url": _URL})
 _MEMBERS: Final = {"voters": list_of(reference("Member")), "learners": list_of(reference("Member"))}

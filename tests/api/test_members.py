@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from raftkv.members import (
     Wish,
 )
 from raftkv.outcomes import Consistency, Leadership, ReadTimedOut, Refused, Why
+from tests.api.documented import document
 from tests.api.fronts import Answer, Client
 from tests.api.service import FOLLOWS, LEADERLESS, STATUS
 
@@ -203,6 +205,16 @@ BAD: list[tuple[str, str, Any]] = [
 def test_what_cannot_be_meant_is_refused(client: Client, method: str, path: str, fields: Any) -> None:
     assert send(client, method, MEMBERS + path, fields).code == "bad_request"
     assert client.service.changes == []
+
+
+@pytest.mark.parametrize("path", ["/v1/admin/members", "/v1/admin/members/{id}"])
+def test_every_port_is_documented(path: str) -> None:
+    """Whoever makes a client of the document could not have named a node beyond port 9999."""
+    item = document()["paths"][path]
+    body = item["post" if "post" in item else "patch"]["requestBody"]["content"]["application/json"]["schema"]
+    pattern = body["properties"]["url"]["pattern"]
+    found = [port for port in range(70_000) if re.search(pattern, f"http://n4.test:{port}")]
+    assert found == list(range(1, 65_536))
 
 
 @pytest.mark.parametrize(("method", "path", "fields", "wish"), [WISHES[0], WISHES[5], WISHES[9]])
