@@ -11,8 +11,9 @@ One thing at a time. A received snapshot goes before a capture of our own, which
 
 A file that is whole has no name yet. It is put in place, to be sent to others and to take the place of the log, once a
 majority of voters is known to have this node's state at its index or later; else a state that went wrong would be
-everybody's before anybody compares it. Where that does not become known, it is put in place without: when the next
-would be due (or logs would grow for ever), or when somebody who asked for it has waited for long enough. That is told.
+everybody's before anybody compares it. Where that does not become known, it is put in place without: when four times
+the log has come that makes one due (or logs would grow for ever), or when somebody who asked for it has waited for long
+enough. That is told.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from raftkv.state_machine import Capture, Loading, StateMachine
 
 RETRY_US: Final = 30_000_000
 """So long after a failure the next snapshot is tried, unless somebody asks for one: a full disk is full for a while."""
+UNPROVED_AFTER: Final = 4
+"""So many times the log that makes a snapshot due may come before one counts whose state nobody has confirmed."""
 FOLD_US: Final = 1_000
 """Of a turn, for what was written while a capture was under way …"""
 FOLD_PAUSE_US: Final = 1_000
@@ -273,12 +276,11 @@ class Snapshotting:
         is_due = self._is_owed or self._is_due()
         return is_due and self._now_us >= self._not_before_us and self._members_are_known()
 
-    def _is_due(self) -> bool:
-        """By what was applied since the last capture."""
-        entries = self._raft.applied_index - self._captured_index
-        return snapshot_is_due(
-            self._settings, log_bytes=self._log_bytes, entries=entries, last_size_bytes=self.size_bytes
-        )
+    def _is_due(self, *, times: int = 1) -> bool:
+        """By what was applied since the last capture: so many times as much as is enough."""
+        entries = (self._raft.applied_index - self._captured_index) // times
+        log_bytes = self._log_bytes // times
+        return snapshot_is_due(self._settings, log_bytes=log_bytes, entries=entries, last_size_bytes=self.size_bytes)
 
     def _members_are_known(self) -> bool:
         """A node that joins comes to them in the log; before that no file could say whose state it holds."""
@@ -323,7 +325,7 @@ class Snapshotting:
             self._abandon(work)
         elif not file.can_be_compared or self._raft.agrees_at >= file.base.index:
             work.place = file.is_let = True
-        elif self._is_due() or (file.is_asked_for and self._now_us >= self._patience_ends_us(file)):
+        elif self._is_due(times=UNPROVED_AFTER) or (file.is_asked_for and self._now_us >= self._patience_ends_us(file)):
             self.unproved_count += 1
             text = f"the snapshot at {file.base.index} counts, though no majority has said that it has the same state"
             effects.notes.append(Note("snapshot_unproved", text))
