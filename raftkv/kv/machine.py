@@ -162,9 +162,7 @@ class KeyValueMachine:
 
     def _pass_time(self, stamp_ms: int) -> None:
         self._time_ms = max(self._time_ms, min(stamp_ms, TIME_MS_MAX))
-        due_ms = self._sessions.next_expiry_ms()
-        if due_ms is not None and due_ms <= self._time_ms:
-            self._sessions.expire(self._time_ms)
+        self._sessions.expire(self._time_ms)
 
     def _page(self, query: Range) -> Page:
         selection = self._table.select(

@@ -8,6 +8,9 @@ A number is executed at most once: from its execution until it is acknowledged i
 and from then on the number is too old. A refusal changes nothing at all, neither the session's life nor
 what it has acknowledged. The limits are part of the format: nodes that disagreed about them would execute
 different commands.
+
+A session that writes changes with every write: its life grows, an answer comes and an older one goes. It is hashed,
+and finds its place in the order of expiry, when somebody asks, once for all that changed it since.
 """
 
 from __future__ import annotations
@@ -53,6 +56,10 @@ EXPIRED_PER_COMMAND_MAX: Final = 1_000
 """Sessions removed before one command, so that no apply stalls the cluster. A session that has run out is
 none, removed or not."""
 
+CHANGES_MAX: Final = 1_024
+"""Changes that may wait to be hashed, so that whoever asks waits for a millisecond or two at most."""
+
+_NEVER_MS: Final = 2**63
 _STORED: Final = struct.Struct(f"<{HASH_BYTES}sQ")
 _SEQUENCE: Final = struct.Struct("<Q")
 _LIFE: Final = struct.Struct("<QQQ")
@@ -74,7 +81,11 @@ class Session:
     """By number: the hash of the request, the log index of its execution, the packed answer, in one ``bytes``."""
     stored_bytes: int = 0
     stored_hash_sum: int = 0
-    """Kept, so that a session with a thousand answers goes in constant time."""
+    """Kept, so that a session with a thousand answers goes in constant time. Without those that are …"""
+    unhashed: set[int] = field(default_factory=set)
+    """… new since somebody asked for the hash."""
+    listed_ms: int = 0
+    """Where it stands in the order of expiry: at ``expires_ms``, or before, where that has changed since."""
 
     def life_hash(self) -> int:
         """The hash of all but the answers."""
@@ -110,7 +121,7 @@ _STORED_OF: Final = attrgetter("stored")
 class Sessions:
     """All sessions of the store."""
 
-    __slots__ = ("_frozen", "_ids", "_order", "_sessions", "hash_sum")
+    __slots__ = ("_changed", "_changes_count", "_frozen", "_hash_sum", "_ids", "_order", "_quiet_until_ms", "_sessions")
 
     def __init__(self) -> None:
         self._sessions: dict[bytes, Session] = {}
@@ -119,23 +130,39 @@ class Sessions:
         self._frozen: tuple[Frozen[Kept], ...] = ()
         """Moments that somebody still needs: each is told what a session is before that changes."""
         self._order: Any = SortedList()
-        """(expires_ms, id) of every session."""
-        self.hash_sum = 0
-        """The sum of the hashes of all sessions and answers, not yet cut to 128 bits."""
+        """(listed_ms, id) of every session."""
+        self._quiet_until_ms = 0
+        """No session runs out before."""
+        self._hash_sum = 0
+        """Of all but what changed since somebody asked."""
+        self._changed: dict[bytes, Session] = {}
+        """By id, the sessions whose life is not in it, and whose place in the order may be out of date."""
+        self._changes_count = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
 
+    @property
+    def hash_sum(self) -> int:
+        """The sum of the hashes of all sessions and answers, not yet cut to 128 bits."""
+        self._settle()
+        return self._hash_sum
+
     def next_expiry_ms(self) -> int | None:
         """The cluster time at which the next session runs out."""
-        return self._order[0][0] if self._order else None
+        first = self._first()
+        return None if first is None else first.expires_ms
 
     def expire(self, now_ms: int) -> None:
         """What has run out is gone, in the order of (expiry, id), up to the limit for one command."""
+        if now_ms < self._quiet_until_ms:
+            return
         for _ in range(EXPIRED_PER_COMMAND_MAX):
-            if not self._order or self._order[0][0] > now_ms:
+            first = self._first()
+            if first is None or first.expires_ms > now_ms:
+                self._quiet_until_ms = _NEVER_MS if first is None else first.expires_ms
                 return
-            self._remove(self._sessions[self._order[0][1]])
+            self._remove(first)
 
     def open(self, id: bytes, ttl_ms: int, now_ms: int) -> SessionOpened | TooManySessions:
         """The session lives. A repeat finds it, keeps it alive, and hears the ttl that it has."""
@@ -191,8 +218,9 @@ class Sessions:
         session = self._sessions[numbered.session]
         assert numbered.sequence not in session.stored, "judge() lets nothing be executed twice"
         self._acknowledge(session, max(session.acknowledged, numbered.acknowledged), now_ms)
-        stored = _STORED.pack(request_hash, index) + answers.pack(answer)
         self._note(session)
+        self._changes(session)
+        stored = _STORED.pack(request_hash, index) + answers.pack(answer)
         self._store(session, numbered.sequence, stored)
 
     def freeze(self) -> Frozen[Kept]:
@@ -223,7 +251,7 @@ class Sessions:
             session.stored_bytes += len(packed) - _STORED.size
         numbers = [session.id + _SEQUENCE.pack(number) for number in stored]
         session.stored_hash_sum = hash_sum(Room.ANSWERS, numbers, stored.values())
-        self.hash_sum += session.stored_hash_sum
+        self._hash_sum += session.stored_hash_sum
 
     def abandon(self) -> None:
         """Nobody needs the sessions any more, nor any moment of them."""
@@ -239,18 +267,62 @@ class Sessions:
         found = self._sessions.get(id)
         return found if found is not None and found.expires_ms > now_ms else None
 
+    def _first(self) -> Session | None:
+        """The session that runs out next; None: there is none. Those before it find their places."""
+        while self._order:
+            listed_ms, id = self._order[0]
+            session = self._sessions[id]
+            if session.expires_ms == listed_ms:
+                return session
+            self._list(session)
+        return None
+
+    def _list(self, session: Session) -> None:
+        """It stands in the order where it runs out."""
+        self._order.remove((session.listed_ms, session.id))
+        session.listed_ms = session.expires_ms
+        self._order.add((session.listed_ms, session.id))
+
+    def _changes(self, session: Session) -> None:
+        """Called before it does: its life leaves the sum until somebody asks."""
+        if self._changes_count >= CHANGES_MAX:
+            self._settle()
+        self._changes_count += 1
+        if session.id not in self._changed:
+            self._hash_sum -= session.life_hash()
+            self._changed[session.id] = session
+
+    def _settle(self) -> None:
+        """Nothing that changed is left to be hashed, or out of its place."""
+        for session in self._changed.values():
+            if session.unhashed:
+                numbers = [session.id + _SEQUENCE.pack(number) for number in session.unhashed]
+                added = hash_sum(Room.ANSWERS, numbers, map(session.stored.__getitem__, session.unhashed))
+                session.stored_hash_sum += added
+                self._hash_sum += added
+                session.unhashed.clear()
+            self._hash_sum += session.life_hash()
+            if session.listed_ms != session.expires_ms:
+                self._list(session)
+        self._changed.clear()
+        self._changes_count = 0
+
     def _add(self, session: Session) -> None:
+        session.listed_ms = session.expires_ms
+        self._quiet_until_ms = min(self._quiet_until_ms, session.expires_ms)
         self._sessions[session.id] = session
         self._ids.add(session.id)
-        self._order.add((session.expires_ms, session.id))
-        self.hash_sum += session.life_hash()
+        self._order.add((session.listed_ms, session.id))
+        self._hash_sum += session.life_hash()
 
     def _remove(self, session: Session) -> None:
         self._note(session)
+        self._changes(session)
+        del self._changed[session.id]
         del self._sessions[session.id]
         self._ids.remove(session.id)
-        self._order.remove((session.expires_ms, session.id))
-        self.hash_sum -= session.life_hash() + session.stored_hash_sum
+        self._order.remove((session.listed_ms, session.id))
+        self._hash_sum -= session.stored_hash_sum
 
     def _live_on(self, session: Session, now_ms: int) -> None:
         self._acknowledge(session, session.acknowledged, now_ms)
@@ -260,15 +332,12 @@ class Sessions:
         expires_ms = now_ms + session.ttl_ms
         if (expires_ms, acknowledged) == (session.expires_ms, session.acknowledged):
             return
+        assert expires_ms >= session.expires_ms, "cluster time does not fall"
         self._note(session)
+        self._changes(session)
         for sequence in session.stored_up_to(acknowledged):
             self._drop(session, sequence)
-        self.hash_sum -= session.life_hash()
-        if expires_ms != session.expires_ms:
-            self._order.remove((session.expires_ms, session.id))
-            self._order.add((expires_ms, session.id))
         session.expires_ms, session.acknowledged = expires_ms, acknowledged
-        self.hash_sum += session.life_hash()
 
     def _note(self, session: Session) -> None:
         """Whoever has frozen the sessions may see this one change now."""
@@ -279,14 +348,15 @@ class Sessions:
     def _store(self, session: Session, sequence: int, stored: bytes) -> None:
         session.stored[sequence] = stored
         session.stored_bytes += len(stored) - _STORED.size
-        added = session.stored_hash(sequence)
-        session.stored_hash_sum += added
-        self.hash_sum += added
+        session.unhashed.add(sequence)
 
     def _drop(self, session: Session, sequence: int) -> None:
-        dropped = session.stored_hash(sequence)
-        session.stored_hash_sum -= dropped
-        self.hash_sum -= dropped
+        if sequence in session.unhashed:
+            session.unhashed.remove(sequence)
+        else:
+            dropped = session.stored_hash(sequence)
+            session.stored_hash_sum -= dropped
+            self._hash_sum -= dropped
         session.stored_bytes -= len(session.stored.pop(sequence)) - _STORED.size
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
+from typing import Any
 
 import msgpack
 import pytest
@@ -12,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import SnapshotError
-from raftkv.kv import answers, snapshot
+from raftkv.kv import answers, sessions, snapshot
 from raftkv.kv.commands import (
+    CloseSession,
     Compare,
     Delete,
     DeleteRange,
+    KeepAlive,
     Numbered,
     Op,
     OpenSession,
@@ -278,3 +282,51 @@ def test_apply_is_total(garbage, stamp_ms):
     assert len(told) == len(entries)
     assert all(isinstance(answer, answers.Answer) for answer in told)
     assert (other.machine.apply_batch(entries), other.hash) == (told, store.hash)
+
+
+def session_life(rng: random.Random, store: Store, sequence: int) -> tuple[Any, Numbered | None, int]:
+    """What a few clients do within seconds, each in its own session, of which some run out."""
+    id = bytes([rng.randrange(6)]) * 16
+    what = rng.random()
+    numbered: Numbered | None = Numbered(
+        id, rng.randint(max(1, sequence - 8), sequence), rng.choice([0, max(0, sequence - 8)])
+    )
+    command: Any = Put(b"key%d" % rng.randrange(9), b"v%d" % sequence)
+    if what < 0.1:
+        command, numbered = OpenSession(id, rng.choice([1_000, 1_500, 4_000])), None
+    elif what < 0.14:
+        command, numbered = rng.choice([KeepAlive(id), CloseSession(id)]), None
+    elif what < 0.2:
+        numbered = None
+    return command, numbered, store.stamp_ms + rng.choice([0, 0, 1, 40, 300 if rng.random() < 0.2 else 2])
+
+
+@pytest.mark.parametrize("changes_max", [3, sessions.CHANGES_MAX])
+def test_who_is_asked_often_and_who_never_was_have_the_same_state(monkeypatch, changes_max):
+    """faults 49, 61: what changed since somebody asked is hashed when somebody asks, and was always there."""
+    monkeypatch.setattr(sessions, "CHANGES_MAX", changes_max)
+    for seed in range(12):
+        rng, often, never, restarted = random.Random(seed), Store(), Store(), Store()
+        for sequence in range(1, 250):
+            command, numbered, at_ms = session_life(rng, often, sequence)
+            told = [store.apply(command, numbered, at_ms=at_ms) for store in (often, never, restarted)]
+            assert told[0] == told[1] == told[2]
+            assert len({store.machine.snapshot() for store in (often, restarted)}) == 1
+            assert often.machine.tick_due_ms() == restarted.machine.tick_due_ms()
+            if rng.random() < 0.2:
+                restarted.restart_from_snapshot()
+        assert often.hash == never.hash == restarted.hash
+        assert never.machine.snapshot() == often.machine.snapshot()
+        assert never.machine.tick_due_ms() == often.machine.tick_due_ms()
+
+
+def test_changes_that_nobody_asks_about_wait_to_be_hashed_up_to_a_limit(monkeypatch):
+    """Else whoever asks after long would wait for all of them at once."""
+    monkeypatch.setattr(sessions, "CHANGES_MAX", 10)
+    store = Store()
+    for number in range(30):
+        store.apply(OpenSession(bytes([number]) * 16))
+    for number in range(300):
+        store.apply(Put(b"k", b"v"), Numbered(bytes([number % 30]) * 16, number + 1), at_ms=number)
+        assert len(store.machine._sessions._changed) <= 10
+        assert sum(len(session.unhashed) for session in store.machine._sessions._sessions.values()) <= 10
