@@ -7,14 +7,14 @@ and waits.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from math import inf
 from random import Random
 from typing import Any, TypeVar
 
 from raftkv.client import wishes
-from raftkv.client.attempts import Call, Heard, NotSent, Patience
+from raftkv.client.attempts import Call, Patience
 from raftkv.client.course import (
     Course,
     Courses,
@@ -31,9 +31,10 @@ from raftkv.client.finder import Finder
 from raftkv.client.pool import Pools
 from raftkv.client.routing import View
 from raftkv.client.settings import ClientSettings
+from raftkv.client.shared import SharedPools
 from raftkv.client.wishes import Wish
 from raftkv.errors import Rejected, RequestError
-from raftkv.http.exchange import NoAnswer, encode_request
+from raftkv.http.exchange import Heard, NoAnswer, NotSent, encode_request
 from raftkv.values import Address
 
 T = TypeVar("T")
@@ -65,6 +66,15 @@ class Asker:
         self._pools = new_pools(connections_max=settings.connections_per_node_max)
         self._finding_pools = new_pools(connections_max=1)
         """For the finder's questions: the others may be full of calls that wait for a leader that is silent."""
+        self._shared = SharedPools(
+            loop,
+            connections_max=settings.shared_connections_per_node_max,
+            connect_timeout_s=settings.connect_timeout_s,
+            silence_s=settings.silence_s,
+            look=self._look,
+            is_known=self.routing.is_known,
+            on_doubt=self._distrust_idle,
+        )
         self._finder = Finder(loop, self.routing, rng, self._view_of)
         self._opening: asyncio.Task[None] | None = None
         self._sleeping: set[asyncio.Future[None]] = set()
@@ -113,6 +123,7 @@ class Asker:
             for sleeping in self._sleeping:
                 _end(sleeping)
             await self._finder.close()
+            await self._shared.close()
             await self._pools.close()
             await self._finding_pools.close()
             if self._under_way_count:
@@ -151,7 +162,7 @@ class Asker:
         """What came of it."""
         match stage:
             case Send(call, wish, at):
-                return await self._attempt(call, wish, at)
+                return await self._sent(call, wish, at)
             case UntilLeader(until_us):
                 return await self._finder.leader_or(until_us / 1_000_000)
             case Pause(until_us):
@@ -163,7 +174,17 @@ class Asker:
             case UntilBegun(until_us):
                 return await self._wait_for_begin(until_us / 1_000_000)
 
-    async def _attempt(self, call: Call, wish: Wish[Any], at: Address) -> Heard:
+    def _sent(self, call: Call, wish: Wish[Any], at: Address) -> Awaitable[Heard]:
+        """What comes of it."""
+        if wish.lane is None:
+            return self._exchanged(call, wish, at)
+        pool = self._shared.at(at, wish.lane)
+        fields = fields_of(call, wish)
+        request = encode_request(wish.method, wish.target, authority=pool.authority, fields=fields, body=wish.body)
+        return pool.ask(request, call, call.deadline_us / 1_000_000)
+
+    async def _exchanged(self, call: Call, wish: Wish[Any], at: Address) -> Heard:
+        """The same, on a connection of its own."""
         pool, look = self._pools.at(at), partial(self._look, call, at)
         connection = pool.take_idle()
         if connection is None:
@@ -181,13 +202,18 @@ class Asker:
         try:
             heard = await answer
             if isinstance(heard, NoAnswer):
-                pool.distrust_idle()
+                self._distrust_idle(at)
             return heard
         except asyncio.CancelledError:
             connection.close("given up")
             raise
         finally:
             pool.give_back(connection)
+
+    def _distrust_idle(self, at: Address) -> None:
+        """This node did not answer: what lay idle meanwhile is not used again, as the same may have befallen it."""
+        self._pools.at(at).distrust_idle()
+        self._shared.distrust_idle(at)
 
     def _look_after_s(self, call: Call) -> float:
         return self.courses.look_after_us(call) / 1_000_000

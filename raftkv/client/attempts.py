@@ -21,7 +21,7 @@ from typing import Any, Final
 from raftkv.client.routing import Routing
 from raftkv.client.session import Arrival, Next, Numbered
 from raftkv.errors import OutcomeUnknown, Rejected, RequestError, Unreachable
-from raftkv.http.exchange import HttpAnswer, NoAnswer
+from raftkv.http.exchange import Heard, HttpAnswer, NoAnswer, NotSent
 from raftkv.problems import Code
 from raftkv.values import Address, is_url, parse_url, url_address
 
@@ -56,6 +56,23 @@ class Whom(Enum):
     ANYBODY = auto()
 
 
+class Lane(Enum):
+    """What waits for the same thing: whoever stands behind another of its lane would not be answered before it.
+
+    So they may share a connection, on which answers come in order. Nothing else may: a stale read is not held up by
+    an election, nor a read by a disk.
+    """
+
+    WRITES = auto()
+    """A majority's disks."""
+    ROUNDS = auto()
+    """A round of the leader."""
+    FOLLOWING = auto()
+    """A round of the leader, and that the node asked has applied so far."""
+    STALE = auto()
+    """Nothing; or the node has to apply what this client has seen before, as it has for whoever asks later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long an attempt waits for its answer, or for more of it; microseconds."""
@@ -66,19 +83,6 @@ class Patience:
     """And then again."""
     answer_us_max: int = 7_000_000
     """Longer than a node takes to give up by itself, so that its own words arrive."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotSent:
-    """No byte of the request left."""
-
-    why: str
-    unreachable: bool = True
-    """No connection could be made; otherwise all were in use for too long."""
-
-
-Heard = HttpAnswer | NoAnswer | NotSent
-"""What became of one attempt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from random import Random
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from raftkv.client import wishes
 from raftkv.client.attempts import (
@@ -28,7 +28,6 @@ from raftkv.client.attempts import (
     Call,
     Figures,
     Follow,
-    Heard,
     Kind,
     Over,
     Patience,
@@ -41,7 +40,7 @@ from raftkv.client.routing import Routing, View
 from raftkv.client.session import NUMBERS_MAX, Numbered, Session
 from raftkv.client.wishes import DoesNotLead, Unintelligible, Wish
 from raftkv.errors import OutcomeUnknown, Rejected, RequestError, Unreachable
-from raftkv.http.exchange import HttpAnswer, NoAnswer
+from raftkv.http.exchange import Heard, HttpAnswer, NoAnswer
 from raftkv.values import Address, is_url, parse_url, url_address
 
 T = TypeVar("T")
@@ -57,8 +56,7 @@ _MUTE_MAX: Final = 8
 # ------------------------------------------------------------------------------------------------ the steps
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """The wish goes to this node, under the call's number if it has one. Comes back: a ``Heard``."""
 
     call: Call
@@ -191,7 +189,9 @@ class Courses:
         to: Address | None = None
         is_retry = False
         while True:
-            at = yield from self._ready(call, to)
+            at = self._ready_now(call, to)
+            if at is None:
+                at = yield from self._ready(call, to)
             self.figures.attempts += 1
             self.figures.retries += is_retry
             sent_at_us = self._shell.now_us()
@@ -224,23 +224,36 @@ class Courses:
         """How long an attempt is quiet before the first look."""
         return max(0, min(self._patience.silence_us, call.deadline_us - self._shell.now_us()))
 
+    def _ready_now(self, call: Call, to: Address | None) -> Address | None:
+        """Whom to ask now: ``to``, or who is found; a write has its number then. Raises what ends the call.
+
+        None: something must be waited for.
+        """
+        if self.is_closed:
+            raise call.out_of_time("the client was closed")
+        now_us = self._shell.now_us()
+        if now_us >= call.deadline_us:
+            raise call.out_of_time(hint=self._why_nobody())
+        if (error := call.hear_of_session()) is not None:
+            raise error
+        if call.kind is Kind.NUMBERED and call.numbered is None:
+            session = self.session
+            if session is None or self.line or not session.can_give:
+                return None
+            call.numbered = session.give()
+        return to or call.begin(now_us)
+
     def _ready(self, call: Call, to: Address | None) -> Course[Address]:
-        """Whom to ask now: ``to``, or who is found; a write has its number then. Raises what ends the call."""
+        """The same, as soon as there is a number for it, and somebody to ask."""
         while True:
-            if self.is_closed:
-                raise call.out_of_time("the client was closed")
-            now_us = self._shell.now_us()
-            if now_us >= call.deadline_us:
-                raise call.out_of_time(hint=self._why_nobody())
-            if (error := call.hear_of_session()) is not None:
-                raise error
             if call.kind is Kind.NUMBERED and call.numbered is None:
                 call.numbered = yield from self._number(call)
-            at = to or call.begin(self._shell.now_us())
+            else:
+                self._shell.want_news(NEWS_FOR_US)
+                yield UntilLeader(min(self._shell.now_us() + NEWS_FOR_US // 2, call.deadline_us))
+            at = self._ready_now(call, to)
             if at is not None:
                 return at
-            self._shell.want_news(NEWS_FOR_US)
-            yield UntilLeader(min(self._shell.now_us() + NEWS_FOR_US // 2, call.deadline_us))
 
     def _judged(self, call: Call, heard: Heard, at: Address) -> Step:
         led = self.routing.leader

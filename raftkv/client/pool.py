@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from raftkv.client.attempts import NotSent
 from raftkv.http.deadline import Deadline
 from raftkv.http.dial import dial
+from raftkv.http.exchange import NotSent
 from raftkv.http.requests import Look, RequestProtocol
 from raftkv.values import Address
 
@@ -25,6 +25,12 @@ IDLE_S_MAX: Final = 30.0
 would be waited for in vain."""
 
 Turn = asyncio.Future[RequestProtocol | NotSent | None]
+
+
+def authority_of(address: Address) -> bytes:
+    """Host and port as a request names them."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}".encode()
 
 
 class Pool:
@@ -43,8 +49,7 @@ class Pool:
         """Who waits for a connection, or for room to make one, first come first."""
         self._is_closed = False
         self._emptied = asyncio.Event()
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        self.authority: Final = f"{host}:{address.port}".encode()
+        self.authority: Final = authority_of(address)
 
     @property
     def is_unused(self) -> bool:

@@ -19,7 +19,11 @@ class ClientSettings:
     may stand still, or be cut off, and still repeat a write safely."""
     monotonic_reads: bool = True
     """No ``stale`` read shows a state older than what this client has seen before, whichever node answers."""
+    shared_connections_per_node_max: int = 4
+    """Requests for single keys share connections: reads at most so many to each node, writes as many, ``follower`` and
+    ``stale`` reads too, each with up to 32 requests under way. Calls beyond that wait their turn."""
     connections_per_node_max: int = 32
+    """For all else, values above 16 KiB too: one request at a time on each."""
     connect_timeout_s: float = 1.0
     silence_s: float = 0.5
     """Without an answer for so long, others are asked who leads; a read that any node may answer goes to another."""
@@ -38,7 +42,8 @@ class ClientSettings:
         ]
         if not TTL_MS_MIN <= self.session_ttl_s * 1000 <= TTL_MS_MAX:
             problems.append(f"session_ttl_s must be {TTL_MS_MIN // 1000} to {TTL_MS_MAX // 1000} seconds")
-        if self.connections_per_node_max < 1:
-            problems.append("connections_per_node_max must be at least 1")
+        for name in ("shared_connections_per_node_max", "connections_per_node_max"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 1")
         if problems:
             raise ConfigError(problems)

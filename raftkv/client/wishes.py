@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgpack
 
-from raftkv.client.attempts import Kind, Whom
+from raftkv.client.attempts import Kind, Lane, Whom
 from raftkv.client.results import (
     ClusterStatus,
     DeleteDone,
@@ -46,6 +46,14 @@ T_co = TypeVar("T_co", covariant=True)
 
 CONSISTENCIES: Final[tuple[Consistency, ...]] = ("linearizable", "follower", "lease", "stale")
 _FROM_ANYBODY: Final = ("follower", "stale")
+_LANES: Final[dict[Consistency, Lane]] = {
+    "linearizable": Lane.ROUNDS,
+    "lease": Lane.ROUNDS,
+    "follower": Lane.FOLLOWING,
+    "stale": Lane.STALE,
+}
+SHARED_VALUE_BYTES_MAX: Final = 16 * 1024
+"""A longer value has a connection for itself: on a shared one it would hold up the others."""
 _MSGPACK: Final = b"application/msgpack"
 _STRUCTURED: Final = b"Content-Type: " + _MSGPACK + b"\r\nAccept: " + _MSGPACK + b"\r\n"
 _NOT_IN_A_PATH: Final = (b".", b"..")
@@ -76,6 +84,8 @@ class Wish(Generic[T_co]):
     """Further header lines, each ended by CRLF."""
     body: bytes = b""
     whom: Whom | Address = Whom.LEADER
+    lane: Lane | None = None
+    """With whom it may share a connection; None: it has one for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +129,15 @@ def put(key: bytes, value: bytes, condition: Condition) -> Wish[PutDone]:
     if key in _NOT_IN_A_PATH:
         operations = [Op.put(key, value), Op.get(key)]
         return _in_a_txn(key, condition, operations, _put_in_a_txn)
-    return Wish(b"PUT", _key_target(key), Kind.NUMBERED, _read_put, condition.fields, value)
+    lane = Lane.WRITES if len(value) <= SHARED_VALUE_BYTES_MAX else None
+    return Wish(b"PUT", _key_target(key), Kind.NUMBERED, _read_put, condition.fields, value, lane=lane)
 
 
 def delete(key: bytes, condition: Condition) -> Wish[DeleteDone]:
     """The key is absent."""
     if key in _NOT_IN_A_PATH:
         return _in_a_txn(key, condition, [Op.delete(key)], _delete_in_a_txn)
-    return Wish(b"DELETE", _key_target(key), Kind.NUMBERED, _read_delete, condition.fields)
+    return Wish(b"DELETE", _key_target(key), Kind.NUMBERED, _read_delete, condition.fields, lane=Lane.WRITES)
 
 
 def delete_range(bounds: dict[str, bytes], *, limit: int | None, all_keys: bool) -> Wish[DeleteRangeDone]:
@@ -194,6 +205,11 @@ class Freshness:
         return Whom.ANYBODY if self.consistency in _FROM_ANYBODY else Whom.LEADER
 
     @property
+    def lane(self) -> Lane | None:
+        """With whom it may share a connection. How long a bound on its age makes it wait, nobody else waits."""
+        return _LANES[self.consistency] if self.max_staleness_ms is None else None
+
+    @property
     def parameters(self) -> dict[str, str | int | None]:
         """For the query."""
         return {
@@ -226,7 +242,8 @@ def get(key: bytes, fresh: Freshness) -> Wish[Item | None]:
             _number_field(answer, b"raftkv-version"),
         )
 
-    return Wish(b"GET", _key_target(key) + _query(fresh.parameters), Kind.READ, read, whom=fresh.whom)
+    target = _key_target(key) + _query(fresh.parameters)
+    return Wish(b"GET", target, Kind.READ, read, whom=fresh.whom, lane=fresh.lane)
 
 
 def range_page(

@@ -25,6 +25,19 @@ class NoAnswer:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """No byte of the request left."""
+
+    why: str
+    unreachable: bool = True
+    """No connection could be made; otherwise all were in use for too long, or it was over before."""
+
+
+Heard = HttpAnswer | NoAnswer | NotSent
+"""What became of one attempt to ask."""
+
+
 def encode_request(method: bytes, target: bytes, *, authority: bytes, fields: bytes, body: bytes) -> bytes:
     """The request as it goes out, target and body byte for byte. ``fields`` are header lines, each ended by CRLF."""
     if not body and method not in _WITH_LENGTH:

@@ -2,7 +2,8 @@
 
 Told: a request as bytes, and whom to ask how long its answer is worth waiting for. Tells: the answer, or that
 there will be none. It never learns what a request means: it repeats nothing, follows nothing, and what it is
-given goes out byte for byte. (``http/client.py`` is its sibling for peers: posts only, pipelined.)
+given goes out byte for byte. (``http/shared.py`` is its sibling for requests that many share a connection for,
+``http/client.py`` the one for peers: posts only.)
 
 Behind an answer that did not come, nothing that comes can be trusted to belong to what is asked next: so a
 connection on which an exchange failed is closed.
@@ -12,14 +13,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, cast
+from typing import cast
 
-import httptools
-
+from raftkv.http.answer_reader import AnswerReader
 from raftkv.http.deadline import Deadline
 from raftkv.http.exchange import HttpAnswer, NoAnswer
-
-_FIELDS_BYTES_MAX: Final = 64 * 1024
 
 Look = Callable[[float], float | None]
 """How many seconds more to wait, told since when by the loop's clock nothing came; None: no longer."""
@@ -36,23 +34,14 @@ class RequestProtocol(asyncio.Protocol):
         on_lost: Callable[[RequestProtocol], None],
     ) -> None:
         """``on_lost`` is called once, when the connection is gone and its exchange has ended."""
-        self._loop, self._answer_bytes_max, self._on_lost = loop, answer_bytes_max, on_lost
+        self._loop, self._on_lost = loop, on_lost
         self._transport: asyncio.Transport | None = None
         self._deadline = Deadline(loop, self._quiet)
         self._look: Look | None = None
         self._heard_at_s = 0.0
         """When the request was sent, or the last bytes of its answer came."""
         self._waiting: asyncio.Future[HttpAnswer | NoAnswer] | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._fields: dict[bytes, bytes] = {}
-        self._fields_bytes = 0
-        self._head_is_whole = False
-        self._received_bytes = 0
-        """For this exchange. The parser keeps lines without end: they count here."""
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._is_last = False
-        """The server keeps the connection no longer than this answer."""
+        self._reader = AnswerReader(self, answer_bytes_max=answer_bytes_max)
         self._why_closed = ""
 
     @property
@@ -72,7 +61,6 @@ class RequestProtocol(asyncio.Protocol):
         self._waiting = waiting = self._loop.create_future()
         self._look = look
         self._heard_at_s = self._loop.time()
-        self._received_bytes = 0
         self._deadline.set(self._heard_at_s + look_after_s)
         transport.write(request)
         return waiting
@@ -81,6 +69,7 @@ class RequestProtocol(asyncio.Protocol):
         """Ends the connection at once; what is asked on it gets no answer."""
         if self._transport is not None and not self._why_closed:
             self._why_closed = why
+            self._reader.stop()
             self._transport.abort()
 
     # What the transport tells.
@@ -104,56 +93,19 @@ class RequestProtocol(asyncio.Protocol):
             self.close("an answer that nobody asked for")
             return
         self._heard_at_s = self._loop.time()
-        self._received_bytes += len(data)
-        if self._received_bytes > self._answer_bytes_max + _FIELDS_BYTES_MAX:
-            self.close(f"an answer of more than {self._answer_bytes_max} bytes")
-            return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.close(f"the answer is not HTTP: {error}")
+        self._reader.feed(data)
 
-    # What the parser tells.
+    # What the reader tells.
 
-    def on_message_begin(self) -> None:
-        """An answer begins; behind one that is whole, none may."""
-        self._fields = {}
-        self._fields_bytes = 0
-        self._head_is_whole = False
-        self._body.clear()
-        self._body_bytes = 0
+    def on_answer_begun(self) -> None:
+        """Behind an answer that is whole, none may begin."""
         if self._waiting is None:
             self.close("an answer that nobody asked for")
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head; or a trailer, which nobody needs and nobody trusts, but which counts."""
-        self._fields_bytes += len(name) + len(value)
-        if self._fields_bytes > _FIELDS_BYTES_MAX:
-            self.close(f"a head of more than {_FIELDS_BYTES_MAX} bytes")
-        elif not self._head_is_whole:
-            self._fields[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        """The head is whole."""
-        self._head_is_whole = True
-        self._is_last = not self._parser.should_keep_alive()
-
-    def on_body(self, data: bytes) -> None:
-        """A part of the body."""
-        self._body_bytes += len(data)
-        if self._body_bytes > self._answer_bytes_max:
-            self.close(f"an answer of more than {self._answer_bytes_max} bytes")
-        elif not self._why_closed:
-            self._body.append(data)
-
-    def on_message_complete(self) -> None:
-        """The answer is whole; an interim one (RFC 9110 section 15.2) only says that the real one will come."""
-        status = self._parser.get_status_code()
-        if self._why_closed or status < 200:
-            return
-        answer = HttpAnswer(status, self._fields, b"".join(self._body))
+    def on_answer(self, answer: HttpAnswer, *, is_last: bool) -> None:
+        """The answer is whole."""
         transport = self._transport
-        if self._is_last or (transport is not None and transport.get_write_buffer_size()):
+        if is_last or (transport is not None and transport.get_write_buffer_size()):
             # An answer that came before its request had left: what follows it on the wire is the request's rest.
             self.close("the server keeps it no longer")
         self._end(answer)

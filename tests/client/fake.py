@@ -1,7 +1,8 @@
 """A cluster that does to its clients whatever a test has laid out, and remembers every byte that it was asked.
 
 Told: who leads, and what to do instead of answering. Tells: every request, in order. Puts are executed once per
-number, as in the real one, so that a test sees how often. Demands: one request at a time on each connection.
+number, as in the real one, so that a test sees how often. As the real one it carries out at once whatever arrives, and
+answers in order. Demands: only requests for single keys share a connection.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from raftkv.client import Client, ClientSettings
+from raftkv.client.wishes import SHARED_VALUE_BYTES_MAX
 from raftkv.http.exchange import HttpAnswer
 from raftkv.problems import Code
 from raftkv.values import Address
@@ -39,6 +43,10 @@ class Asked:
     fields: dict[str, str]
     body: bytes
     writer: asyncio.StreamWriter
+
+    @property
+    def is_for_one_key(self) -> bool:
+        return self.target.startswith("/v1/kv/")
 
     @property
     def number(self) -> int:
@@ -163,22 +171,39 @@ class FakeNode:
         self._writers.add(writer)
         self.connections_count += 1
         self.connections_most = max(self.connections_most, self.connections_count)
+        last: asyncio.Task[None] | None = None
+        may_share = True
         try:
             while (asked := await self._read(reader, writer)) is not None:
+                could_share, may_share = may_share, asked.is_for_one_key
+                assert last is None or last.done() or (could_share and may_share), "only single keys' requests share"
                 if asked.target != "/v1/cluster":
                     self.asked.append(asked)
-                said = await self._act(asked)
-                if writer.transport.is_closing():
-                    break
-                writer.write(said)
-                if self.closes_after_each:
-                    break
-        except (Broken, ConnectionError, asyncio.IncompleteReadError):
+                last = asyncio.create_task(self._answer(asked, last))
+        except (ConnectionError, asyncio.IncompleteReadError):
             writer.transport.abort()
         finally:
+            if last is not None:
+                await asyncio.wait([last])
             self.connections_count -= 1
             self._writers.discard(writer)
             writer.close()
+
+    async def _answer(self, asked: Asked, before: asyncio.Task[None] | None) -> None:
+        """In its turn."""
+        writer = asked.writer
+        try:
+            said = await self._act(asked)
+        except (Broken, ConnectionError):
+            said = None
+        if before is not None:
+            await asyncio.wait([before])
+        if said is None:
+            writer.transport.abort()
+        elif not writer.transport.is_closing():
+            writer.write(said.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) if self.closes_after_each else said)
+            if self.closes_after_each:
+                writer.close()
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked | None:
         try:
@@ -189,8 +214,6 @@ class FakeNode:
         method, target, _ = line.split(" ")
         fields = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines if one)}
         body = await reader.readexactly(int(fields.get("content-length", "0")))
-        early = getattr(reader, "_buffer", b"")
-        assert not early, "a second request before the answer to the first"
         return Asked(self, method, target, fields, body, writer)
 
     async def _act(self, asked: Asked) -> bytes:
@@ -328,6 +351,16 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def bound_answers(monkeypatch: pytest.MonkeyPatch, bytes_max: int) -> None:
+    """No answer may be longer, whatever connection it comes on."""
+    for module in ("pool", "shared"):
+        monkeypatch.setattr(f"raftkv.client.{module}.ANSWER_BYTES_MAX", bytes_max)
+
+
+LARGE = "v" * (SHARED_VALUE_BYTES_MAX + 1)
+"""A value that goes on a connection of its own."""
 
 
 async def until(condition: Callable[[], bool]) -> None:

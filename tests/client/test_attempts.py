@@ -18,7 +18,6 @@ from raftkv.client.attempts import (
     Figures,
     Follow,
     Kind,
-    NotSent,
     Over,
     Patience,
     Settled,
@@ -28,7 +27,7 @@ from raftkv.client.attempts import (
 from raftkv.client.routing import Routing, View
 from raftkv.client.session import Session
 from raftkv.errors import OutcomeUnknown, Rejected, Unreachable
-from raftkv.http.exchange import HttpAnswer, NoAnswer
+from raftkv.http.exchange import HttpAnswer, NoAnswer, NotSent
 from raftkv.problems import Code
 from raftkv.values import Address
 from tests.client.answers import problem, put_done, redirect

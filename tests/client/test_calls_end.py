@@ -13,6 +13,7 @@ from raftkv.problems import Code
 from raftkv.values import Address
 from tests.client.answers import problem
 from tests.client.fake import (
+    LARGE,
     Asked,
     Gate,
     client,
@@ -123,19 +124,25 @@ async def test_a_call_that_is_refused_for_ever_ends_at_its_deadline_and_asks_no_
         assert sum(len(node.asked) for node in cluster.nodes) < 60
 
 
-async def test_a_cancelled_call_s_number_is_acknowledged_and_its_connection_not_used_again():
+@pytest.mark.parametrize("value", ["v", LARGE], ids=["shared", "own"])
+async def test_a_cancelled_call_s_number_is_acknowledged_and_its_answer_nobody_s(value):
     async with faked() as cluster:
         node = cluster.nodes[0]
-        async with client(cluster.urls, connections_per_node_max=1) as c:
-            await c.put("k", "v")
+        async with client(cluster.urls, connections_per_node_max=1, shared_connections_per_node_max=1) as c:
+            await c.put("k", value)
             node.instead["PUT"].append(gate := Gate())
-            put = asyncio.create_task(c.put("k", "v"))
+            cancelled = asyncio.create_task(c.put("k", value))
             await until(lambda: gate.held == 1)
-            put.cancel()
+            cancelled.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await put
-            done = await c.put("k", "v")
+                await cancelled
+            put = asyncio.create_task(c.put("k", value))
+            await until(lambda: len(node.wrote()) == 3)
+            if value == LARGE:
+                done = await put
+            assert put.done() == (value == LARGE), "on a shared connection it waits for what is before it"
             gate.opened.set()
+            done = await put
         assert [(asked.number, asked.acknowledged) for asked in cluster.wrote()] == [(1, 0), (2, 1), (3, 2)]
         assert done.version == 2
 
@@ -215,7 +222,7 @@ async def test_numbers_in_flight_are_bounded_and_acknowledged_in_order(monkeypat
         async with client(cluster.urls) as c:
             await c.put("first", "v")
             node.instead["PUT"].append(stuck := Gate())
-            puts = [asyncio.create_task(c.put(f"k{number}", "v")) for number in range(40)]
+            puts = [asyncio.create_task(c.put(f"k{number}", "v" if number else LARGE)) for number in range(40)]
             await until(lambda: len(node.wrote()) == 9)
             await asyncio.wait(puts[1:8], timeout=2.0)
             assert [put.done() for put in puts] == [False, *[True] * 7, *[False] * 32]
@@ -262,19 +269,21 @@ async def test_a_full_session_makes_room_by_other_numbers():
 # -------------------------------------------------------------------------------------- connections, the end
 
 
-async def test_connections_are_bounded_and_calls_wait_their_turn():
+@pytest.mark.parametrize("value", ["v", LARGE], ids=["shared", "own"])
+async def test_connections_are_bounded_and_calls_wait_their_turn(value):
     async with faked() as cluster:
         node = cluster.nodes[0]
         node.always = gate = Gate()
-        async with client(cluster.urls, connections_per_node_max=4, answer_timeout_s=60.0) as c:
-            puts = [asyncio.create_task(c.put("k", "v")) for _ in range(50)]
+        bounds = {"connections_per_node_max": 4, "shared_connections_per_node_max": 4}
+        async with client(cluster.urls, answer_timeout_s=60.0, **bounds) as c:
+            puts = [asyncio.create_task(c.put("k", value)) for _ in range(50)]
             await until(lambda: gate.held == 4)
             for cancelled in puts[2:10]:
                 cancelled.cancel()
             gate.opened.set()
             await asyncio.wait(puts)
             assert sum(not put.cancelled() for put in puts) == 42
-        assert node.connections_most <= 4 + 1, "one for the question who leads"
+        assert node.connections_most <= 4 + 2, "one for the question who leads, one for the session"
         assert cluster.executed["k"] <= 44
 
 

@@ -18,6 +18,7 @@ from tests.client.fake import (
     FakeNode,
     Gate,
     answer,
+    bound_answers,
     client,
     execute_and_reset,
     execute_and_say_only,
@@ -226,7 +227,7 @@ async def test_bytes_that_nobody_asked_for_are_nobody_s_answer(extra):
 
 
 async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("raftkv.client.pool.ANSWER_BYTES_MAX", 1000)
+    bound_answers(monkeypatch, 1000)
     async with faked() as cluster:
         huge = answer(say(200, b"x" * 2000))
         endless = answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"5dc\r\n" + b"x" * 1500)

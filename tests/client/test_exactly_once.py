@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from raftkv.client import wishes
-from raftkv.client.attempts import Again, Call, Figures, Follow, Heard, Kind, NotSent, Over, Patience, Settled, Whom
+from raftkv.client.attempts import Again, Call, Figures, Follow, Kind, Over, Patience, Settled, Whom
 from raftkv.client.results import PutDone
 from raftkv.client.routing import Routing, View
 from raftkv.client.session import Session
 from raftkv.errors import ConditionFailed, OutcomeUnknown, Rejected, RequestError, Unreachable
-from raftkv.http.exchange import HttpAnswer, NoAnswer
+from raftkv.http.exchange import Heard, HttpAnswer, NoAnswer, NotSent
 from raftkv.kv import answers, sessions
 from raftkv.kv.commands import ANY, Numbered, OpenSession, Put, encode
 from raftkv.kv.machine import KeyValueMachine

@@ -12,20 +12,21 @@ from math import inf
 import pytest
 
 from raftkv.client import OutcomeUnknown, Unreachable, course
-from raftkv.client.attempts import NotSent
 from raftkv.client.course import PAUSE_US
 from raftkv.client.pool import Pool
 from raftkv.client.session import Numbered, Session
-from raftkv.http.exchange import HttpAnswer
+from raftkv.http.exchange import HttpAnswer, NotSent
 from raftkv.http.requests import RequestProtocol
 from raftkv.problems import Code
 from tests.client.fake import (
+    LARGE,
     PATIENCE_S,
     Asked,
     Broken,
     FakeNode,
     Gate,
     answer,
+    bound_answers,
     client,
     faked,
     redirection,
@@ -186,14 +187,17 @@ async def test_members_that_all_moved_are_found_again_by_reads_that_anybody_may_
         await door.die()
 
 
-async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("value", ["v", LARGE], ids=["shared", "own"])
+async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPatch, value):
     """A firewall forgets a quiet connection and tells neither end: what is asked on it is never answered."""
     monkeypatch.setattr("raftkv.client.pool.IDLE_S_MAX", 0.1)
+    monkeypatch.setattr("raftkv.client.shared.IDLE_S_MAX", 0.1)
     async with faked(1) as cluster:
         node = cluster.nodes[0]
         async with client(cluster.urls, silence_s=60.0, answer_timeout_s=60.0) as c:
+            await c.put("k", "v")
             node.always = gate = Gate()
-            puts = [asyncio.create_task(c.put("k", "v")) for _ in range(4)]
+            puts = [asyncio.create_task(c.put("k", value)) for _ in range(4)]
             await until(lambda: gate.held == 4)
             gate.opened.set()
             await asyncio.gather(*puts)
@@ -205,17 +209,19 @@ async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPa
             node.always = forget
             began_s = asyncio.get_running_loop().time()
             await until(lambda: asyncio.get_running_loop().time() > began_s + 0.15)
-            await asyncio.gather(*(c.put("k", "v", timeout_s=1.0) for _ in range(4)))
+            await asyncio.gather(*(c.put("k", value, timeout_s=1.0) for _ in range(4)))
             assert c.figures.retries == 0
-            await until(lambda: not forgotten & node._writers)
+            await until(lambda: len(forgotten & node._writers) <= (0 if value == "v" else 2))
 
 
-async def test_one_connection_that_was_forgotten_is_enough_to_distrust_those_that_lay_beside_it():
+@pytest.mark.parametrize("value", ["v", LARGE], ids=["shared", "own"])
+async def test_one_connection_that_was_forgotten_is_enough_to_distrust_those_that_lay_beside_it(value):
     async with faked(1) as cluster:
         node = cluster.nodes[0]
         async with client(cluster.urls, silence_s=0.1, answer_timeout_s=0.2) as c:
+            await c.put("k", "v")
             node.always = gate = Gate()
-            puts = [asyncio.create_task(c.put("k", "v")) for _ in range(4)]
+            puts = [asyncio.create_task(c.put("k", LARGE)) for _ in range(4)]
             await until(lambda: gate.held == 4)
             gate.opened.set()
             await asyncio.gather(*puts)
@@ -226,16 +232,18 @@ async def test_one_connection_that_was_forgotten_is_enough_to_distrust_those_tha
 
             node.always = forget
             retries = c.figures.retries
-            await c.put("k", "v")
+            await c.put("k", value)
             assert c.figures.retries == retries + 1
-        assert cluster.executed["k"] == 5
+            await c.put("k", LARGE if value == "v" else "v")
+            assert c.figures.retries == retries + 1, "whatever kind it was"
+        assert cluster.executed["k"] == 7
 
 
 async def test_who_waits_for_a_connection_keeps_the_place_where_a_server_closes_each():
     async with faked(1) as cluster:
         node = cluster.nodes[0]
         node.closes_after_each = True
-        async with client(cluster.urls, connections_per_node_max=1) as c:
+        async with client(cluster.urls, shared_connections_per_node_max=1) as c:
             await c.put("first", "v")
             await asyncio.gather(*(c.put(f"{number}", "v") for number in range(30)))
         assert [asked.key for asked in node.wrote()] == ["first", *(f"{number}" for number in range(30))]
@@ -334,7 +342,7 @@ async def test_a_closed_client_leaves_a_doubt_told():
 
 
 async def test_a_head_line_without_end_fills_no_memory(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("raftkv.client.pool.ANSWER_BYTES_MAX", 1000)
+    bound_answers(monkeypatch, 1000)
     async with faked(1) as cluster:
 
         async def endless(asked: Asked) -> bytes:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from raftkv.client.attempts import NotSent
 from raftkv.core.types import NodeId
-from raftkv.http.exchange import HttpAnswer, NoAnswer
+from raftkv.http.exchange import HttpAnswer, NoAnswer, NotSent
 from raftkv.sim.checks.words import Behalf, Words
 from raftkv.sim.clients.door import Door, answer_in
 from raftkv.sim.world.cluster import VirtualCluster, Watcher

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Final
 
 from raftkv.client import wishes
-from raftkv.client.attempts import Call, Heard, Kind, NotSent, Patience
+from raftkv.client.attempts import Call, Kind, Patience
 from raftkv.client.course import (
     Course,
     Courses,
@@ -30,7 +30,7 @@ from raftkv.client.course import (
 )
 from raftkv.client.wishes import Wish
 from raftkv.errors import Rejected, RequestError
-from raftkv.http.exchange import HttpAnswer, NoAnswer, encode_request
+from raftkv.http.exchange import Heard, HttpAnswer, NoAnswer, NotSent, encode_request
 from raftkv.sim.checks.invariants import Violated
 from raftkv.sim.checks.words import Behalf, Redirects
 from raftkv.sim.clients.connections import Connection, Connections
