@@ -430,10 +430,6 @@ class Changing:
             return True
         if isinstance(asked.wish, Remove) and _catches_up(configurations.current, asked.wish.id):
             return self._call_off(asked, NodeId(asked.wish.id), now_us)
-        if isinstance(asked.wish, Add) and self._was_let_go(asked, now_us):
-            text = f"it was called off a moment ago that {asked.wish.member.id} joins; to have it after all, ask again"
-            asked.done(_no(MembersWhy.CALLED_OFF, text))
-            return True
         standing = outcome(configurations.current)
         goal = wanted(
             asked.wish,
@@ -447,6 +443,10 @@ class Changing:
             return True
         if _is(goal, standing):
             self._join(asked, goal)
+            return True
+        if isinstance(asked.wish, Add) and self._was_let_go(asked, now_us):
+            text = f"it was called off a moment ago that {asked.wish.member.id} joins; to have it after all, ask again"
+            asked.done(_no(MembersWhy.CALLED_OFF, text))
             return True
         return self._propose(asked, goal, standing, now_us)
 

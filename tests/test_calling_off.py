@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from raftkv.core.messages import AppendEntriesReply
-from raftkv.core.types import Configuration, NodeId, Role
+from raftkv.core.types import Configuration, NodeId, Role, Term
 from raftkv.members import Alter, Become, MembersAre, MembersWhy, Remove
 from tests.core.lone import NO_TERM, NONE
 from tests.lone_replica import LoneReplica
@@ -138,3 +138,18 @@ def test_a_little_later_it_is_a_new_wish() -> None:
     add_d(lone, "anew")
     see_through(lone, "b", "c", "d")
     assert lone.outcome("anew") == MembersAre(changed=True)
+
+
+def test_what_was_to_be_called_off_and_came_to_be_is_not_told_as_called_off() -> None:
+    """faults 50: the entry that called it off gave way to a successor's, and this node leads again at once."""
+    lone = catching_up()
+    begun, term = lone.raft.last_index, Term(lone.raft.term + 1)
+    wish_for(lone, "off", Remove("d"))
+    joint = Configuration(membership("abcd"), outgoing=membership("abc"))
+    after = [configuration_frame(begun + 1, term, joint)]
+    after += [configuration_frame(begun + 2, term, Configuration(membership("abcd")))]
+    append(lone, term, after, prev=begun, commit=begun + 2)
+    assert (why_not(lone, "off"), lone.outcome("d")) == (MembersWhy.SUPERSEDED, MembersAre(changed=True))
+    lone.lead()
+    add_d(lone, "on")
+    assert lone.outcome("on") == MembersAre(changed=False)
