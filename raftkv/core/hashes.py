@@ -1,7 +1,8 @@
 """Equal logs make equal states; where they did not, the state that a majority of voters has is right (design).
 
-Every node keeps the hashes of its state at its newest multiples of 1,024, and tells its leader the newest. What
-a majority of each voter set has at one index is agreed there. The leader tells each follower the newest agreed
+Every node keeps the hashes of its state at its newest multiples of 1,024, and tells its leader the newest, or, every
+other time, one that nodes which are not equally far have in common for longer: with the newest alone, three of five that
+run fast over slow links never tell of one index. What a majority of each voter set has at one index is agreed there. The leader tells each follower the newest agreed
 hash that the follower can compare, for it has told a hash of that index or a later one itself:
 
     a  1024: x   2048: y   3072: z                 agreed: 1024: x  2048: y

@@ -29,7 +29,8 @@ class Phase(Enum):
     SNAPSHOT = "snapshot"
 
 
-_HASHES_KEPT: Final = 8
+_HASHES_KEPT: Final = 32
+_ROUND_AMONG: Final = 8
 
 
 class StateHashes:
@@ -59,6 +60,16 @@ class StateHashes:
         """This node's and the other's at the newest index where both are known; nothing twice: there is none."""
         index = max(self._by_index.keys() & other._by_index.keys(), default=Index(0))
         return self._by_index.get(index, b""), other._by_index.get(index, b"")
+
+    @property
+    def roundest(self) -> tuple[Index, bytes]:
+        """Of the newest few, that at the index which is a multiple of the highest power of two; (0, nothing): none.
+
+        Nodes that are not equally far have other newest ones at any time, but for a while the same of these.
+        """
+        newest = sorted(self._by_index)[-_ROUND_AMONG:]
+        found = max(newest, key=lambda index: (index & -index, index), default=Index(0))
+        return found, self._by_index.get(found, b"")
 
     @property
     def newest(self) -> tuple[Index, bytes]:

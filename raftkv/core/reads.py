@@ -210,7 +210,6 @@ def handle_heartbeat(state: State, envelope: Envelope, request: Heartbeat, excha
         state.commit_index = rules.follower_commit_index(
             ours=state.commit_index, leaders=request.commit, last_checked=state.log.last_index
         )
-    reply = HeartbeatReply(
-        state.current_term, echoed, *state.state_hash, state.settings.withholds_ms, state.life, state.now_us
-    )
+    told = state.hashes.newest if request.round % 2 else state.hashes.roundest
+    reply = HeartbeatReply(state.current_term, echoed, *told, state.settings.withholds_ms, state.life, state.now_us)
     state.outbox.reply(exchange, state.answer(envelope, reply), said_in=state.current_term)

@@ -217,7 +217,7 @@ def test_a_follower_whose_state_is_wrong_finds_out():
         ([(1, "x")], heartbeat(1, "x"), "equal"),
         ([(1, "w")], heartbeat(2, "x"), "not reached"),
         ([(2, "w")], heartbeat(1, "x"), "never taken, after a start say"),
-        ([(multiple, "w") for multiple in range(1, 20)], heartbeat(1, "x"), "forgotten"),
+        ([(multiple, "w") for multiple in range(1, 40)], heartbeat(1, "x"), "forgotten"),
         ([(1, "w")], Heartbeat(Term(1), NONE, NONE, Round(1), 0, 0), "nothing agreed"),
         ([(1, "w")], heartbeat(1, "x", term=0), "of an older term"),
     ],
@@ -246,13 +246,60 @@ def test_it_still_votes_and_stores():
 def test_only_the_newest_hashes_are_kept():
     hashes = StateHashes()
     assert hashes.newest == NOTHING
-    for multiple in range(1, 12):
+    for multiple in range(1, 36):
         hashes.note(at(multiple), hash_of("x"))
     assert hashes.at(at(3)) is None
     assert hashes.at(at(4)) == hash_of("x")
-    assert hashes.newest == (11 * 1024, hash_of("x"))
+    assert hashes.newest == (35 * 1024, hash_of("x"))
     assert hashes.newest_through(Index(5000)) == (4096, hash_of("x"))
     assert hashes.newest_through(Index(1024)) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("known", "roundest"),
+    [
+        ([], 0),
+        ([1024], 1024),
+        ([1024, 1030], 1024),
+        ([1024 * multiple for multiple in range(1, 8)], 4096),
+        ([1024 * multiple for multiple in range(1, 9)], 8192),
+        ([1024 * multiple for multiple in range(1, 16)], 8192),
+        ([1024 * multiple for multiple in range(1, 17)], 16384),
+        ([1024 * multiple for multiple in range(1, 24)], 16384),
+        ([1024 * multiple for multiple in range(1, 25)], 24576),
+        ([3072, 5120], 5120),
+    ],
+)
+def test_the_roundest_index_is_the_same_for_a_while(known, roundest):
+    hashes = StateHashes()
+    for index in known:
+        hashes.note(Index(index), b"%d" % index)
+    assert hashes.roundest == (roundest, b"%d" % roundest if roundest else b"")
+
+
+def test_every_other_heartbeat_is_answered_with_the_roundest():
+    lone = Lone()
+    for multiple in range(1, 12):
+        knows(lone, multiple, "x")
+    told = []
+    for round in (1, 2, 3):
+        lone.says("b", heartbeat(0, "", round=round))
+        told.append(lone.reply.hash_index // 1024)
+    assert told == [11, 8, 11]
+
+
+def test_three_of_five_that_are_never_equally_far_agree():
+    """Each is further by an interval than the one before when it tells, and again the next time."""
+    nodes = [Lone() for _ in range(3)]
+    told: list[set[int]] = [set(), set(), set()]
+    for step in range(24):
+        for place, lone in enumerate(nodes):
+            knows(lone, 3 * step + place + 1, "x")
+            knows(lone, 3 * step + place + 2, "x")
+            knows(lone, 3 * step + place + 3, "x")
+            lone.says("b", heartbeat(0, "", round=step + 1))
+            told[place].add(lone.reply.hash_index)
+    assert set.intersection(*told)
 
 
 # --------------------------------------------------------------------------- where a state is known to be right
