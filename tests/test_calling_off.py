@@ -10,13 +10,14 @@ from raftkv.core.messages import AppendEntriesReply
 from raftkv.core.types import Configuration, NodeId, Role, Term
 from raftkv.members import Alter, Become, MembersAre, MembersWhy, Remove
 from tests.core.lone import NO_TERM, NONE
-from tests.lone_replica import LoneReplica
 from tests.test_changing import (
     EMPTIED,
     D,
     add_d,
     append,
+    catching_up,
     configuration_frame,
+    configuration_frames,
     leading_three,
     membership,
     named,
@@ -26,15 +27,6 @@ from tests.test_changing import (
     why_not,
     wish_for,
 )
-
-
-def catching_up() -> LoneReplica:
-    """d is being added, and somebody waits for it."""
-    lone = leading_three()
-    add_d(lone)
-    lone.acknowledge("b", "c")
-    assert lone.raft.change_status is not None and lone.outcome("d") is None
-    return lone
 
 
 def test_removing_who_catches_up_calls_the_change_off_and_everybody_hears_it() -> None:
@@ -145,10 +137,8 @@ def test_what_was_to_be_called_off_and_came_to_be_is_not_told_as_called_off() ->
     lone = catching_up()
     begun, term = lone.raft.last_index, Term(lone.raft.term + 1)
     wish_for(lone, "off", Remove("d"))
-    joint = Configuration(membership("abcd"), outgoing=membership("abc"))
-    after = [configuration_frame(begun + 1, term, joint)]
-    after += [configuration_frame(begun + 2, term, Configuration(membership("abcd")))]
-    append(lone, term, after, prev=begun, commit=begun + 2)
+    came = [Configuration(membership("abcd"), outgoing=membership("abc")), Configuration(membership("abcd"))]
+    append(lone, term, configuration_frames(begun + 1, term, came), prev=begun, commit=begun + 2)
     assert (why_not(lone, "off"), lone.outcome("d")) == (MembersWhy.SUPERSEDED, MembersAre(changed=True))
     lone.lead()
     add_d(lone, "on")

@@ -100,6 +100,10 @@ class Configurations:
         """Where that one stands."""
         return next(first for first, _ in reversed(self._stack) if first <= index)
 
+    def between(self, first: Index, last: Index) -> Iterator[Configuration]:
+        """Those that stand from ``first`` to ``last``, as far as this log says."""
+        return (configuration for index, configuration in self._stack if first <= index <= last)
+
     def _listed_through(self, index: Index) -> Iterator[tuple[NodeId, Incarnation]]:
         """Whom the configurations up to there list."""
         for first, configuration in self._stack:

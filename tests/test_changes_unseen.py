@@ -1,0 +1,56 @@
+"""What a change came to, as a node tells it that did not see its end: others led, and it hears of much at once."""
+
+from __future__ import annotations
+
+from raftkv.core.effects import LogBase
+from raftkv.core.messages import AppendEntriesReply, InstallSnapshot
+from raftkv.core.types import Configuration, Index, SnapshotId, Term
+from raftkv.members import MembersAre, MembersWhy
+from tests.test_changing import (
+    D,
+    add_d,
+    append,
+    catching_up,
+    configuration_frames,
+    leading_three,
+    membership,
+    why_not,
+    wish_for,
+)
+
+
+def test_whoever_waits_with_others_is_not_told_superseded_while_the_change_goes_on():
+    """faults 25: C_old,new gives way to the successor's first entry, and the successor appends its own."""
+    lone = leading_three()
+    add_d(lone, "first")
+    lone.acknowledge("b", "c")
+    begun = lone.raft.last_index
+    lone.says("d", AppendEntriesReply(lone.raft.term, True, Index(0), begun, Term(0), Index(0)))
+    assert lone.raft.configuration.is_joint and lone.raft.commit_index == begun
+    wish_for(lone, "second", D)
+    lone.append("b", 2, [None], prev=begun, commit=begun + 1)
+    assert (lone.outcome("first"), lone.outcome("second")) == (None, None)
+    came = [Configuration(membership("abcd"), outgoing=membership("abc")), Configuration(membership("abcd"))]
+    append(lone, 2, configuration_frames(begun + 2, 2, came), prev=begun + 1, commit=begun + 3)
+    assert lone.outcome("first") == lone.outcome("second") == MembersAre(changed=True)
+
+
+def test_a_node_that_became_a_voter_and_was_removed_before_this_one_heard_of_it_is_told_as_added():
+    """faults 50: that it did not catch up, and all is as before, would not be true."""
+    lone = catching_up()
+    begun, abc, abcd = lone.raft.last_index, membership("abc"), membership("abcd")
+    came = [Configuration(abcd, abc), Configuration(abcd), Configuration(abc, abcd), Configuration(abc)]
+    append(lone, 2, configuration_frames(begun + 1, 2, came), prev=begun, commit=begun + 4)
+    assert lone.outcome("d") == MembersAre(changed=True)
+
+
+def test_a_snapshot_says_how_the_members_are_and_not_what_became_of_a_change():
+    """faults 50"""
+    lone = catching_up()
+    base = LogBase(Index(lone.raft.last_index + 9), Term(2), Configuration(membership("abc")))
+    snapshot = SnapshotId(base.index, base.term, size_bytes=1, checksum=1)
+    lone.says("b", InstallSnapshot(Term(2), snapshot, 0, b"x"))
+    (write,) = [write for work in lone.works for write in work.snapshots.writes]
+    lone.replica.snapshots.was_received(write, 1, base)
+    lone.turn()
+    assert why_not(lone, "d") is MembersWhy.UNKNOWN
