@@ -151,7 +151,8 @@ class Asker:
         came: Any = None
         try:
             while True:
-                came = await self._done(course.send(came))
+                stage = course.send(came)
+                came = await (self._sent(*stage) if type(stage) is Send else self._done(stage))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -161,8 +162,6 @@ class Asker:
     async def _done(self, stage: Stage) -> Any:
         """What came of it."""
         match stage:
-            case Send(call, wish, at):
-                return await self._sent(call, wish, at)
             case UntilLeader(until_us):
                 return await self._finder.leader_or(until_us / 1_000_000)
             case Pause(until_us):

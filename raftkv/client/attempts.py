@@ -72,6 +72,8 @@ class Lane(Enum):
     STALE = auto()
     """Nothing; or the node has to apply what this client has seen before, as it has for whoever asks later."""
 
+    __hash__ = object.__hash__  # There is one of each.
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -116,6 +118,7 @@ class Over:
 
 
 Step = Settled | Follow | Again | Over
+_SETTLED: Final = Settled()
 
 
 @dataclass(slots=True)
@@ -184,6 +187,11 @@ _DECIDED: Final = frozenset({Code.KEY_NOT_FOUND, Code.PRECONDITION_FAILED})
 
 class Call:
     """One call, from its first attempt to its end."""
+
+    __slots__ = (
+        *("_expiries", "_failures", "_figures", "_may_have_happened", "_patience", "_redirect_term", "_redirects"),
+        *("_rng", "_routing", "deadline_us", "kind", "last_word", "numbered", "whom"),
+    )
 
     def __init__(
         self,
@@ -255,7 +263,7 @@ class Call:
             return self._no_answer(heard, at, now_us)
         self._routing.find(at)
         if 200 <= heard.status < 300:
-            return Settled()
+            return _SETTLED
         return self._problem(heard, Problem(heard), at, now_us)
 
     def out_of_time(self, why: str = "the time for this call is over", *, hint: str = "") -> RequestError:

@@ -18,10 +18,10 @@ or with one of four errors (``raftkv.errors``):
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from random import Random, SystemRandom
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from raftkv.client import wishes
 from raftkv.client.asker import Asker
@@ -39,7 +39,7 @@ from raftkv.client.results import (
 )
 from raftkv.client.settings import ClientSettings
 from raftkv.client.txn import Compare, Op, Text, as_bytes, bounds, refuse_everything_unasked
-from raftkv.client.wishes import Condition, Consistency, Freshness, Wish
+from raftkv.client.wishes import ANY, LINEARIZABLE, Condition, Consistency, Freshness, Wish
 from raftkv.errors import RequestError
 from raftkv.kv.commands import COMMAND_KEYS_MAX
 from raftkv.values import parse_url, url_address
@@ -112,7 +112,9 @@ class Client:
 
         ``if_revision`` is the mod revision that the key must have; 0: it must be absent.
         """
-        condition = Condition(if_revision, if_absent, if_present)
+        condition = ANY
+        if if_revision is not None or if_absent or if_present:
+            condition = Condition(if_revision, if_absent, if_present)
         return await self._ask(
             wishes.put(as_bytes(key, what="key"), as_bytes(value, what="value"), condition), timeout_s
         )
@@ -147,7 +149,7 @@ class Client:
 
         ``if_revision`` is the mod revision that the key must have.
         """
-        condition = Condition(if_revision, present=if_present)
+        condition = Condition(if_revision, present=if_present) if if_revision is not None or if_present else ANY
         return await self._ask(wishes.delete(as_bytes(key, what="key"), condition), timeout_s)
 
     async def delete_range(
@@ -305,13 +307,15 @@ class Client:
         if self._asker is not None and self._asker.loop is not asyncio.get_running_loop():
             raise RuntimeError("this client belongs to another event loop: make one in each, and close it there")
 
-    async def _ask(self, wish: Wish[T], timeout_s: float | None) -> T:
+    def _ask(self, wish: Wish[T], timeout_s: float | None) -> Coroutine[Any, Any, T]:
         timeout_s = self._settings.timeout_s if timeout_s is None else timeout_s
         if not 0 < timeout_s < 1e6:
             raise ValueError(f"timeout_s is a time in seconds, above 0 and below a million, not {timeout_s!r}")
-        return await self._running().ask(wish, timeout_s=timeout_s)
+        return self._running().ask(wish, timeout_s=timeout_s)
 
     def _freshness(self, consistency: Consistency, max_staleness_ms: int | None) -> Freshness:
+        if consistency == "linearizable" and max_staleness_ms is None:
+            return LINEARIZABLE
         is_monotonic = consistency == "stale" and self._settings.monotonic_reads
         return Freshness(consistency, max_staleness_ms, self._running().seen_index if is_monotonic else None)
 

@@ -447,8 +447,10 @@ def numbering(numbered: Numbered) -> bytes:
     """The three fields; what is acknowledged grows from attempt to attempt, and is no part of the request."""
     session = numbered.session
     acknowledged = session.acknowledged
-    fields = b"Raftkv-Session: %b\r\nRaftkv-Sequence: %d\r\n" % (session.id.encode(), numbered.number)
-    return fields + b"Raftkv-Acknowledged: %d\r\n" % acknowledged if acknowledged else fields
+    if not acknowledged:
+        return b"Raftkv-Session: %b\r\nRaftkv-Sequence: %d\r\n" % (session.id.encode(), numbered.number)
+    fields = b"Raftkv-Session: %b\r\nRaftkv-Sequence: %d\r\nRaftkv-Acknowledged: %d\r\n"
+    return fields % (session.id.encode(), numbered.number, acknowledged)
 
 
 def fields_of(call: Call, wish: Wish[Any]) -> bytes:

@@ -124,7 +124,8 @@ class Routing:
 
     def find(self, address: Address) -> None:
         """It answers."""
-        self._shunned.pop(address, None)
+        if self._shunned:
+            self._shunned.pop(address, None)
 
     def _is_shunned(self, address: Address, now_us: int, *, term: int = 0) -> bool:
         shunned = self._shunned.get(address)

@@ -7,10 +7,11 @@ number, or how often.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import msgpack
@@ -54,8 +55,11 @@ _LANES: Final[dict[Consistency, Lane]] = {
 }
 SHARED_VALUE_BYTES_MAX: Final = 16 * 1024
 """A longer value has a connection for itself: on a shared one it would hold up the others."""
+_JSON: Final = json.JSONDecoder()
 _MSGPACK: Final = b"application/msgpack"
 _STRUCTURED: Final = b"Content-Type: " + _MSGPACK + b"\r\nAccept: " + _MSGPACK + b"\r\n"
+_STANDS_FOR_ITSELF: Final = re.compile(rb"[0-9A-Za-z_.~-]+")
+"""A key without an escape in a path."""
 _NOT_IN_A_PATH: Final = (b".", b"..")
 """What stands between us and a node may take these keys for a way up: they go in bodies."""
 _INDEX_MAX: Final = NUMBER_MAX
@@ -71,8 +75,7 @@ class DoesNotLead(Unintelligible):
     """The answer is a node's own word, and the leader's was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wish(Generic[T_co]):
+class Wish(NamedTuple, Generic[T_co]):
     """A request, and how its answer is read."""
 
     method: bytes
@@ -119,6 +122,9 @@ class Condition:
         if self.revision is not None:
             return [Compare.mod_revision(key, "==", self.revision)]
         return [Compare.present(key)] if self.present else []
+
+
+ANY: Final = Condition()
 
 
 # ------------------------------------------------------------------------------------------------- writes
@@ -192,22 +198,18 @@ class Freshness:
     consistency: Consistency = "linearizable"
     max_staleness_ms: int | None = None
     min_index: int | None = None
+    whom: Whom = field(init=False)
+    """Who can answer it."""
+    lane: Lane | None = field(init=False)
+    """With whom it may share a connection. How long a bound on its age makes it wait, nobody else waits."""
 
     def __post_init__(self) -> None:
         if self.consistency not in CONSISTENCIES:
             raise ValueError(f"consistency is one of {', '.join(CONSISTENCIES)}, not {self.consistency!r}")
         if self.max_staleness_ms is not None and self.consistency != "stale":
             raise ValueError("max_staleness_ms goes with consistency='stale'")
-
-    @property
-    def whom(self) -> Whom:
-        """Who can answer it."""
-        return Whom.ANYBODY if self.consistency in _FROM_ANYBODY else Whom.LEADER
-
-    @property
-    def lane(self) -> Lane | None:
-        """With whom it may share a connection. How long a bound on its age makes it wait, nobody else waits."""
-        return _LANES[self.consistency] if self.max_staleness_ms is None else None
+        object.__setattr__(self, "whom", Whom.ANYBODY if self.consistency in _FROM_ANYBODY else Whom.LEADER)
+        object.__setattr__(self, "lane", _LANES[self.consistency] if self.max_staleness_ms is None else None)
 
     @property
     def parameters(self) -> dict[str, str | int | None]:
@@ -217,6 +219,9 @@ class Freshness:
             "min_index": self.min_index or None,
             "max_staleness_ms": self.max_staleness_ms,
         }
+
+
+LINEARIZABLE: Final = Freshness()
 
 
 def get(key: bytes, fresh: Freshness) -> Wish[Item | None]:
@@ -242,7 +247,9 @@ def get(key: bytes, fresh: Freshness) -> Wish[Item | None]:
             _number_field(answer, b"raftkv-version"),
         )
 
-    target = _key_target(key) + _query(fresh.parameters)
+    target = _key_target(key)
+    if fresh is not LINEARIZABLE:
+        target += _query(fresh.parameters)
     return Wish(b"GET", target, Kind.READ, read, whom=fresh.whom, lane=fresh.lane)
 
 
@@ -474,7 +481,7 @@ def _map(answer: HttpAnswer) -> dict[str, Any]:
         if answer.fields.get(b"content-type", b"").startswith(_MSGPACK):
             told = msgpack.unpackb(answer.body, strict_map_key=True)
         else:
-            told = json.loads(answer.body)
+            told = _JSON.decode(answer.body.decode())
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise Unintelligible(f"the body of a {answer.status} is not what its type says") from error
     if not isinstance(told, dict):
@@ -524,6 +531,8 @@ def _revision_of(answer: HttpAnswer) -> int:
 
 
 def _key_target(key: bytes) -> bytes:
+    if _STANDS_FOR_ITSELF.fullmatch(key) is not None:
+        return b"/v1/kv/" + key
     return b"/v1/kv/" + quote(key, safe="").encode()
 
 
