@@ -24,7 +24,7 @@ from raftkv.api.requests import Head as RequestHead
 from raftkv.api.responses import Response, common_header_bytes
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
-from raftkv.http.answers import Answer
+from raftkv.http.answers import Answer, Ready, beginning_of
 from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict, Within
 from raftkv.http.heads import Head
 from raftkv.http.plain import PlainReader
@@ -66,6 +66,8 @@ class LeanFront:
         self._plain_reader = PlainReader(target=plain.TARGET, numbering=plain.NUMBERING, heeded=asking)
         self._date_field = b""
         self._date_second = -1
+        self._beginnings: dict[tuple[int, bytes], bytes] = {}
+        """Of this second's answers to plain requests, by status and the form of their own fields."""
 
     async def stop(self, grace_seconds: float) -> None:
         """Everything that was asked is answered, or was given ``grace_seconds``.
@@ -106,13 +108,27 @@ class LeanFront:
 
     def _completed(self, answer: Answer) -> Answer:
         """With what every answer carries."""
+        self._look_at_the_clock()
+        status, body, content_type, fields, close = answer
+        fields = self._common + fields + self._date_field
+        return Answer(status, body, content_type, fields, close or self._all_done is not None)
+
+    def _ready(self, told: plain.Told) -> Ready:
+        """The same, with no step between."""
+        self._look_at_the_clock()
+        status, content_type, fields, numbers, body = told
+        beginning = self._beginnings.get((status, fields))
+        if beginning is None:
+            all_fields = self._common.replace(b"%", b"%%") + fields + self._date_field
+            beginning = self._beginnings[status, fields] = beginning_of(status, content_type, all_fields)
+        return Ready(status, beginning % numbers, body, self._all_done is not None)
+
+    def _look_at_the_clock(self) -> None:
         second = int(time.time())
         if second != self._date_second:
             self._date_second = second
             self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
-        status, body, content_type, fields, close = answer
-        fields = self._common + fields + self._date_field
-        return Answer(status, body, content_type, fields, close or self._all_done is not None)
+            self._beginnings.clear()
 
     @staticmethod
     def _failed(error: Exception, method: bytes, target: bytes) -> Answer:
@@ -145,15 +161,18 @@ class LeanFront:
         self._unanswered_count -= 1
         return 0
 
-    def _respond_by(self, exchange: Exchange) -> Callable[[Answer | Response], None]:
+    def _respond_by(self, exchange: Exchange) -> Callable[[plain.Told | Answer | Response], None]:
         """Counts the exchange as long as it has no answer. What failed is answered; what it began may end later."""
         self._unanswered_count += 1
 
-        def respond(answer: Answer | Response) -> None:
+        def respond(answer: plain.Told | Answer | Response) -> None:
             if exchange.answer is not None and Code.INTERNAL.status in (exchange.answer.status, answer.status):
                 return
             self._unanswered_count -= 1
-            exchange.respond(self._completed(answer) if isinstance(answer, Answer) else self.answer_of(answer))
+            if isinstance(answer, plain.Told):
+                exchange.respond(self._ready(answer))
+            else:
+                exchange.respond(self._completed(answer) if isinstance(answer, Answer) else self.answer_of(answer))
             if self._all_done is not None and not self._unanswered_count and not self._all_done.done():
                 self._all_done.set_result(None)
 

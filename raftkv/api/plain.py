@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from binascii import unhexlify
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from raftkv.api import keys, reads
 from raftkv.api.exchange import Context, written
 from raftkv.api.metering import Kind, Meter
 from raftkv.api.requests import Request
 from raftkv.api.responses import Response
-from raftkv.http.answers import Answer
 from raftkv.http.plain import Plain
 from raftkv.kv.answers import DeleteDone, PutDone
 from raftkv.kv.commands import KEY_BYTES_MAX, SESSION_BYTES, Delete, Numbered, Put, encode, encode_put
@@ -46,8 +45,21 @@ _GET_FIELDS: Final = (
     b"Raftkv-Consistency: linearizable\r\n"
 )
 
-Respond = Callable[[Answer | Response], None]
-"""Takes the one answer; one that is an Answer lacks only what every answer of the node carries."""
+
+class Told(NamedTuple):
+    """Success, in bytes but for what every answer of the node carries."""
+
+    status: int
+    content_type: bytes
+    fields: bytes
+    """The form of its header lines, each ended by CRLF …"""
+    numbers: tuple[int, ...]
+    """… and what stands in them, and then the length of the body."""
+    body: bytes
+
+
+Respond = Callable[[Told | Response], None]
+"""Takes the one answer."""
 
 
 class PlainKeys:
@@ -80,11 +92,12 @@ class PlainKeys:
         began_ns = 0 if meter is None else meter.clock_ns()
 
         def done(outcome: WriteOutcome) -> None:
-            answer: Answer | Response
+            answer: Told | Response
             if type(outcome) is Applied and type(outcome.answer) is PutDone:
                 created, revision, create_revision, version = outcome.answer
                 told = _PUT_BODY % (key, revision, create_revision, version)
-                answer = Answer(201 if created else 200, told, _JSON, _PUT_FIELDS % (revision, outcome.index))
+                numbers = (revision, outcome.index, len(told))
+                answer = Told(201 if created else 200, _JSON, _PUT_FIELDS, numbers, told)
             else:
                 request = Request("PUT", plain.target, None, {})
                 answer = written(self._context, request, outcome, lambda given: keys.put_answer(key, given))
@@ -102,9 +115,10 @@ class PlainKeys:
         began_ns = 0 if meter is None else meter.clock_ns()
 
         def done(outcome: WriteOutcome) -> None:
-            answer: Answer | Response
+            answer: Told | Response
             if type(outcome) is Applied and type(outcome.answer) is DeleteDone:
-                answer = Answer(200, _DELETE_BODY % outcome.answer, _JSON, _DELETE_FIELDS % outcome.index)
+                told = _DELETE_BODY % outcome.answer
+                answer = Told(200, _JSON, _DELETE_FIELDS, (outcome.index, len(told)), told)
             else:
                 request = Request("DELETE", plain.target, None, {})
                 answer = written(self._context, request, outcome, keys.delete_answer)
@@ -119,7 +133,7 @@ class PlainKeys:
         began_ns = 0 if meter is None else meter.clock_ns()
 
         def done(outcome: ReadOutcome) -> None:
-            answer: Answer | Response | None = None
+            answer: Told | Response | None = None
             if type(outcome) is Answered and outcome.consistency is Consistency.LINEARIZABLE:
                 answer = _found(outcome)
             if answer is None:
@@ -144,7 +158,7 @@ def _numbered(plain: Plain) -> Numbered | None:
     return Numbered(unhexlify(session), int(sequence), 0 if acknowledged is None else int(acknowledged))
 
 
-def _found(outcome: Answered) -> Answer | None:
+def _found(outcome: Answered) -> Told | None:
     """The value; None: there is none."""
     given = outcome.answer
     assert type(given) is Found, given
@@ -152,4 +166,5 @@ def _found(outcome: Answered) -> Answer | None:
     if record is None:
         return None
     create_revision, mod_revision, version, _, value = record
-    return Answer(200, value, _OCTETS, _GET_FIELDS % (mod_revision, create_revision, version, outcome.index))
+    numbers = (mod_revision, create_revision, version, outcome.index, len(value))
+    return Told(200, _OCTETS, _GET_FIELDS, numbers, value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from raftkv.http.answers import Answer
+from raftkv.http.answers import Answer, Ready
 from raftkv.http.heads import Head
 from raftkv.http.room import BodyRoom
 
@@ -76,10 +76,10 @@ class Exchange:
         self.connection = connection
         self.body = b""
         """Whole, once ``Handler.on_request`` is told of it."""
-        self.answer: Answer | None = None
+        self.answer: Answer | Ready | None = None
         self._answered = answered
 
-    def respond(self, answer: Answer) -> None:
+    def respond(self, answer: Answer | Ready) -> None:
         """The answer goes out once all before it have; if the connection is gone, nowhere."""
         assert self.answer is None, "a request is answered once"
         self.answer = answer

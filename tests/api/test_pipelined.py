@@ -99,3 +99,13 @@ def test_a_pipeline_is_answered_as_one_request_after_the_other(open_lean: MakeCl
     assert service.machine.state_hash() == pure_service.machine.state_hash()
     assert service.submitted == pure_service.submitted and len(service.submitted) > 3 * ROUNDS
     assert statuses >= {200, 201, 307, 400, 404, 409, 410, 412, 415, 422, 503}
+
+
+def test_answers_carry_the_time_at_which_they_are_given(open_lean: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = open_lean()
+    seconds = [0, 0.9, 1, 1, 3_600]
+    dates = []
+    for second in seconds:
+        monkeypatch.setattr("time.time", lambda: second)  # noqa: B023  # asked within the turn
+        dates += [{client.put("a", b"v")["Date"], client.get("a")["Date"], client.get("%20")["Date"]}]
+    assert dates == [{f"Thu, 01 Jan 1970 {time} GMT"} for time in ("00:00:00",) * 2 + ("00:00:01",) * 2 + ("01:00:00",)]
