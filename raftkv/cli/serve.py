@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import click
 from raftkv.cli.commands import command
 from raftkv.cli.failures import EXIT_OWN_BUG, EXIT_USAGE
 from raftkv.config import SETTINGS, NodeConfig, Setting, load
-from raftkv.errors import ConfigError, DataError
+from raftkv.errors import ConfigError, DataDamaged, DataError
 
 _CANNOT_LISTEN: Final = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
 
@@ -77,6 +78,8 @@ def run(config: NodeConfig) -> int:
         return serve_node(config)
     except DataError as error:
         click.echo(f"raftkv {config.id}: {error}", err=True)
+        if isinstance(error, DataDamaged):
+            click.echo(way_back(config), err=True)
         return error.exit_code
     except OSError as error:
         if error.errno in _CANNOT_LISTEN or isinstance(error, socket.gaierror):
@@ -87,6 +90,31 @@ def run(config: NodeConfig) -> int:
         return _own_bug(config, error)
     except Exception as error:  # noqa: BLE001 - whatever is left is a bug, and has an exit code of its own
         return _own_bug(config, error)
+
+
+def way_back(config: NodeConfig) -> str:
+    """What an operator does about data that is damaged, command by command.
+
+    It is not done unasked. What the node had acknowledged it no longer holds, and only people know whether a disk with
+    the rest of it can still be had; that most of the others are alive and well one look at this directory cannot say.
+    """
+    others = [url for id, url in config.initial_cluster if id != config.id] or list(config.join)
+    if config.initial_cluster and not others:
+        return "Nothing was changed. This node was the whole cluster: `raftkv restore` makes one of the newest backup."
+    # Where peers have an address of their own, nobody here knows what clients reach them by.
+    is_known = bool(others) and config.peer_url == config.url
+    asked = ",".join(others) if is_known else "URL"
+    directory = shlex.quote(str(config.data_dir))
+    return "\n".join(
+        (
+            "Nothing was changed. As long as most of the voters are well, they have all that was acknowledged:",
+            f"  raftkv doctor --endpoints {asked}",
+            f"  mv {directory} {directory}.damaged",
+            f"  raftkv serve …    as ever, with --join {','.join(others) or 'URL'} instead of --initial-cluster",
+            f"  raftkv member replace {config.id} --endpoints {asked}",
+            "If most of them are not, leave this directory as it is, and bring those back first.",
+        )
+    )
 
 
 def _is_for_peers_alone(address: str, config: NodeConfig) -> bool:

@@ -7,6 +7,7 @@ import socket
 import sys
 import types
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -86,6 +87,49 @@ def test_trouble_ends_with_its_exit_code_and_is_told(run, served, error, code):
     ended = run(*WORDS)
     assert ended.code == code
     assert str(error) in ended.err or (code == 70 and type(error).__name__ in ended.err)
+
+
+DAMAGED: Final = DataDamaged(path="data/snapshot-9", offset=512, why="checksum")
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "not_told"),
+    [
+        (
+            ("--initial-cluster", "n1=http://127.0.0.1:7401,n2=http://127.0.0.1:7402"),
+            (
+                "raftkv doctor --endpoints http://127.0.0.1:7402\n",
+                "mv 'a b' 'a b'.damaged\n",
+                "with --join http://127.0.0.1:7402 instead of --initial-cluster\n",
+                "raftkv member replace n1 --endpoints http://127.0.0.1:7402\n",
+            ),
+            "restore",
+        ),
+        (
+            ("--join", "http://127.0.0.1:7403"),
+            ("with --join http://127.0.0.1:7403 ", "replace n1 --endpoints http://127.0.0.1:7403\n"),
+            "restore",
+        ),
+        ((), ("with --join URL ", "raftkv member replace n1 --endpoints URL\n"), "restore"),
+        (("--initial-cluster", "n1=http://127.0.0.1:7401"), ("raftkv restore",), "member replace"),
+        (
+            (
+                *("--peer-url", "http://127.0.0.1:7501", "--initial-cluster"),
+                "n1=http://127.0.0.1:7501,n2=http://127.0.0.1:7502",
+            ),
+            ("with --join http://127.0.0.1:7502 ", "replace n1 --endpoints URL\n"),
+            "restore",
+        ),
+    ],
+    ids=["formed", "joined", "nobody named", "alone", "peers apart"],
+)
+def test_whoever_has_damaged_data_hears_the_way_back(run, served, words, told, not_told):
+    """faults 58: every command, with what this node knows; followed to the end in tests/live/test_damaged.py."""
+    served.end.by = DAMAGED
+    ended = run("serve", "--id", "n1", "--data-dir", "a b", "--url", "http://127.0.0.1:7401", *words)
+    assert ended.code == 76
+    assert [text for text in told if text not in ended.err] == []
+    assert not_told not in ended.err
 
 
 def test_a_bug_is_told_without_words_that_could_be_a_clients(run, served):

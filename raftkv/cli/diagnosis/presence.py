@@ -14,6 +14,8 @@ from raftkv.cli.diagnosis.identity import is_emptied
 
 DISK_FAILED: Final = "its disk failed"
 """How a node takes leave whose disk did."""
+DATA_DAMAGED: Final = " is damaged at byte "
+"""Where a node that takes leave says so, its data are."""
 EXIT_CODES: Final = (
     "exit code 74: the disk failed, 76: data is damaged, 73: the directory is in use, 77: it is another's"
 )
@@ -287,10 +289,13 @@ def _remedy(asked: Asked, farewell: Farewell | None) -> tuple[str, ...]:
             )
         case Reach.REFUSED:
             if farewell is None:
-                return how_to_start([asked]), f"why did it end? {_log_of(asked)} ({EXIT_CODES})"
+                why = f"why did it end? {_log_of(asked)} ({EXIT_CODES})"
+                return how_to_start([asked]), why, f"if data is damaged: {_anew(name)}"
             if farewell.reason.startswith(DISK_FAILED):
                 look = f"at {name}: `dmesg | tail`; what was acknowledged is on the others' disks too"
                 return look, f"then {how_to_start([asked])}"
+            if DATA_DAMAGED in farewell.reason:
+                return ("what it acknowledged the others have, as long as most of the voters are well", _anew(name))
             return (how_to_start([asked]),)
         case Reach.STRANGE:
             return ("is this URL right? Ask a member by its own URL with --endpoints",)
@@ -298,6 +303,10 @@ def _remedy(asked: Asked, farewell: Farewell | None) -> tuple[str, ...]:
             return (
                 f"is the machine up, and the way open? `curl -m 2 {asked.url}/healthz`, here and at {name}'s peers",
             )
+
+
+def _anew(name: str) -> str:
+    return f"move its directory away, start it empty with --join, and then `raftkv member replace {name}`"
 
 
 def _what_is_left(case: Case, lost: str) -> tuple[str, ...]:
