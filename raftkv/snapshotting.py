@@ -174,6 +174,9 @@ class Snapshotting:
         """Both as they were before that: they are so again if nothing comes of it."""
         self._is_owed = False
         """The newest was found damaged: whoever needs it needs another."""
+        self._is_alone = restored is not None and raft.state.log.base_index >= restored.snapshot.index
+        """The newest came from another node, and the log begins after it: were it damaged, nothing could stand in. So
+        one of our own follows as soon as there is more to keep."""
         self._now_us = 0
         self._not_before_us = 0
         self._stage = _Stage.NONE
@@ -273,7 +276,8 @@ class Snapshotting:
             return False
         if self._waiting:
             return self._members_are_known()
-        is_due = self._is_owed or self._is_due()
+        is_alone = self._is_alone and self._raft.applied_index > self.index
+        is_due = self._is_owed or is_alone or self._is_due()
         return is_due and self._now_us >= self._not_before_us and self._members_are_known()
 
     def _is_due(self, *, times: int = 1) -> bool:
@@ -382,7 +386,8 @@ class Snapshotting:
         file, self._file = self._file, None
         assert file is not None
         self.taken_count += 1
-        self.failure, self._not_before_us, self._is_abandoned, self._is_owed = None, 0, False, False
+        self.failure, self._not_before_us = None, 0
+        self._is_abandoned = self._is_owed = self._is_alone = False
         self._is_in_place(snapshot)
         if file.base.index > self._raft.state.log.base_index and self._raft.disagrees_at is None:
             self._raft.snapshot_stored(file.base, size_bytes=snapshot.size_bytes)
@@ -416,6 +421,7 @@ class Snapshotting:
         self._to_load = None
         self._captured_index, self._log_bytes = loaded.index, 0
         self.loaded_count += 1
+        self._is_alone = True
         self._raft.snapshot_loaded(loaded.index)
         return True
 

@@ -98,8 +98,11 @@ class PlayedLoading:
 class Node:
     """One replica's snapshots, a turn at a time."""
 
-    def __init__(self, *, settings: SnapshotSettings = SETTINGS, restored: Restored | None = None) -> None:
+    def __init__(
+        self, *, settings: SnapshotSettings = SETTINGS, restored: Restored | None = None, log_begins_after: int = 0
+    ) -> None:
         self.raft, self.machine = PlayedRaft(), PlayedMachine()
+        self.raft.state.log.base_index = log_begins_after
         if restored is not None:
             self.raft.applied_index = restored.snapshot.index
         raft: Any = self.raft

@@ -347,10 +347,34 @@ def test_what_a_loaded_one_holds_is_not_log_since_the_last() -> None:
     node.receive(800)
     load = node.turn(load=800).load
     assert load is not None and node.snapshots.was_loaded(load)
-    node.apply(49, log_bytes=999)
+    assert node.snapshots.log_bytes == 0
+    node.apply(1, log_bytes=9)
+    assert node.taken() == 801
+    node.was_written()
+    node.apply(48, log_bytes=991)
     assert node.taken() is None
+    node.apply(2)
+    assert node.taken() == 851
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_one_from_another_node_is_soon_followed_by_one_of_its_own(is_restarted: bool) -> None:
+    """faults 58: the log begins after it, so were it damaged nothing could stand in; of two each can."""
+    node = Node(restored=Restored(snapshot_id(80), 5), log_begins_after=80) if is_restarted else Node()
+    if not is_restarted:
+        node.receive(80)
+        load = node.turn(load=80).load
+        assert load is not None and node.snapshots.was_loaded(load)
+    assert node.taken() is None, "it would be the same"
     node.apply(1)
-    assert node.taken() == 850
+    assert node.taken() == 81
+    node.snapshots.was_not_written(SnapshotWhy.DISK_FULL, "no room")
+    node.turn()
+    assert node.taken() is None
+    assert node.taken(after_us=RETRY_US) == 81
+    node.was_written()
+    node.apply(49)
+    assert node.taken() is None
 
 
 def test_who_was_given_up_once_is_not_for_ever() -> None:
