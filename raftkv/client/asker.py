@@ -211,7 +211,7 @@ class Asker:
 
     def _distrust_idle(self, at: Address) -> None:
         """This node did not answer: what lay idle meanwhile is not used again, as the same may have befallen it."""
-        self._pools.at(at).distrust_idle()
+        self._pools.distrust_idle(at)
         self._shared.distrust_idle(at)
 
     def _look_after_s(self, call: Call) -> float:

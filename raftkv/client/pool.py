@@ -233,6 +233,11 @@ class Pools:
             )
         return pool
 
+    def distrust_idle(self, address: Address) -> None:
+        """An answer of this node did not come: what lay idle meanwhile is not used again."""
+        if (pool := self._pools.get(address)) is not None:
+            pool.distrust_idle()
+
     async def close(self) -> None:
         """No connection is left."""
         for pool in list(self._pools.values()):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -153,7 +154,7 @@ class SharedPool:
                 refused = NotSent("the connection was lost as soon as it was made")
         if refused is not None:
             self._serve_slowly()
-            self._end_waiting(refused)
+            self._end_waiting(replace(refused, unreachable=not self._connections))
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         self._dials.discard(task)

@@ -106,8 +106,10 @@ class SharedProtocol(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """A request can be asked now."""
-        places = len(self._owed) + len(self._gathered)
-        return places < (OWED_MAX if self._is_kept else 1) and self.is_open
+        if len(self._owed) + len(self._gathered) >= (OWED_MAX if self._is_kept else 1):
+            return False
+        transport = self._transport
+        return transport is not None and not self._why_closed and not transport.is_closing()
 
     @property
     def is_unused(self) -> bool:
@@ -115,8 +117,8 @@ class SharedProtocol(asyncio.Protocol):
         return not self._owed and not self._gathered
 
     def quiet_s(self, now_s: float) -> float:
-        """For how long nothing came, or was owed."""
-        return now_s - self._heard_at_s
+        """For how long nothing came although something is owed; or since when nothing is asked on it."""
+        return now_s - self._heard_at_s if self._owed or not self._gathered else 0.0
 
     def ask(self, asked: Asked, now_s: float) -> None:
         """It is written with all others of this turn. Only while ``has_room``."""

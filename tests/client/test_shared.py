@@ -379,6 +379,17 @@ async def test_many_calls_share_few_connections_and_each_has_its_own_answer():
             assert node.connections_most <= 2 * 4 + 2, "four of each kind; who leads; the session"
 
 
+async def test_a_burst_after_a_pause_is_written_at_once():
+    """That nothing came while nothing was asked makes a connection neither slow nor silent."""
+    async with faked(1) as cluster:
+        node = cluster.nodes[0]
+        async with client(cluster.urls) as c:
+            await c.get("k")
+            await time_passes(2 * SLOW_S)
+            await asyncio.gather(*(c.get("k") for _ in range(OWED_MAX)))
+            assert node.connections_most == 2, "one for the question who leads"
+
+
 async def test_many_in_flight_when_the_connection_is_lost_are_executed_once():
     """faults 46, 50: some were executed, and their answers lost."""
     async with faked() as cluster:
