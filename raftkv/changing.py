@@ -588,6 +588,6 @@ class Changing:
             return _no(MembersWhy.CALLED_OFF, text)
         if jumped or not _is(now.current, begun.before):
             return _no(MembersWhy.UNKNOWN, "the members may have been changed again meanwhile; look at them")
-        return _no(
-            MembersWhy.CATCH_UP_FAILED, f"{', '.join(coming)} did not catch up in time; the members are as before"
-        )
+        names = ", ".join(coming)
+        text = f"{names} did not catch up in time, or most of those that would vote were not there then"
+        return _no(MembersWhy.CATCH_UP_FAILED, f"{text}; the members are as before")

@@ -306,6 +306,23 @@ def test_a_node_that_never_catches_up_leaves_the_members_as_they_were():
     assert lone.raft.configuration == Configuration(membership("abc"))
 
 
+def test_who_has_caught_up_is_not_said_to_be_all_that_was_missing():
+    """faults 29: b and c die while d catches up, and with a and d alone nothing would be decided any more."""
+    lone = LoneReplica("abcef", settings=SETTINGS)
+    lone.lead()
+    wish_for(lone, "d", *become("abcd"))
+    for name in "bcef":
+        lone.echo(name)
+    lone.turn()
+    for _ in range(30):
+        see_through(lone, "d", "e", "f")
+    assert why_not(lone, "d") is MembersWhy.CATCH_UP_FAILED
+    assert "those that would vote were not there" in lone.outcome("d").text
+    told = [note.text for work in lone.works for note in work.notes if note.event == "members_gave_up"]
+    assert told == ["a: most of those that would vote are not there"]
+    assert lone.raft.configuration == Configuration(membership("abcef"))
+
+
 def test_a_leader_asks_for_nothing_before_it_has_committed_in_its_own_term():
     """faults 24: a wish waits for that, or for its time."""
     lone = LoneReplica(settings=SETTINGS)

@@ -159,24 +159,31 @@ def _take_next_step(state: State, office: Office) -> None:
     if following is None:
         return
     if joining and not following.is_joint:
-        state.note("members_gave_up", f"{state.me.id}: {' '.join(joining)} did not catch up in time")
+        state.note("members_gave_up", f"{state.me.id}: {_why_not_joint(state, office, joining)}")
     _append(state, following)
 
 
 def _may_vote(state: State, office: Office, joining: tuple[NodeId, ...]) -> bool:
     """Whether all have caught up; and if meanwhile too many others are gone, C_old,new waits for them too."""
-    all_caught_up = all(
-        office.progress[learner].has_caught_up(
-            now_us=state.now_us, election_timeout_us=state.settings.election_timeout_us
-        )
-        for learner in joining
-    )
-    if not all_caught_up or office.change_is_forced:
-        return all_caught_up
+    if _behind(state, office, joining):
+        return False
+    if office.change_is_forced:
+        return True
     current = state.configurations.current.current
     target = membership.when_caught_up(current)
     since = _round_since_caught_up(state, office) if membership.votes_are_lost(current, target) else None
     return not _is_at_risk(state, office, target, counting=set(), since=since)
+
+
+def _behind(state: State, office: Office, joining: tuple[NodeId, ...]) -> list[NodeId]:
+    """Those that have not caught up."""
+    timeout_us, progress = state.settings.election_timeout_us, office.progress
+    return [id for id in joining if not progress[id].has_caught_up(now_us=state.now_us, election_timeout_us=timeout_us)]
+
+
+def _why_not_joint(state: State, office: Office, joining: tuple[NodeId, ...]) -> str:
+    behind = _behind(state, office, joining)
+    return f"{' '.join(behind)} did not catch up in time" if behind else "most of those that would vote are not there"
 
 
 def _round_since_caught_up(state: State, office: Office) -> Round:

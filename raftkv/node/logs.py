@@ -43,7 +43,7 @@ CORE_EVENTS: Final[Mapping[str, str]] = {
     "disk_stalled": "this leader's disk does not answer: it hands over, or says that nobody could",
     "members_change": "another configuration is in this leader's log; the text says who is in it",
     "members_called_off": "whoever asked has ended the change by which these were to vote; the members are as before",
-    "members_gave_up": "who was to vote did not catch up in time; the members are to be as before",
+    "members_gave_up": "too late: who was to vote is behind, or most are away; the members are to be as before",
     "removed": "this node is no member of the cluster any more",
     "replicas_disagree": "a follower had another state at the same log index",
     "state_is_wrong": "a majority has another state than this node, which serves nothing until it is started anew",
