@@ -172,14 +172,14 @@ class Replica:
             return self._leads
         raft = self.raft
         if raft.role is Role.LEADER:
-            return self._own_leadership()
+            return self._own_leadership(leads=raft.takes_proposals)
         now_us = self._now_us if self._clock is None else self._clock()
         leader = raft.leader_id if raft.heard_leader_lately(now_us) else None
         url = None if leader is None else self._url_of(leader)
         return Leadership(leads=False, term=raft.term, leader_id=leader, leader_url=url)
 
-    def _own_leadership(self) -> Leadership:
-        leads, me = self.raft.takes_proposals, self.raft.state.me.id
+    def _own_leadership(self, *, leads: bool) -> Leadership:
+        me = self.raft.state.me.id
         return Leadership(leads, self.raft.term, me if leads else None, self._url_of(me) if leads else None)
 
     def submit(self, command: bytes, done: WriteDone, *, frees_space: bool = False) -> None:
@@ -311,7 +311,7 @@ class Replica:
         work.read_log, work.drop_log_through = effects.read_log, effects.drop_log_through
         work.notes += effects.notes
         work.deadline_us = self._next_deadline_us(effects.deadline_us)
-        self._leads = self._own_leadership() if self.raft.takes_proposals else None
+        self._leads = self._own_leadership(leads=True) if self.raft.takes_proposals else None
         return work
 
     def _hear(self, work: Work) -> None:
@@ -381,16 +381,16 @@ class Replica:
 
     def _apply_batch(self, first: Index, frames: list[bytes]) -> None:
         entries: list[LogEntry] = []
-        terms: list[int] = []
         passed: list[int] = []
+        last_stamp_ms, command, at = self.last_stamp_ms, framing.EntryKind.COMMAND, framing.KIND_OFFSET
         for index, frame in enumerate(frames, first):
-            if framing.kind(frame) == framing.EntryKind.COMMAND:
+            if frame[at] == command:
                 (stamp_ms,) = _STAMP.unpack_from(frame, _STAMP_OFFSET)
-                self.last_stamp_ms = max(self.last_stamp_ms, stamp_ms)
-                entries.append(LogEntry(index, self.last_stamp_ms, frame[_COMMAND_OFFSET:]))
-                terms.append(framing.term_and_index(frame)[0])
+                last_stamp_ms = max(last_stamp_ms, stamp_ms)
+                entries.append(LogEntry(index, last_stamp_ms, frame[_COMMAND_OFFSET:]))
             else:
                 passed.append(index)
+        self.last_stamp_ms = last_stamp_ms
         answers = self.machine.apply_batch(entries)
         assert len(answers) == len(entries), "the state machine answered another number than it was given"
         last = Index(first + len(frames) - 1)
@@ -399,7 +399,8 @@ class Replica:
         if self.raft.disagrees_at is not None:
             self._serve_nothing()
         if len(self._writes):
-            for entry, term, answer in zip(entries, terms, answers, strict=True):
+            for entry, answer in zip(entries, answers, strict=True):
+                term, _ = framing.term_and_index(frames[entry.log_index - first])
                 self._writes.applied(entry.log_index, term, answer)
             for index in passed:
                 self._writes.passed(index)
@@ -554,6 +555,8 @@ class Replica:
     def _expire(self) -> None:
         now_us = self._now_us
         self._writes.expire(now_us)
+        if not self._reads_count:
+            return
         expired = self._indexed_reads.expire(now_us)
         expired += expire_reads(self._unasked_reads, now_us) + expire_reads(self._failed_reads, now_us)
         for read_id, reads in list(self._asked_reads.items()):
@@ -577,21 +580,18 @@ class Replica:
         """When the next turn must come at the latest."""
         if self._unasked_reads or self._submitted:
             return self._now_us
-        deadlines = [core_us, self._writes.next_deadline_us(), self._tick_due_us()]
+        deadlines = [core_us, self._writes.next_deadline_us(), self._tick_due_us(), self.snapshots.next_deadline_us()]
+        deadlines += [self._indexed_reads.next_deadline_us(), self._transfers.deadline_us, self._changes.deadline_us]
         if self._asked_reads:
             deadlines.append(min(reads[0].deadline_us for reads in self._asked_reads.values()))
-        deadlines += [self._indexed_reads.next_deadline_us(), self._transfers.deadline_us, self._changes.deadline_us]
-        deadlines.append(self.snapshots.next_deadline_us())
         if self._failed_reads:
             deadlines.append(self._ask_again_us)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return min([deadline for deadline in deadlines if deadline is not None], default=None)
 
     def _tick_due_us(self) -> int | None:
         """When, on this leader's own clock, the machine's next tick is due."""
-        due_ms = self._tick_due_ms()
-        if due_ms is None or not self.raft.takes_proposals:
-            return None
-        return self._now_us + max(0, due_ms - self.cluster_time_ms()) * 1000
+        due_ms = self._tick_due_ms() if self.raft.takes_proposals else None
+        return None if due_ms is None else self._now_us + max(0, due_ms - self.cluster_time_ms()) * 1000
 
     def _url_of(self, node: str) -> str | None:
         member = self.raft.state.configurations.members.get(NodeId(node))

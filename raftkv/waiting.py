@@ -56,7 +56,15 @@ class WaitingWrites:
 
     def applied(self, index: int, term: int, answer: Any) -> None:
         """The entry (index, term) was executed; another write that stood there never will be."""
-        for write in self._leaving(index):
+        if self._overtaken:
+            leaving = self._leaving(index)
+        else:  # As nearly always: one, or nobody.
+            write = self._by_index.pop(index, None)
+            if write is None:
+                return
+            self.bytes_in_flight -= len(write.command)
+            leaving = [write]
+        for write in leaving:
             write.done(Applied(index, answer) if write.term == term else Superseded())
 
     def passed(self, index: int) -> None:

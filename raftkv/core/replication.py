@@ -28,7 +28,10 @@ def send_appends(state: State) -> None:
     """Sends to each peer what it lacks, as far as the bounds in flight allow (thesis §10.2.3)."""
     office = state.office
     assert office is not None
+    last_index = state.log.last_index
     for peer, progress in office.progress.items():
+        if progress.phase is Phase.REPLICATE and progress.next_index > last_index:
+            continue  # All that there is was sent.
         while _send_one_append(state, peer, progress):
             pass
 
@@ -247,14 +250,15 @@ def _accepted(state: State, request: AppendEntries, match: Index) -> AppendEntri
 
 def prove_contiguous(request: AppendEntries) -> None:
     """Raises MessageError unless the entries follow prev without a gap, in terms that do not fall."""
-    index, term = request.prev_index, request.prev_term
+    index, term = int(request.prev_index), int(request.prev_term)
+    configuration, at, read = int(framing.EntryKind.CONFIGURATION), framing.KIND_OFFSET, framing.term_and_index
     for frame in request.frames:
-        frame_term, frame_index = framing.term_and_index(frame)
+        frame_term, frame_index = read(frame)
         if frame_index != index + 1 or not term <= frame_term <= request.term:
             raise MessageError(f"entry ({frame_index}, term {frame_term}) after ({index}, term {term})")
-        if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
+        if frame[at] == configuration:
             Configuration.decode(framing.body(frame))
-        index, term = Index(frame_index), Term(frame_term)
+        index, term = frame_index, frame_term
 
 
 def prove_spares_committed(state: State, request: AppendEntries) -> None:
