@@ -565,11 +565,10 @@ class Changing:
         if commit >= begun.first_index:
             if raft.term_at(begun.first_index) not in (None, begun.term):
                 return _no(MembersWhy.SUPERSEDED, "another leader's entry was committed in the change's place")
-            came = configurations.between(begun.first_index, commit)
-            if any(is_at_rest(one) and _is(one.current, begun.goal) for one in came):
-                return MembersAre(changed=True)  # and were changed again before this node heard of it
             if configurations.current_index <= commit and is_at_rest(committed):
                 jumped = configurations.current_index == raft.state.log.base_index > begun.first_index
+                came = configurations.between(begun.first_index, commit)
+                jumped = jumped or any(is_at_rest(one) and _is(one.current, begun.goal) for one in came)
                 return self._undone(begun, committed, jumped=jumped)
         if now_us < begun.deadline_us:
             return None
@@ -581,9 +580,9 @@ class Changing:
 
     @staticmethod
     def _undone(begun: _Begun, now: Configuration, *, jumped: bool) -> MembersRefused:
-        """``jumped``: a snapshot says what the members are now, and nothing of how they came to be so."""
+        """``jumped``: this node heard of the change's end and of another change at once, or may have, by a snapshot."""
         coming = sorted({m.id for m in begun.goal.voters} - {m.id for m in begun.before.voters})
-        if coming and tuple(coming) == now.called_off:
+        if coming and tuple(coming) == now.called_off and not jumped:
             text = f"it was called off that {', '.join(coming)} would vote; nobody else's vote has changed"
             return _no(MembersWhy.CALLED_OFF, text)
         if jumped or not _is(now.current, begun.before):
