@@ -163,6 +163,8 @@ class Snapshotting:
         """In place on this node's disk."""
         self.failure: str | None = None
         """Why the last attempt was none; None: it was one, or there was none yet."""
+        self.receive_failure: str | None = None
+        """Why the last piece that a leader sent was not kept; None: it was, or none came yet."""
         self.taken_count = self.failures_count = self.loaded_count = self.unproved_count = 0
         """Since this node began; the last: of those taken, how many are of a state that nobody confirmed."""
         self._raft, self._machine, self._settings = raft, machine, settings
@@ -209,6 +211,11 @@ class Snapshotting:
     def is_taking(self) -> bool:
         """A capture is being written, or its file waits to be put in place."""
         return self._stage is _Stage.WRITTEN or self._file is not None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps this node from having a snapshot that it should have; None: nothing does."""
+        return self.failure if self._raft.receiving is None else self.receive_failure or self.failure
 
     @property
     def log_bytes(self) -> int:

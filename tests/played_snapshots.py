@@ -26,6 +26,7 @@ class PlayedRaft:
         self.hashes: list[tuple[int, int]] = []
         self.state = SimpleNamespace(log=SimpleNamespace(base_index=0))
         self.told: list[Any] = []
+        self.receiving: tuple[SnapshotId, int] | None = None
 
     def base_at(self, index: Index) -> LogBase:
         return LogBase(index, Term(1), CONFIGURATION)

@@ -480,7 +480,12 @@ def test_where_nothing_comes_the_state_is_hashed_as_it_stands():
     lone = LoneReplica()
     told: list[int] = []
     known = lone.raft.machine_hash
-    lone.raft.machine_hash = lambda index, state_hash: (told.append(index), known(index, state_hash))[1]
+
+    def heard(index: Index, state_hash: bytes) -> None:
+        told.append(index)
+        known(index, state_hash)
+
+    lone.raft.machine_hash = heard  # type: ignore[method-assign]
     lone.append("b", 1, [stamped(0, b"x")] * 3, prev=0, commit=3)
     interval_us = lone.raft.state.settings.heartbeat_us
     for prev in range(3, 9):
@@ -502,7 +507,7 @@ def test_a_state_that_is_being_replaced_is_not_hashed():
     lone.append("b", 1, [None], prev=0, commit=1)
     lone.replica.snapshots._to_load = Index(9)
     lone.replica.snapshots._go_on_loading = lambda work, index: None  # type: ignore[method-assign]
-    lone.machine.state_hash = lambda: 1 / 0  # type: ignore[method-assign]
+    lone.machine.state_hash = lambda: 1 // 0  # type: ignore[method-assign]
     lone.turn(10**6)
     assert lone.raft.state.state_hash == (0, b"")
 

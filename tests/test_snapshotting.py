@@ -319,6 +319,16 @@ def test_a_received_one_takes_the_place_of_the_state() -> None:
     assert (node.snapshots.index, node.snapshots.loaded_count) == (80, 1)
 
 
+def test_what_keeps_a_piece_from_being_kept_is_trouble_while_it_comes() -> None:
+    node = Node()
+    node.snapshots.receive_failure = "no room"
+    assert node.snapshots.trouble is None, "nobody sends any more"
+    node.raft.receiving = (snapshot_id(80), 0)
+    assert node.snapshots.trouble == "no room"
+    node.snapshots.receive_failure, node.snapshots.failure = None, "a failure of its own"
+    assert node.snapshots.trouble == "a failure of its own"
+
+
 def test_a_piece_is_answered_and_changes_nothing_else() -> None:
     node = Node()
     node.receive(80, complete=False)

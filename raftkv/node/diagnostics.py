@@ -476,7 +476,7 @@ def _disk(disk: DiskThread, replica: Replica | None, watch: Watch) -> DiskReport
         room_is_short=disk.room_is_short,
         free_bytes=disk.meter.free_bytes,
         log_bytes=disk.log_bytes,
-        snapshot_failure=None if replica is None else replica.snapshots.failure,
+        snapshot_failure=None if replica is None else replica.snapshots.trouble,
     )
 
 

@@ -132,6 +132,7 @@ class SnapshotKeeper:
         self._shell.has_work()
 
     def _was_received(self, write: SnapshotWrite, received: Received) -> None:
+        self._replica.snapshots.receive_failure = received.problem or None
         if received.problem:
             self._has_trouble(received.problem)
         if received.complete is not None and write.snapshot.index > self._replica.snapshots.index:

@@ -38,6 +38,7 @@ RETRY_US: Final = 1_000_000
 """So much later is answered what there was no room for: whoever sent it would send it again at once."""
 UNUSED_US: Final = 60_000_000
 """After so long nobody wants the rest of a file any more, and it may be deleted."""
+NOT_KEPT: Final = "a piece of a snapshot was not stored"
 _GIVEN_UP: Final = "it was given up"
 
 
@@ -423,7 +424,7 @@ class SnapshotThread:
                 raise
             receiving = self._snapshots.receiving
             offset = receiving[1] if receiving is not None and receiving[0] == write.snapshot else 0
-            failed = Received(offset, None, f"a piece of a snapshot was not stored: {error}")
+            failed = Received(offset, None, f"{NOT_KEPT}: {error}")
             with self._wake:
                 self._pieces_wait = True
                 self._at(now_us() + RETRY_US, partial(self._answer_late, write, failed))

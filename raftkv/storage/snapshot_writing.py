@@ -35,8 +35,12 @@ def require_room(directory: Directory, name: str, *, size_bytes: int, reserve_by
     free_bytes = directory.free_bytes()
     if free_bytes - size_bytes < reserve_bytes:
         why = f"no room: {size_bytes} bytes are needed, {free_bytes} free, of which {reserve_bytes} are the log's"
-        cause = OSError(errno.ENOSPC, why)
-        raise DiskFailed(path=path_of(directory, name), operation="write", cause=cause)
+        raise no_room(directory, name, why)
+
+
+def no_room(directory: Directory, name: str, why: str) -> DiskFailed:
+    """As a full disk says it."""
+    return DiskFailed(path=path_of(directory, name), operation="write", cause=OSError(errno.ENOSPC, why))
 
 
 def discard(directory: Directory, name: str) -> None:

@@ -36,7 +36,7 @@ from raftkv.storage.snapshot_reading import (
     snapshots_in,
 )
 from raftkv.storage.snapshot_receiving import Receiving, Unusable
-from raftkv.storage.snapshot_writing import discard, write_temporary
+from raftkv.storage.snapshot_writing import discard, no_room, write_temporary
 
 __all__ = [
     "BLOCK_BYTES_MAX",
@@ -219,10 +219,11 @@ class Snapshots:
             self._prepared = StoredSnapshot(id, meta)
 
     def place(self) -> SnapshotId:
-        """What was prepared is in place, as after ``write``."""
+        """What was prepared is in place, as after ``write``. Raises as that, too."""
         with self._ending_at_failure():
             stored, self._prepared = self._prepared, None
-            assert stored is not None, "nothing was prepared"
+            if stored is None:
+                raise no_room(self._directory, TEMPORARY_NAME, "no room: one that was received took it")
             if (newest := self._newest_from(stored.meta.base)) is not None:
                 discard(self._directory, TEMPORARY_NAME)
                 return newest
@@ -258,15 +259,15 @@ class Snapshots:
     def receive(self, id: SnapshotId, offset: int, data: bytes) -> Received:
         """A piece of that file of another node: it is written as far as it joins what is there.
 
-        One file at a time: another ``id`` starts again. What was received survives a restart. Raises as ``write``.
+        One file at a time: another ``id`` starts again. What was received survives a restart. Where there is no room,
+        what can be spared goes first. Raises as ``write``.
         """
         with self._ending_at_failure():
             for stored in self._stored:
                 if stored.id == id:
                     return Received(id.size_bytes, stored.meta.base)
             try:
-                receiving = self._receiving_of(id)
-                receiving.add(offset, data)
+                receiving = self._added(id, offset, data)
                 if not receiving.is_whole:
                     return Received(receiving.size_bytes, None)
                 meta = receiving.finish()
@@ -376,6 +377,47 @@ class Snapshots:
             if self._failure is None:
                 with self._ending_at_failure():
                     self.prune()
+
+    def _added(self, id: SnapshotId, offset: int, data: bytes) -> Receiving:
+        try:
+            receiving = self._receiving_of(id)
+            receiving.add(offset, data)
+        except DiskFailed as error:
+            if not is_disk_full(error) or not self._make_room(id):
+                raise
+            receiving = self._receiving_of(id)
+            receiving.add(offset, data)
+        return receiving
+
+    def _make_room(self, id: SnapshotId) -> bool:
+        """Whether there is room for the rest of that file now, since what it takes the place of went before it came.
+
+        That is our own that waits to be put in place, and the older of those that are: with the newest, every byte of
+        which was read, and the log, this node can start as before, should the other never come. Where all of that is
+        not enough it stays.
+        """
+        held_bytes = 0 if self._receiving is None else self._receiving.size_bytes
+        missing_bytes = id.size_bytes - held_bytes + self._reserve_bytes - self._directory.free_bytes()
+        older = [each.id for each in self._stored[:-1] if each.id not in self._pins]
+        waiting = [] if self._prepared is None else [self._prepared.id]
+        if not 0 < missing_bytes <= sum(each.size_bytes for each in older + waiting):
+            return False
+        if waiting:
+            self._prepared = None
+            discard(self._directory, TEMPORARY_NAME)
+        if self._directory.free_bytes() < id.size_bytes - held_bytes + self._reserve_bytes:
+            if not self._newest_is_sound():
+                return False
+            for each in older:
+                self._delete(each)
+        return True
+
+    def _newest_is_sound(self) -> bool:
+        newest = self.newest
+        if newest is not None and newest.id not in self._proved:
+            with contextlib.suppress(DataDamaged, UnknownFormat, WrongIdentity):
+                self.prove(newest.id)
+        return newest is not None and newest.id in self._proved
 
     def _receiving_of(self, id: SnapshotId) -> Receiving:
         """The partial file of that snapshot, and no other is left."""

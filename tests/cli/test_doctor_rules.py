@@ -266,6 +266,7 @@ CASES: dict[str, tuple[Evidence, int]] = {
     "a full disk of a follower": (disk(WELL, "n2", room_is_short=True, free_bytes=0), 4),
     "a full disk of the leader": (disk(WELL, "n1", room_is_short=True, free_bytes=0), 4),
     "a disk without room for a snapshot": (disk(WELL, "n2", snapshot_failure=NO_ROOM, log_bytes=9 * 2**30), 4),
+    "no room for one that is sent": (disk(WELL, "n2", snapshot_failure="a piece of a snapshot was not stored"), 4),
     "a slow disk": (disk(WELL, "n2", sync_p50_us=104_000, sync_p99_us=140_000), 4),
     "a disk that is slow now and then": (disk(WELL, "n2", syncs_count=400, sync_p99_us=900_000), 4),
     "a node that halted": (change(WELL, "n2", dead_because="the thread that writes the log has ended"), 4),

@@ -513,6 +513,7 @@ async def test_what_is_wrong_with_a_received_file_is_said_once(caplog: pytest.Lo
     finally:
         keeper.stop()
     assert heard == [(0, None), (0, None)]
+    assert "is damaged" in replica.snapshots.receive_failure
     assert [record.event for record in caplog.records if hasattr(record, "event")] == ["snapshot_trouble"]
     assert not [name for name in directory.names() if name.startswith("snapshot")]
 

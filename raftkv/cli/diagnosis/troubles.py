@@ -13,6 +13,8 @@ from raftkv.cli.diagnosis.finding import Finding, Weight, ago, listed, plural, s
 
 SLOW_P50_US: Final = 25_000
 """A disk of whose syncs half take longer: a spinning disk without a cache takes 10 to 15 ms."""
+_NOT_KEPT: Final = "a piece of a snapshot was not stored"
+"""How a node begins that has no room for one."""
 SLOW_SYNCS_MIN: Final = 3
 RARE_SYNCS_MIN: Final = 100
 """Of fewer syncs the slowest is no hundredth."""
@@ -147,6 +149,9 @@ def no_snapshots(case: Case) -> Iterator[Finding]:
         disk = view.disk
         if disk is None or disk.snapshot_failure is None or disk.room_is_short:
             continue
+        if disk.snapshot_failure.startswith(_NOT_KEPT):
+            yield _cannot_be_sent_one(view.id, disk.snapshot_failure)
+            continue
         headline = f"{view.id} cannot take snapshots: {disk.snapshot_failure}."
         seen = (f"its log takes {_mib(disk.log_bytes)} and grows, and a start would read all that is new in it",)
         do = (
@@ -154,6 +159,17 @@ def no_snapshots(case: Case) -> Iterator[Finding]:
             "it tries again by itself every half minute",
         )
         yield Finding("no_snapshots", Weight.NO_SNAPSHOTS, headline, seen, do, (view.id,))
+
+
+def _cannot_be_sent_one(id: str, failure: str) -> Finding:
+    """It lags by more than the others' logs hold, and has no room for the file that would bring it back."""
+    headline = f"{id} cannot be sent the snapshot that it needs: {failure}."
+    seen = ("until it has that it stays behind; its older snapshots have gone for it already, or would not be enough",)
+    do = (
+        f"make room at {id}: `df -h`, `du -xh -d1 / | sort -h`; never delete files of the data directory",
+        "it is sent again by itself, a second later",
+    )
+    return Finding("no_snapshots", Weight.NO_SNAPSHOTS, headline, seen, do, (id,))
 
 
 def slow_disks(case: Case) -> Iterator[Finding]:
