@@ -66,12 +66,12 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Another number may be given out. One write that stays without an answer takes the room, after many others."""
-        return self.free_count > 0
+        return self._last - self.acknowledged < self._numbers_max
 
     @property
     def can_give(self) -> bool:
         """``give`` may be called."""
-        return self.has_room and not self.is_over
+        return not self.is_over and self._last - self.acknowledged < self._numbers_max
 
     @property
     def free_count(self) -> int:

@@ -501,7 +501,8 @@ def _or_none(fields: dict[str, Any], name: str, kind: type[T]) -> T | None:
 
 
 def _number(fields: dict[str, Any], name: str) -> int:
-    return _of(fields, name, int)
+    value = fields.get(name)
+    return value if type(value) is int else _of(fields, name, int)
 
 
 def _octets(fields: dict[str, Any], name: str) -> bytes:
