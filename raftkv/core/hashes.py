@@ -1,9 +1,10 @@
 """Equal logs make equal states; where they did not, the state that a majority of voters has is right (design).
 
 Every node keeps the hashes of its state at its newest multiples of 1,024, and tells its leader the newest, or, every
-other time, one that nodes which are not equally far have in common for longer: with the newest alone, three of five that
-run fast over slow links never tell of one index. What a majority of each voter set has at one index is agreed there. The leader tells each follower the newest agreed
-hash that the follower can compare, for it has told a hash of that index or a later one itself:
+other time, one that nodes which are not equally far have in common for longer: with the newest alone, three of five
+that run fast over slow links never tell of one index. What a majority of each voter set has at one index is agreed
+there. The leader tells each follower the newest agreed hash that the follower can compare, for it has told a hash of
+that index or a later one itself:
 
     a  1024: x   2048: y   3072: z                 agreed: 1024: x  2048: y
     b  1024: x   2048: y                           b is told 2048: y
@@ -48,8 +49,12 @@ def peers_state_is_told(state: State, peer: NodeId, progress: Progress, reply: H
 
 
 def to_compare(office: Office, progress: Progress) -> tuple[Index, bytes]:
-    """The newest agreed hash at an index that the peer has reached; (0, nothing): there is none."""
-    return office.agreed_hashes.newest_through(progress.hashes.newest[0])
+    """The newest agreed hash at an index that the peer has reached; (0, nothing): there is none.
+
+    Every other time at one of which it has told: where it did not stand still it does not know its own.
+    """
+    told = Index(0) if office.last_round % 2 else progress.hashes.newest_common(office.agreed_hashes)
+    return office.agreed_hashes.newest_through(told or progress.hashes.newest[0])
 
 
 def peer_is_wrong(office: Office, progress: Progress) -> bool:

@@ -56,9 +56,13 @@ class StateHashes:
         found = max((known for known in self._by_index if known <= index), default=Index(0))
         return found, self._by_index.get(found, b"")
 
+    def newest_common(self, other: StateHashes) -> Index:
+        """The newest index where both are known; 0: there is none."""
+        return max(self._by_index.keys() & other._by_index.keys(), default=Index(0))
+
     def newest_of_both(self, other: StateHashes) -> tuple[bytes, bytes]:
         """This node's and the other's at the newest index where both are known; nothing twice: there is none."""
-        index = max(self._by_index.keys() & other._by_index.keys(), default=Index(0))
+        index = self.newest_common(other)
         return self._by_index.get(index, b""), other._by_index.get(index, b"")
 
     @property

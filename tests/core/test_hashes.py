@@ -305,6 +305,17 @@ def test_three_of_five_that_are_never_equally_far_agree():
 # --------------------------------------------------------------------------- where a state is known to be right
 
 
+def test_who_did_not_stand_where_others_did_is_told_of_an_index_that_it_told():
+    """Else where one thing at a time is written, a slow node would never be told of a hash that it can compare."""
+    lone = leading()
+    for index, others in ((1024, "bc"), (1030, "b")):
+        lone.raft.machine_hash(Index(index), b"x" * 16)
+        for name in others:
+            lone.says(name, HeartbeatReply(lone.raft.term, lone.office.last_round, Index(index), b"x" * 16))
+    lone.says("c", HeartbeatReply(lone.raft.term, lone.office.last_round, Index(1035), b"y" * 16))
+    assert {told_to(lone, "c")[0] for _ in range(2)} == {1024, 1030}
+
+
 def test_a_leader_agrees_where_a_majority_has_its_state():
     lone = leading()
     knows(lone, 1, "x")
