@@ -102,8 +102,8 @@ class Heartbeat:
     leader's word by its own clock, and the time that a heartbeat is under way, or lies in a stopped process's
     buffer, makes nothing look fresher than it is."""
     agreed_index: Index = Index(0)
-    """The newest multiple of 1,024, of those that the receiver has told a hash of or passed, at which a majority of
-    voters has told equal hashes (0: there is none) …"""
+    """The newest index, of those that the receiver has told a hash of or passed, at which a majority of voters has told
+    equal hashes (0: there is none) …"""
     agreed_hash: bytes = b""
     """… and that hash."""
 
@@ -116,7 +116,7 @@ class HeartbeatReply:
     round: Round
     """The one that was asked; 0 if it was asked in an older term than this reply's."""
     hash_index: Index
-    """The newest multiple of 1,024 that was applied here (0: none yet) …"""
+    """One of the newest at which the state here was hashed, a multiple of 1,024 or where it stood (0: none yet) …"""
     state_hash: bytes
     """… and the hash of the state there (empty: none yet)."""
     withholds_ms: int = 0

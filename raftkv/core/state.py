@@ -236,7 +236,7 @@ class State:
         self.applied_index = restored.index
         """Entries up to here are in the state machine; told by the shell."""
         self.hashes = StateHashes()
-        """The machine's hash at the newest multiples of 1,024; told by the shell."""
+        """The machine's hash at the newest multiples of 1,024, and where it stood; told by the shell."""
         self.disagrees_at: Index | None = None
         """Where a majority of voters was found to have another state. Changed by hashes.py, never back."""
         self.agrees_at = Index(0)
