@@ -442,8 +442,7 @@ class Changing:
             asked.done(goal)
             return True
         if _is(goal, standing):
-            self._join(asked, goal)
-            return True
+            return self._join(asked, goal, now_us)
         if isinstance(asked.wish, Add) and self._was_let_go(asked, now_us):
             text = f"it was called off a moment ago that {asked.wish.member.id} joins; to have it after all, ask again"
             asked.done(_no(MembersWhy.CALLED_OFF, text))
@@ -472,16 +471,20 @@ class Changing:
         incarnations, until_us = self._let_go
         return now_us < until_us and any(said.incarnation in incarnations for said in asked.said.values())
 
-    def _join(self, asked: _Asked, goal: Membership) -> None:
-        """It is as was wished, or is on its way there."""
-        configurations = self._host.raft.state.configurations
-        if is_at_rest(configurations.current) and configurations.current_index <= self._host.raft.commit_index:
+    def _join(self, asked: _Asked, goal: Membership, now_us: int) -> bool:
+        """It is so already, as is told once a majority confirms that nobody else leads; or it is on its way there."""
+        raft, configurations = self._host.raft, self._host.raft.state.configurations
+        if self._is_at_rest():
+            since = self._ask_around(asked, now_us)
+            if since is None or not raft.has_confirmed(since):
+                return False
             asked.done(MembersAre(changed=False))
         else:
             before, first = configurations.before, configurations.current_index
             if before is not None and not is_at_rest(before[1]):
                 first = before[0]  # what stands now may give way to a successor's own, and the change go on
             self._wait(asked, goal, given_up(configurations.current.outgoing or configurations.current.current), first)
+        return True
 
     def _propose(self, asked: _Asked, goal: Membership, standing: Membership, now_us: int) -> bool:
         raft = self._host.raft

@@ -40,6 +40,7 @@ def test_removing_who_catches_up_calls_the_change_off_and_everybody_hears_it() -
     assert "called off" in lone.outcome("d").text
     assert lone.raft.configuration == Configuration(membership("abc"), called_off=(NodeId("d"),))
     wish_for(lone, "again", Remove("d"))
+    lone.echo("b")
     assert lone.outcome("again") == MembersAre(changed=False)
 
 
@@ -142,4 +143,5 @@ def test_what_was_to_be_called_off_and_came_to_be_is_not_told_as_called_off() ->
     assert (why_not(lone, "off"), lone.outcome("d")) == (MembersWhy.SUPERSEDED, MembersAre(changed=True))
     lone.lead()
     add_d(lone, "on")
+    lone.echo("b", "c")
     assert lone.outcome("on") == MembersAre(changed=False)

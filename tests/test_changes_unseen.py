@@ -5,8 +5,10 @@ from __future__ import annotations
 from raftkv.core.effects import LogBase
 from raftkv.core.messages import AppendEntriesReply, InstallSnapshot
 from raftkv.core.types import Configuration, Index, SnapshotId, Term
-from raftkv.members import MembersAre, MembersWhy
+from raftkv.members import Add, MembersAre, MembersWhy, Remove
+from tests.lone_replica import LoneReplica
 from tests.test_changing import (
+    SETTINGS,
     D,
     add_d,
     append,
@@ -14,6 +16,7 @@ from tests.test_changing import (
     configuration_frames,
     leading_three,
     membership,
+    named,
     why_not,
     wish_for,
 )
@@ -54,3 +57,23 @@ def test_a_snapshot_says_how_the_members_are_and_not_what_became_of_a_change():
     lone.replica.snapshots.was_received(write, 1, base)
     lone.turn()
     assert why_not(lone, "d") is MembersWhy.UNKNOWN
+
+
+def test_what_is_so_already_is_told_by_a_leader_that_others_confirm():
+    """faults 35: another may lead by now, and have removed c; nothing was heard of that here."""
+    lone = leading_three()
+    wish_for(lone, "c", Add(named("c"), votes=True), wait_ms=0)
+    wish_for(lone, "x", Remove("x"))
+    assert (lone.outcome("c"), lone.outcome("x")) == (None, None)
+    lone.echo("c")
+    assert lone.outcome("c") == lone.outcome("x") == MembersAre(changed=False)
+    wish_for(lone, "late", Add(named("c"), votes=True))
+    lone.follow("b", 2)
+    assert why_not(lone, "late") is MembersWhy.NOT_LEADER
+
+
+def test_a_lone_voter_confirms_itself_at_once():
+    lone = LoneReplica("a", settings=SETTINGS)
+    lone.lead()
+    wish_for(lone, "x", Remove("x"), wait_ms=0)
+    assert lone.outcome("x") == MembersAre(changed=False)

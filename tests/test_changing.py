@@ -252,6 +252,7 @@ def test_whoever_asks_for_what_is_on_its_way_waits_for_it_too():
     see_through(lone, "b", "c", "d")
     assert lone.outcome("first") == lone.outcome("second") == MembersAre(changed=True)
     wish_for(lone, "third", D)
+    lone.echo("b", "c")
     assert lone.outcome("third") == MembersAre(changed=False)
 
 
@@ -261,6 +262,7 @@ def test_what_is_there_already_is_not_done_again():
     wish_for(lone, "b", Add(named("b"), votes=True))
     wish_for(lone, "x", Remove("x"))
     wish_for(lone, "same", Become((named("a"), named("b"), named("c"))))
+    lone.echo("b")
     assert [lone.outcome(name) for name in ("b", "x", "same")] == [MembersAre(changed=False)] * 3
     assert lone.raft.last_index == before
 

@@ -162,6 +162,11 @@ class Raft:
             raise NotLeader
         return reads.ask_around(self._state, office) if replication.may_serve(self._state, office) else None
 
+    def has_confirmed(self, round: Round) -> bool:
+        """Whether a majority has echoed that round of this term: nobody else led when it was sent."""
+        office = self._state.office
+        return office is not None and office.newest_confirmed is not None and office.newest_confirmed.round >= round
+
     def change_membership(
         self, target: Membership, *, deadline_ms: int | None, force: bool = False, since: Round | None = None
     ) -> Index:

@@ -74,6 +74,7 @@ def heartbeat_if_due(state: State) -> None:
 def ask_around(state: State, office: Office) -> Round:
     """A round goes out to everybody now, whether or not one is due; who echoes it, or a later one, is there."""
     _send_round(state, office)
+    confirm_rounds(state)
     return office.last_round
 
 
