@@ -175,7 +175,7 @@ class Asker:
 
     def _sent(self, call: Call, wish: Wish[Any], at: Address) -> Awaitable[Heard]:
         """What comes of it."""
-        if wish.lane is None:
+        if wish.lane is None or not self._settings.shared_connections_per_node_max:
             return self._exchanged(call, wish, at)
         pool = self._shared.at(at, wish.lane)
         fields = fields_of(call, wish)

@@ -21,7 +21,8 @@ class ClientSettings:
     """No ``stale`` read shows a state older than what this client has seen before, whichever node answers."""
     shared_connections_per_node_max: int = 4
     """Requests for single keys share connections: reads at most so many to each node, writes as many, ``follower`` and
-    ``stale`` reads too, each with up to 32 requests under way. Calls beyond that wait their turn."""
+    ``stale`` reads too, each with up to 32 requests under way. Calls beyond that wait their turn. 0: none is shared,
+    for where something on the way carries out only one request of a connection at a time."""
     connections_per_node_max: int = 32
     """For all else, values above 16 KiB too: one request at a time on each."""
     connect_timeout_s: float = 1.0
@@ -42,8 +43,9 @@ class ClientSettings:
         ]
         if not TTL_MS_MIN <= self.session_ttl_s * 1000 <= TTL_MS_MAX:
             problems.append(f"session_ttl_s must be {TTL_MS_MIN // 1000} to {TTL_MS_MAX // 1000} seconds")
-        for name in ("shared_connections_per_node_max", "connections_per_node_max"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1")
+        if self.shared_connections_per_node_max < 0:
+            problems.append("shared_connections_per_node_max must be at least 0")
+        if self.connections_per_node_max < 1:
+            problems.append("connections_per_node_max must be at least 1")
         if problems:
             raise ConfigError(problems)

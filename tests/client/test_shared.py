@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.client import OutcomeUnknown, wishes
+from raftkv.client import ClientSettings, OutcomeUnknown, wishes
 from raftkv.client.attempts import Lane
 from raftkv.client.wishes import SHARED_VALUE_BYTES_MAX, Condition, Freshness, Wish
+from raftkv.errors import ConfigError
 from raftkv.http.answer_reader import AnswerReader
 from raftkv.http.exchange import Heard, HttpAnswer, NoAnswer, NotSent
 from raftkv.http.shared import OWED_MAX, SLOW_S, Asked, SharedProtocol
@@ -401,6 +402,24 @@ async def test_many_in_flight_when_the_connection_is_lost_are_executed_once():
             assert c.figures.duplicates > 0
         assert set(cluster.executed.values()) == {1}
         assert [asked.number for asked in node.wrote()[:31]] == list(range(1, 32))
+
+
+async def test_nothing_is_shared_where_the_program_says_so():
+    async with faked() as cluster:
+        node = cluster.nodes[0]
+        node.always = gate = Gate()
+        async with client(cluster.urls, shared_connections_per_node_max=0, connections_per_node_max=8) as c:
+            puts = [asyncio.create_task(c.put("k", "v")) for _ in range(20)]
+            await until(lambda: gate.held == 8)
+            assert len({asked.writer for asked in node.wrote()}) == 8
+            gate.opened.set()
+            await asyncio.gather(*puts)
+
+
+@pytest.mark.parametrize("wrong", [{"shared_connections_per_node_max": -1}, {"connections_per_node_max": 0}])
+def test_connections_without_number_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        ClientSettings(**wrong)
 
 
 async def test_a_refusal_is_one_call_s_only():
