@@ -20,7 +20,7 @@ def majority_count(voters: int) -> int:
 
 def has_majority(voter_sets: VoterSets, agreeing: Collection[NodeId]) -> bool:
     """Whether those who agree are a majority of each set; names outside a set do not count in it."""
-    return all(sum(1 for voter in voters if voter in agreeing) >= majority_count(len(voters)) for voters in voter_sets)
+    return all(len(voters.intersection(agreeing)) >= majority_count(len(voters)) for voters in voter_sets)
 
 
 def majority_is_out_of_reach(voter_sets: VoterSets, refusing: Collection[NodeId]) -> bool:
@@ -35,6 +35,6 @@ def majority_value(voter_sets: VoterSets, values: Mapping[NodeId, int], *, missi
     """The highest number that a majority of each set has reached; who has none counts as ``missing``."""
     reached = []
     for voters in voter_sets:
-        falling = sorted((values.get(voter, missing) for voter in voters), reverse=True)
+        falling = sorted([values.get(voter, missing) for voter in voters], reverse=True)
         reached.append(falling[majority_count(len(voters)) - 1])
     return min(reached)

@@ -195,8 +195,8 @@ def _next_index(state: State, progress: Progress, reply: AppendEntriesReply) -> 
 def advance_commit(state: State) -> None:
     """Commits what a majority of each voter set holds, if it is of this term (paper §5.4.2)."""
     office = state.office
-    if office is None:
-        return
+    if office is None or state.commit_index == state.log.last_index:
+        return  # Nothing is left to be committed.
     match: dict[NodeId, int] = {peer: progress.match_index for peer, progress in office.progress.items()}
     majority_match = rules.majority_match_index(state.voter_sets, state.with_own(match, state.durability.durable_index))
     state.commit_index = rules.leader_commit_index(
