@@ -204,7 +204,8 @@ class SharedPool:
             if more_s is not None and more_s < TICK_S:
                 more_s = self._look(asked.context, asked.since_s)
             if more_s is None:
-                asked.end(NotSent(f"all {self._connections_max} connections were in use", unreachable=False))
+                why = "all connections were in use" if self._connections else "not connected yet"
+                asked.end(NotSent(why, unreachable=False))
             else:
                 self._waiting.append(asked)
                 self._watch.by(min(asked.due_s, now_s + more_s))

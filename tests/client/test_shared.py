@@ -449,6 +449,25 @@ async def test_who_comes_later_is_not_held_up_by_a_slow_answer():
             assert c.figures.retries == 0
 
 
+async def test_where_no_other_connection_can_be_had_calls_wait_behind_a_slow_answer():
+    """A node that takes no more connections still answers on those that it has, and still leads."""
+    async with faked(1) as cluster:
+        node = cluster.nodes[0]
+        async with client(cluster.urls, silence_s=1.0) as c:
+            await c.put("k", "v")
+            node.instead["PUT"].append(gate := Gate())
+            slow = asyncio.create_task(c.put("slow", "v"))
+            await until(lambda: gate.held == 1)
+            await time_passes(2 * SLOW_S)
+            assert node._server is not None
+            node._server.close()
+            puts = [asyncio.create_task(c.put("k", "v")) for _ in range(5)]
+            await until(lambda: len(node.wrote()) == 7)
+            gate.opened.set()
+            await asyncio.gather(slow, *puts)
+            assert c.figures.retries == 0
+
+
 async def test_reads_of_one_kind_do_not_wait_for_those_of_another():
     """A stale read is answered while there is no leader, a linearizable one while the disks stand still."""
     async with faked(1) as cluster:
