@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
+from raftkv.api import plain
 from raftkv.api.failures import request_failed
 from raftkv.api.problems import RequestRefused, bad_request, refused_response
 from raftkv.api.requests import Head
@@ -25,6 +26,7 @@ from raftkv.api.responses import Response
 from raftkv.api.settings import ApiSettings
 from raftkv.http.guard import GuardedHandler
 from raftkv.http.handling import ServerSettings
+from raftkv.http.plain import PlainReader
 from raftkv.problems import Code
 
 _CODES: Final = {code.text: code for code in Code}
@@ -61,20 +63,29 @@ class ConnectionServer(web.Server):
     def __init__(self, handler: Handler, settings: ApiSettings, encode: Encode, judge: Judge) -> None:
         super().__init__(handler)
         self._settings, self._encode, self._judge = settings, encode, judge
+        self._plain_reader = plain.reader()
 
     def __call__(self) -> web.RequestHandler:
         """A protocol for one new connection."""
-        return Connection(self, self._settings, self._encode, self._judge)
+        return Connection(self, self._settings, self._encode, self._judge, self._plain_reader)
 
 
 class Connection(GuardedHandler):
     """The guard's connection, ending as a client needs it."""
 
-    def __init__(self, server: ConnectionServer, settings: ApiSettings, encode: Encode, judge: Judge) -> None:
+    def __init__(
+        self,
+        server: ConnectionServer,
+        settings: ApiSettings,
+        encode: Encode,
+        judge: Judge,
+        plain_reader: PlainReader,
+    ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
             limits=_limits(settings),
+            plain_reader=plain_reader,
             lingering_time=0,  # whoever answers also reads on, within bounds of bytes too
         )
         self._settings, self._encode, self._judge = settings, encode, judge

@@ -19,11 +19,15 @@ from aiohttp import StreamReader, web
 from raftkv.api.aiohttp_connection import SENT, SENT_LAST, Connection, ConnectionServer
 from raftkv.api.aiohttp_stream import Streams
 from raftkv.api.exchange import Pending
+from raftkv.api.plain import Told
 from raftkv.api.problems import RequestRefused, bad_request, problem
+from raftkv.api.ready import ReadyAnswers
 from raftkv.api.requests import Head, no_room
 from raftkv.api.responses import Response, Source
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
+from raftkv.http.answers import encode
+from raftkv.http.plain import Plain
 from raftkv.http.room import BodyRoom
 from raftkv.problems import Code
 
@@ -47,6 +51,7 @@ class AiohttpFront:
         """For the bodies that are being read, here and at whoever shares it."""
         self._all_done: asyncio.Future[None] | None = None
         """While stopping: done when no exchange is left."""
+        self._ready = ReadyAnswers(api.node_id)
         self._date = ""
         self._date_second = -1
 
@@ -108,6 +113,9 @@ class AiohttpFront:
     async def _exchange(self, request: web.BaseRequest) -> web.StreamResponse:
         if self.stopping:
             return await self._send(request, problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
+        plain = self._glanced(request)
+        if plain is not None and (answer := self._taken(plain)) is not None:
+            return await self._send_told(request, await answer)
         if self._streams.are_asked_for(request):
             refused = self._streams.why_not(request)
             return await (self._streams.serve(request) if refused is None else self._send(request, refused))
@@ -123,6 +131,41 @@ class AiohttpFront:
             return await self._send(request, response)
         finally:
             response.let_go()
+
+    def _glanced(self, request: web.BaseRequest) -> Plain | None:
+        """This request as it was told at a glance; None: it was not, or aiohttp read something else."""
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        plain, connection.glanced = connection.glanced, None
+        if plain is None or plain.target != request.raw_path.encode() or plain.method != request.method.encode():
+            return None
+        return plain
+
+    def _taken(self, plain: Plain) -> asyncio.Future[Told | Response] | None:
+        """What will be answered, if it is taken at a glance."""
+        keys = self._api.plain_keys
+        answer: asyncio.Future[Told | Response] = asyncio.get_running_loop().create_future()
+        taken = keys is not None and keys.take(plain, lambda told: None if answer.done() else answer.set_result(told))
+        return answer if taken else None
+
+    async def _send_told(self, request: web.BaseRequest, told: Told | Response) -> web.StreamResponse:
+        """The answer to a plain request is out."""
+        if request.body_exists:
+            request.content.read_nowait()  # it was taken already; unread, it would keep aiohttp from reading on
+        if not isinstance(told, Told):
+            return await self._send(request, told)
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        stays_open = self._stays_open(request, connection)
+        parts: list[bytes] = []
+        encode(parts, self._ready.of(told, close=not stays_open), None, close=not stays_open)
+        if stays_open:
+            _transport_of(request).write(b"".join(parts))
+        else:
+            connection.write_last(b"".join(parts))
+        if connection.writing_paused:
+            await self._drained(request, connection)
+        return SENT if stays_open else SENT_LAST
 
     async def _read_body(self, request: web.BaseRequest, pending: Pending) -> bytes:
         """The whole body; raises RequestRefused for one that is too large, too slow or broken off."""

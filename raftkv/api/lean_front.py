@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import Callable
-from email.utils import formatdate
 from typing import Final
 
 from raftkv.api import plain
 from raftkv.api.exchange import Pending
 from raftkv.api.failures import request_failed
 from raftkv.api.problems import RequestRefused, problem
-from raftkv.api.requests import ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HEEDED, no_room, too_large
+from raftkv.api.ready import ReadyAnswers
+from raftkv.api.requests import HEEDED, no_room, too_large
 from raftkv.api.requests import Head as RequestHead
 from raftkv.api.responses import Response, common_header_bytes
 from raftkv.api.routes import Api
 from raftkv.api.settings import ApiSettings
-from raftkv.http.answers import Answer, Ready, beginning_of
+from raftkv.http.answers import Answer
 from raftkv.http.handling import Exchange, Handler, ServerSettings, Verdict, Within
 from raftkv.http.heads import Head
-from raftkv.http.plain import PlainReader
 from raftkv.http.room import BodyRoom
 from raftkv.problems import Code
 
@@ -61,13 +59,8 @@ class LeanFront:
         self._unanswered_count = 0
         self._all_done: asyncio.Future[None] | None = None
         """While stopping: done when nothing is left to be answered."""
-        self._common = common_header_bytes(api.node_id)
-        asking = HEEDED - {CONTENT_LENGTH, CONTENT_TYPE, ACCEPT}
-        self._plain_reader = PlainReader(target=plain.TARGET, numbering=plain.NUMBERING, heeded=asking)
-        self._date_field = b""
-        self._date_second = -1
-        self._beginnings: dict[tuple[int, bytes], bytes] = {}
-        """Of this second's answers to plain requests, by status and the form of their own fields."""
+        self._plain_reader = plain.reader()
+        self._ready = ReadyAnswers(api.node_id)
 
     async def stop(self, grace_seconds: float) -> None:
         """Everything that was asked is answered, or was given ``grace_seconds``.
@@ -108,27 +101,9 @@ class LeanFront:
 
     def _completed(self, answer: Answer) -> Answer:
         """With what every answer carries."""
-        self._look_at_the_clock()
         status, body, content_type, fields, close = answer
-        fields = self._common + fields + self._date_field
+        fields = self._ready.around(fields)
         return Answer(status, body, content_type, fields, close or self._all_done is not None)
-
-    def _ready(self, told: plain.Told) -> Ready:
-        """The same, with no step between."""
-        self._look_at_the_clock()
-        status, content_type, fields, numbers, body = told
-        beginning = self._beginnings.get((status, fields))
-        if beginning is None:
-            all_fields = self._common.replace(b"%", b"%%") + fields + self._date_field
-            beginning = self._beginnings[status, fields] = beginning_of(status, content_type, all_fields)
-        return Ready(status, beginning % numbers, body, self._all_done is not None)
-
-    def _look_at_the_clock(self) -> None:
-        second = int(time.time())
-        if second != self._date_second:
-            self._date_second = second
-            self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
-            self._beginnings.clear()
 
     @staticmethod
     def _failed(error: Exception, method: bytes, target: bytes) -> Answer:
@@ -170,7 +145,7 @@ class LeanFront:
                 return
             self._unanswered_count -= 1
             if isinstance(answer, plain.Told):
-                exchange.respond(self._ready(answer))
+                exchange.respond(self._ready.of(answer, close=self._all_done is not None))
             else:
                 exchange.respond(self._completed(answer) if isinstance(answer, Answer) else self.answer_of(answer))
             if self._all_done is not None and not self._unanswered_count and not self._all_done.done():

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 from raftkv.api import keys, reads
 from raftkv.api.exchange import Context, written
 from raftkv.api.metering import Kind, Meter
-from raftkv.api.requests import Request
+from raftkv.api.requests import ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HEEDED, Request
 from raftkv.api.responses import Response
-from raftkv.http.plain import Plain
+from raftkv.http.plain import Plain, PlainReader
 from raftkv.kv.answers import DeleteDone, PutDone
 from raftkv.kv.commands import KEY_BYTES_MAX, SESSION_BYTES, Delete, Numbered, Put, encode, encode_put
 from raftkv.kv.queries import Found, Get
@@ -56,6 +56,11 @@ class Told(NamedTuple):
     numbers: tuple[int, ...]
     """… and what stands in them, and then the length of the body."""
     body: bytes
+
+
+def reader() -> PlainReader:
+    """What tells such requests at a glance."""
+    return PlainReader(target=TARGET, numbering=NUMBERING, heeded=HEEDED - {CONTENT_LENGTH, CONTENT_TYPE, ACCEPT})
 
 
 Respond = Callable[[Told | Response], None]

@@ -26,6 +26,7 @@ from raftkv.http.deadline import Deadline
 from raftkv.http.framing import Body, body_of
 from raftkv.http.handling import ServerSettings
 from raftkv.http.heads import FIELDS_MAX, HEAD_BYTES_MAX, Head, read_head
+from raftkv.http.plain import Plain, PlainReader
 
 _METHODS: Final = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT", b"TRACE"))
 """Known to every parser. Of some others aiohttp's would say that what came is no HTTP."""
@@ -37,9 +38,18 @@ class GuardedHandler(web.RequestHandler):
     """One connection that aiohttp serves."""
 
     def __init__(
-        self, server: web.Server, *, loop: asyncio.AbstractEventLoop, limits: ServerSettings, **options: Any
+        self,
+        server: web.Server,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        limits: ServerSettings,
+        plain_reader: PlainReader | None = None,
+        **options: Any,
     ) -> None:
-        """``options`` are aiohttp's own, where they are to differ from what belongs to ``limits``."""
+        """``options`` are aiohttp's own, where they are to differ from what belongs to ``limits``.
+
+        ``plain_reader`` tells some requests at a glance; what it takes is vetted.
+        """
         own: dict[str, Any] = {
             "keepalive_timeout": limits.idle_timeout_s,
             "lingering_time": limits.discard_timeout_s,
@@ -50,7 +60,9 @@ class GuardedHandler(web.RequestHandler):
             "access_log": None,
         }
         super().__init__(server, loop=loop, **(own | options))
-        self._limits = limits
+        self._limits, self._plain_reader = limits, plain_reader
+        self.glanced: Plain | None = None
+        """The oldest request without an answer, if it was told at a glance."""
         self.refusal: UnsoundRequest | None = None
         """Why what came is not taken: what the answer to the bytes that aiohttp cannot parse should say."""
         self.unknown_method: Head | None = None
@@ -79,9 +91,22 @@ class GuardedHandler(web.RequestHandler):
             super().data_received(data)
         elif self.refusal is None:
             if not self._held and self._body is None:
+                if not self._unanswered and self._is_plain(data):
+                    super().data_received(data)
+                    return
                 self._since_s = self._loop.time()
             checked_bytes = len(self._held)
             self._follow(self._held + data if checked_bytes else data, checked_bytes)
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether these bytes are exactly one request that is told at a glance."""
+        plain = None if self._plain_reader is None else self._plain_reader.read(data)
+        if plain is None or plain.end != len(data):
+            return False
+        self.glanced = plain
+        self._unanswered += 1
+        self._deadline.clear()
+        return True
 
     def _follow(self, data: bytes, checked_bytes: int) -> None:
         """Goes over the messages in ``data``; hands on up to the last byte that belongs to a vetted one."""

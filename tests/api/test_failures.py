@@ -63,9 +63,9 @@ def test_what_raises_in_the_general_way_is_told(
 
 @pytest.mark.parametrize(("of", "name"), [(PlainKeys, "_put"), (plain, "encode_put")])
 def test_what_raises_in_a_request_that_is_taken_at_a_glance_is_told(
-    open_lean: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, of: Any, name: str
+    open_wired: MakeClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, of: Any, name: str
 ) -> None:
-    client = open_lean()
+    client = open_wired()
     with monkeypatch.context() as patched:
         fails(patched, of, name)
         is_told(client, caplog, {})
