@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from raftkv.api.plain import NUMBERING
 from raftkv.api.requests import ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HEEDED
+from raftkv.client import course
 from raftkv.errors import UnsoundRequest
+from raftkv.http.exchange import encode_request
 from raftkv.http.framing import body_of
 from raftkv.http.heads import Head, read_head
 from raftkv.http.plain import PlainReader
@@ -132,6 +136,22 @@ def test_a_number_in_any_other_form_is_not_told(numbering: list[bytes]) -> None:
             assert told is not None and told.numbering is not None and told.numbering[1] == b"7"
             other = b"\r\n".join([LINES[1], *before, *numbering, *host, *after]) + b"\r\n\r\n"
             assert reader.read(other) is None
+
+
+@pytest.mark.parametrize("acknowledged", [0, 41])
+@pytest.mark.parametrize("method", [b"PUT", b"DELETE"])
+def test_what_our_own_client_sends_is_told(method: bytes, acknowledged: int) -> None:
+    """Its numbered writes are meant: in another form they would cost twice as much."""
+    session: Any = SimpleNamespace(id="0123456789abcdef" * 2, acknowledged=acknowledged)
+    numbered: Any = SimpleNamespace(session=session, number=42)
+    fields = course.numbering(numbered)
+    body = b"value" if method == b"PUT" else b""
+    told = reader_of_all_targets().read(
+        encode_request(method, b"/v1/kv/a", authority=b"127.0.0.1:7401", fields=fields, body=body)
+    )
+    assert told is not None
+    assert (told.method, told.target, told.body) == (method, b"/v1/kv/a", body)
+    assert told.numbering == (session.id.encode(), b"42", b"41" if acknowledged else None)
 
 
 def test_requests_behind_each_other_are_told_one_by_one() -> None:
