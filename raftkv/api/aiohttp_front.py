@@ -158,7 +158,7 @@ class AiohttpFront:
         assert isinstance(connection, Connection)
         stays_open = self._stays_open(request, connection)
         parts: list[bytes] = []
-        encode(parts, self._ready.of(told, close=not stays_open), None, close=not stays_open)
+        encode(parts, self._ready.of(told, now_s=time.time(), close=not stays_open), None, close=not stays_open)
         if stays_open:
             _transport_of(request).write(b"".join(parts))
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -102,7 +103,7 @@ class LeanFront:
     def _completed(self, answer: Answer) -> Answer:
         """With what every answer carries."""
         status, body, content_type, fields, close = answer
-        fields = self._ready.around(fields)
+        fields = self._ready.around(fields, now_s=time.time())
         return Answer(status, body, content_type, fields, close or self._all_done is not None)
 
     @staticmethod
@@ -145,7 +146,7 @@ class LeanFront:
                 return
             self._unanswered_count -= 1
             if isinstance(answer, plain.Told):
-                exchange.respond(self._ready.of(answer, close=self._all_done is not None))
+                exchange.respond(self._ready.of(answer, now_s=time.time(), close=self._all_done is not None))
             else:
                 exchange.respond(self._completed(answer) if isinstance(answer, Answer) else self.answer_of(answer))
             if self._all_done is not None and not self._unanswered_count and not self._all_done.done():

@@ -1,12 +1,11 @@
 """Answers to plain requests, in bytes: what every answer of the node carries stands ready for a second at a time.
 
-Told: what ``plain.py`` tells. Tells: the answer, which lacks only what it says of its connection. May never know:
-which front asks, or for whom.
+Told: what ``plain.py`` tells, and the time. Tells: the answer, which lacks only what it says of its connection. May
+never know: which front asks, or for whom.
 """
 
 from __future__ import annotations
 
-import time
 from email.utils import formatdate
 
 from raftkv.api.plain import Told
@@ -26,9 +25,9 @@ class ReadyAnswers:
         self._beginnings: dict[tuple[int, bytes], bytes] = {}
         """Of this second's answers, by status and the form of their own fields."""
 
-    def of(self, told: Told, *, close: bool) -> Ready:
-        """The answer; ``close``: it is its connection's last."""
-        self._look_at_the_clock()
+    def of(self, told: Told, *, now_s: float, close: bool) -> Ready:
+        """The answer that is given at ``now_s`` since 1970; ``close``: it is its connection's last."""
+        self._come_to(now_s)
         status, content_type, fields, numbers, body = told
         beginning = self._beginnings.get((status, fields))
         if beginning is None:
@@ -36,13 +35,13 @@ class ReadyAnswers:
             beginning = self._beginnings[status, fields] = beginning_of(status, content_type, all_fields)
         return Ready(status, beginning % numbers, body, close)
 
-    def around(self, fields: bytes) -> bytes:
+    def around(self, fields: bytes, *, now_s: float) -> bytes:
         """All header lines of an answer with these of its own."""
-        self._look_at_the_clock()
+        self._come_to(now_s)
         return self._common + fields + self._date_field
 
-    def _look_at_the_clock(self) -> None:
-        second = int(time.time())
+    def _come_to(self, now_s: float) -> None:
+        second = int(now_s)
         if second != self._date_second:
             self._date_second = second
             self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
