@@ -295,6 +295,7 @@ class Replica:
             self._apply(committed)
         if not self.snapshots.is_loading:
             self._comparing.stands(now_us=self._now_us)
+        self.snapshots.room_is_short = self.disk_is_short
         work.snapshots = self.snapshots.turn(
             effects, now_us=self._now_us, stamp_ms=self.last_stamp_ms, may_begin=not self.shutting_down
         )

@@ -12,8 +12,8 @@ One thing at a time. A received snapshot goes before a capture of our own, which
 A file that is whole has no name yet. It is put in place, to be sent to others and to take the place of the log, once a
 majority of voters is known to have this node's state at its index or later; else a state that went wrong would be
 everybody's before anybody compares it. Where that does not become known, it is put in place without: when four times
-the log has come that makes one due (or logs would grow for ever), or when somebody who asked for it has waited for long
-enough. That is told.
+the log has come that makes one due (or logs would grow for ever), or when somebody who asked for it, or a full disk,
+has waited for long enough. That is told.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ class Snapshotting:
         """In place on this node's disk."""
         self.failure: str | None = None
         """Why the last attempt was none; None: it was one, or there was none yet."""
+        self.room_is_short = False
+        """The log has no room to grow, so nothing may come until a snapshot takes its place. Told by the replica."""
         self.receive_failure: str | None = None
         """Why the last piece that a leader sent was not kept; None: it was, or none came yet."""
         self.taken_count = self.failures_count = self.loaded_count = self.unproved_count = 0
@@ -264,6 +266,7 @@ class Snapshotting:
         elif may_begin and self._stage is _Stage.NONE and self._file is None and self._is_wanted():
             self._begin(effects, work, stamp_ms)
         if self._file is not None and not self._file.is_let and not self._is_abandoned:
+            self._file.is_asked_for |= bool(self._waiting) or self._is_owed or self.room_is_short
             self._judge(effects, work, self._file)
         return work
 
@@ -331,7 +334,6 @@ class Snapshotting:
 
     def _judge(self, effects: Effects, work: SnapshotWork, file: _File) -> None:
         """A file is put in place if its state is right, or must be taken to be; one that is useless goes."""
-        file.is_asked_for = file.is_asked_for or bool(self._waiting) or self._is_owed
         if self._raft.disagrees_at is not None or self.is_loading:
             self._abandon(work)
         elif not file.can_be_compared or self._raft.agrees_at >= file.base.index:

@@ -108,6 +108,23 @@ def test_who_asks_for_one_hears_of_it_in_the_turn_in_which_it_is_in_place() -> N
     assert told == [SnapshotTaken(snapshot.index, 55, changed=True)]
 
 
+def test_a_full_log_waits_no_longer_for_a_majoritys_word_than_who_asks() -> None:
+    lone = leading(snapshot_settings=DUE_SOON)
+    for name in "xyz":
+        lone.submit(name)
+        lone.acknowledge("b")
+    taken(lone)
+    lone.replica.snapshots.was_prepared()
+    lone.replica.disk_is_short = True
+    lone.turn()
+    assert works(lone) == []
+    for _ in range(51):
+        lone.turn(100_000)
+        lone.echo("b")
+    (work,) = works(lone)
+    assert work.place and lone.raft.agrees_at == 0
+
+
 def test_a_node_that_joins_keeps_no_state_before_it_has_heard_who_the_members_are() -> None:
     """Faults 58: read back, such a file would be taken for damaged, and the log before it may be gone."""
     lone = LoneReplica(others="", snapshot_settings=DUE_SOON)

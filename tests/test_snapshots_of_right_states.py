@@ -85,6 +85,16 @@ def test_for_who_asks_it_counts_after_a_while(asks_first: bool) -> None:
     assert (node.snapshots.unproved_count, node.notes) == (1, ["snapshot_unproved"])
 
 
+def test_where_the_log_has_no_room_it_counts_after_a_while() -> None:
+    """faults 56: puts are refused, so nothing comes that could be compared, and nothing goes that takes the room."""
+    node = unproved()
+    node.snapshots.room_is_short = True
+    assert not node.turn().place
+    node.snapshots.room_is_short = False
+    assert node.snapshots.next_deadline_us() == SETTINGS.proof_wait_ms * 1000
+    assert node.turn(after_us=SETTINGS.proof_wait_ms * 1000).place
+
+
 def test_a_machine_without_hashes_has_no_state_that_could_be_compared() -> None:
     node = Node()
     node.machine.hash = None
