@@ -379,6 +379,15 @@ class Raft:
         return self._state.removed_at
 
     @property
+    def was_let_go(self) -> bool:
+        """Whether this node was to vote and is no member, because that was called off. What an older incarnation came
+        to under its id, and stands in the log that it receives, says nothing of it.
+        """
+        me, now, configurations = self._state.me, self.committed_configuration, self._state.configurations
+        is_out = me.id in now.called_off and me.id not in now.members()
+        return is_out and configurations.was_listed(me.id, me.incarnation, through=self._state.commit_index)
+
+    @property
     def cluster_time_ms(self) -> int:
         """The cluster's time as this node was last told; the shell sets it each turn."""
         return self._state.cluster_time_ms

@@ -86,10 +86,7 @@ class Members:
     @property
     def was_let_go(self) -> bool:
         """By what is committed this node is no member, and was to be a voter until somebody called that off."""
-        if self._replica is None:
-            return False
-        me, now = self._me(), self._replica.raft.committed_configuration
-        return me.sender in now.called_off and me.sender not in now.members()
+        return self._replica is not None and self._replica.raft.was_let_go
 
     async def stop(self) -> None:
         """Whoever asked and was not answered is told that this node stops."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from raftkv.core.membership import Configurations
-from raftkv.core.messages import AppendEntriesReply
-from raftkv.core.types import Configuration, NodeId
+from raftkv.core.messages import AppendEntries, AppendEntriesReply
+from raftkv.core.types import Configuration, Incarnation, Index, Member, NodeId, Term
 from raftkv.errors import ChangeRefused, ChangeWhy, NotLeader
-from tests.core.lone import NO_TERM, NONE, B, Lone
+from tests.core.lone import NO_TERM, NONE, B, Lone, configuration_entry
 from tests.core.test_changes import D, beats, begin, led, refusal
 from tests.core.test_membership_rules import members
+
+EMPTIED = Incarnation(b"an emptied disk.")
 
 
 def not_called_off(lone: Lone, node: NodeId) -> ChangeWhy:
@@ -89,3 +93,18 @@ def test_a_successor_calls_off_what_another_began():
     lone.turn()
     assert lone.raft.configuration.current == members("abc")
     assert D in lone.raft.contacts, "it is told"
+
+
+def test_who_was_let_go_knows_it_from_its_log_and_who_comes_after_it_under_its_id_does_not():
+    """Faults 31: a new d, its disk empty, receives on its way in what became of the old one."""
+    let_in, ended = members("abc", to_vote="d"), Configuration(members("abc"), called_off=(D,))
+    another = replace(let_in, learners=(replace(let_in.learners[0], member=Member(D, EMPTIED, "http://d")),))
+    for listed, knows in ((let_in, True), (another, False)):
+        lone = Lone("d", "abc")
+        came = [Configuration(listed), ended, Configuration(let_in)]
+        frames = [configuration_entry(index, 1, one) for index, one in enumerate(came, 1)]
+        seen = []
+        for commit in (1, 2, 3):
+            lone.says("a", AppendEntries(Term(1), NONE, NO_TERM, Index(commit), [*frames]))
+            seen.append(lone.raft.was_let_go)
+        assert seen == [False, knows, False]
