@@ -12,9 +12,10 @@ from raftkv.core.types import NodeId, Role
 from raftkv.kv.commands import DeleteRange, Txn
 from raftkv.outcomes import Consistency
 from raftkv.sim.runs import choices
-from raftkv.sim.runs.choices import CHOICES, Choice, Scene
+from raftkv.sim.runs.choices import CHOICES, Choice
 from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.runs.minimize import lowest, minimized
+from raftkv.sim.runs.scene import Scene
 from raftkv.sim.runs.short import CHOICES_MAX, Chosen, Made, ShortRun, short_run
 from raftkv.sim.runs.short_clients import ShortClients
 from raftkv.sim.runs.short_world import Setting, ShortWorld

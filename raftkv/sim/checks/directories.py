@@ -68,7 +68,7 @@ class Directories(Watcher):
             raise Violated("one cluster id", f"{node.id} is of cluster {cluster_id!r}, others of {self._cluster_id!r}")
         assert self._members is not None
         member = self._members.members().get(node.id)
-        if member is not None and member.incarnation != stored.incarnation:
+        if member is not None and member.incarnation != stored.incarnation and not node.joins:
             raise Violated("an emptied node takes no part", f"{node.id} is another than the one of this cluster")
 
     def refused_to_start(self, node: VirtualNode, error: Exception) -> None:
@@ -120,7 +120,7 @@ def the_lost_are_known(cluster: VirtualCluster) -> None:
     """Whoever came back with an empty directory takes no part, and tells the operator what to do (faults 31)."""
     sound = cluster.sound_nodes()
     for node in cluster.nodes.values():
-        if node in sound or node.disk.is_lost or node.id in cluster.plan.spares:
+        if node in sound or node.disk.is_lost or node.joins or node.id in cluster.plan.spares:
             continue
         if node.is_up:
             raise Violated("an emptied node takes no part", node.id)

@@ -6,9 +6,9 @@ on that node only, so that a check costs what a step costs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from raftkv import frames as framing
 from raftkv.core import quorum
@@ -17,25 +17,10 @@ from raftkv.core.messages import AppendEntriesReply, InstallSnapshotReply, PreVo
 from raftkv.core.raft import Raft
 from raftkv.core.types import Index, NodeId, Role
 from raftkv.replica import Work
+from raftkv.sim.checks.electorate import Electorate, Nodes
+from raftkv.sim.checks.violated import Violated as Violated
 from raftkv.sim.world.cluster import Watcher
 from raftkv.sim.world.node import VirtualNode
-
-
-class Violated(AssertionError):
-    """A property that must hold did not."""
-
-    def __init__(self, name: str, text: str) -> None:
-        self.name = name
-        super().__init__(f"{name}: {text}")
-
-
-class Nodes(Protocol):
-    """Whatever holds the nodes that are watched."""
-
-    @property
-    def nodes(self) -> Mapping[NodeId, VirtualNode]:
-        """All of them, up or down."""
-        ...
 
 
 @dataclass(slots=True)
@@ -56,7 +41,8 @@ class _Seen:
     """Where the states were last compared."""
     led: tuple[int, int] | None = None
     """(term, last index) while it leads."""
-    match: dict[NodeId, int] = field(default_factory=dict)
+    match: dict[tuple[NodeId, bytes | None], int] = field(default_factory=dict)
+    """At a leader: how far each incarnation is known to match; None: it has left."""
 
 
 class Invariants(Watcher):
@@ -76,14 +62,21 @@ class Invariants(Watcher):
         self._leader_of_term: dict[int, NodeId] = {}
         self._chain_of_entry: dict[tuple[int, int], int] = {}
         self._committed: list[bytes] = []
-        self._votes: dict[tuple[NodeId, int], NodeId] = {}
+        self._votes: dict[tuple[NodeId, bytes, int], NodeId] = {}
+        """By incarnation, as terms are: whoever lost his data is somebody else."""
         self._hashes: dict[int, tuple[NodeId, int | None]] = {}
-        self._terms: dict[NodeId, int] = {}
+        self._terms: dict[tuple[NodeId, bytes], int] = {}
+        self.electorate = Electorate(cluster, self._committed)
+
+    def leader_of(self, term: int) -> NodeId | None:
+        """Who was seen to lead it; None: nobody was."""
+        return self._leader_of_term.get(term)
 
     def started(self, node: VirtualNode) -> None:
         """A new life: what is volatile begins anew, the term does not."""
         self._seen[node.id] = _Seen()
-        if node.raft.term < self._terms.get(node.id, 0):
+        self.electorate.started(node)
+        if node.raft.term < self._terms.get(_life_of(node), 0):
             raise Violated("term never falls", f"{node.id} restarted in term {node.raft.term}")
         found, promised = node.running.snapshots.index, node.disk.promised_snapshot
         if found < promised and not node.disk.is_spoiled:
@@ -106,6 +99,8 @@ class Invariants(Watcher):
         self._match_never_falls(node, raft, seen)
         self._requests_rest_on_the_disk(node, work)
         self._replies_rest_on_the_disk(node, work)
+        self.electorate.stepped(node, work)
+        self.electorate.said_so(node.id)
         if self._machines_are_sound:
             self._equal_states(node, raft, seen)
 
@@ -113,7 +108,8 @@ class Invariants(Watcher):
         if raft.term < seen.term:
             raise Violated("term never falls", f"{node.id}: {seen.term} → {raft.term}")
         seen.term = raft.term
-        self._terms[node.id] = max(self._terms.get(node.id, 0), node.disk.vote[0])
+        me = _life_of(node)
+        self._terms[me] = max(self._terms.get(me, 0), node.disk.vote[0])
 
     def _election_safety(self, node: VirtualNode, raft: Raft) -> None:
         """Figure 3: at most one leader in a term."""
@@ -169,6 +165,8 @@ class Invariants(Watcher):
             raise Violated("one change at a time", f"{node.id} began another at {index}, with one uncommitted")
         if raft.role is Role.LEADER and raft.term_at(raft.commit_index) != raft.term:
             raise Violated("no change before the own term commits", f"{node.id} began one at {index}")
+        by_this_leader = raft.role is Role.LEADER and raft.term_at(index) == raft.term
+        self.electorate.appended(node, raft, index, by_this_leader=by_this_leader)
 
     def _begin_at(self, node: VirtualNode, base: int, raft: Raft, seen: _Seen) -> None:
         """The log begins there now: what a snapshot stands for is an entry that was committed (faults 38 to 40)."""
@@ -237,10 +235,16 @@ class Invariants(Watcher):
         if office is None:
             seen.match = {}
             return
+        lives = {peer: member.incarnation for peer, member in office.members.items()}
         for peer, progress in office.progress.items():
-            if seen.led is not None and progress.match_index < seen.match.get(peer, 0) and seen.led[0] == raft.term:
+            known = seen.match.get((peer, lives.get(peer)), 0)
+            if seen.led is not None and progress.match_index < known and seen.led[0] == raft.term:
                 raise Violated("match never falls", f"{peer} at {node.id}")
-        seen.match = {peer: progress.match_index for peer, progress in office.progress.items()}
+            if progress.match_index > known:
+                position = progress.match_index - seen.base
+                frame = seen.frames[position - 1] if position > 0 else None
+                self.electorate.matched(node, raft, peer, progress.match_index, frame)
+        seen.match = {(peer, lives.get(peer)): progress.match_index for peer, progress in office.progress.items()}
 
     def _requests_rest_on_the_disk(self, node: VirtualNode, work: Work) -> None:
         """Whoever hears of a term could hear of it again after a crash; so it is stored before it is said."""
@@ -273,7 +277,7 @@ class Invariants(Watcher):
     def _vote_is_durable_and_single(self, node: VirtualNode, reply: RequestVoteReply, candidate: NodeId) -> None:
         if node.disk.vote != (reply.term, candidate):
             raise Violated("a vote is durable before it leaves", f"{node.id} for {candidate} in term {reply.term}")
-        if self._votes.setdefault((node.id, reply.term), candidate) != candidate:
+        if self._votes.setdefault((*_life_of(node), reply.term), candidate) != candidate:
             raise Violated("one vote a term", f"{node.id} voted twice in term {reply.term}")
 
     def _equal_states(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
@@ -285,6 +289,10 @@ class Invariants(Watcher):
         first, known = self._hashes.setdefault(raft.applied_index, (node.id, state_hash))
         if known != state_hash:
             raise Violated("equal states", f"{first} and {node.id} differ at applied index {raft.applied_index}")
+
+
+def _life_of(node: VirtualNode) -> tuple[NodeId, bytes]:
+    return node.id, node.raft.state.me.incarnation
 
 
 def _names(voters: Collection[NodeId]) -> str:

@@ -17,6 +17,8 @@ from random import Random
 from typing import Final
 
 from raftkv.core.types import Incarnation, NodeId
+from raftkv.sim.checks.invariants import Invariants
+from raftkv.sim.checks.told import Told
 from raftkv.sim.faults.profile import CALM, Profile
 from raftkv.sim.world.cluster import DiskFaults, VirtualCluster
 from raftkv.sim.world.node import Clock, VirtualNode
@@ -32,7 +34,10 @@ class Faults:
     """Breaks things in a cluster, one after the other, until it is told to stop."""
 
     def __init__(self, cluster: VirtualCluster, profile: Profile, rng: Random) -> None:
+        """Whoever watches the cluster already judges what nodes say to those who ask them for something."""
         self.cluster, self.profile, self.rng = cluster, profile, rng
+        watching = [watcher for watcher in cluster.watchers if isinstance(watcher, Invariants)]
+        self.told = Told(watching[0] if watching else Invariants(cluster))
         self.stopped = False
         self.count = 0
         self._partitions = 0

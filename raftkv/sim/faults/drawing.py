@@ -22,14 +22,23 @@ _PARTS_LEADERS: Final = "hand_over_unheard"
 
 
 _CHANGES_MEMBERS: Final = "change_members"
+_REPLACES_MEMBERS: Final = "replace_member"
+_CHANGE_MEMBERS: Final = {_CHANGES_MEMBERS, _REPLACES_MEMBERS}
 _LOSE_DATA: Final = ("wipe", "flip_bit")
+
+
+def _like(rng: Random) -> Random:
+    """What is drawn from it leaves alone what the run draws after this: its seed is the same run but for that."""
+    other = Random(0)
+    other.setstate(rng.getstate())
+    return Random(other.getrandbits(64))
 
 
 def draw_profile(rng: Random) -> Profile:
     """A kind of run."""
     voters = rng.choice((1, 3, 3, 3, 3, 3, 5, 5))
     segment_bytes = rng.choice(_SEGMENT_BYTES)
-    drawn = sorted(KINDS.keys() - {_CHANGES_MEMBERS} - (set() if segment_bytes else FILE_KINDS.keys()))
+    drawn = sorted(KINDS.keys() - _CHANGE_MEMBERS - (set() if segment_bytes else FILE_KINDS.keys()))
     kinds = rng.sample(drawn, rng.randrange(1, 5))
     if rng.randrange(4) == 0:
         kinds.append(_PARTS_LEADERS)
@@ -52,11 +61,16 @@ def draw_profile(rng: Random) -> Profile:
         raft = replace(
             raft, log_tail_entries=rng.choice((1, 1, 5, 50)), snapshot_chunk_bytes=rng.choice((100, 500, 4_000))
         )
-    spares = 0
+    beside = _like(rng)
+    spares, catch_up_timeout_ms = 0, 300_000
     if rng.randrange(3) == 0:
         # Whoever left may not be needed to bring back what a minority of those who are left has lost.
         kinds = [kind for kind in kinds if kind not in _LOSE_DATA] + [_CHANGES_MEMBERS] * rng.choice((1, 1, 3))
         spares = rng.randrange(3)
+        catch_up_timeout_ms = beside.choice((1_000, 300_000))
+    elif segment_bytes and voters > 1 and beside.randrange(3) == 0:
+        # Nobody else's data may be lost where somebody's is on purpose.
+        kinds = [kind for kind in kinds if kind not in _LOSE_DATA] + [_REPLACES_MEMBERS]
     return Profile(
         voters=voters,
         weather=rng.choice((CALM, CALM, LOSSY, LATE, VERY_LATE, SLOW)),
@@ -70,5 +84,6 @@ def draw_profile(rng: Random) -> Profile:
         segment_bytes=segment_bytes,
         snapshots=snapshots,
         spares=spares,
+        catch_up_timeout_ms=catch_up_timeout_ms,
         request_timeout_ms=rng.choice((500, 2_000)),
     )

@@ -9,6 +9,7 @@ from typing import Final
 from raftkv.core.messages import AppendEntries, Envelope, Heartbeat, Introduction, Request, RequestVote, TimeoutNow
 from raftkv.core.types import ClusterId, Incarnation, Index, NodeId, Round, Term
 from raftkv.members import Add, Alter, Become, Named, Remove, Terms, Wish
+from raftkv.sim.checks.told import Told
 from raftkv.sim.faults.breaking import Faults, kind, kind_of_files
 from raftkv.sim.world.births import url_of
 from raftkv.sim.world.cluster import STRANGERS_TERM
@@ -16,6 +17,9 @@ from raftkv.sim.world.node import VirtualNode
 from raftkv.sim.world.wal_disk import WalDisk
 
 _ANOTHER_CLUSTER: Final = ClusterId(b"another cluster.")
+_VOTERS_MIN: Final = 3
+"""So many are needed for one of them to lose its data."""
+_ASKED_AGAIN_US: Final = 300_000
 _ANOTHER_LIFE: Final = Incarnation(b"another node....")
 
 
@@ -30,21 +34,57 @@ def wipe(faults: Faults) -> None:
         disk.wipe()
 
 
+@kind_of_files
+def replace_member(faults: Faults) -> None:
+    """A voter's data is gone; it comes back as somebody new, and an operator has that one take its place."""
+    cluster, leader = faults.cluster, faults.cluster.leader()
+    if leader is None or cluster.members() != list(cluster.nodes.values()):
+        return
+    voters = [member.id for member in leader.raft.configuration.current.voters]
+    others = [cluster.nodes[id] for id in voters if id != leader.id and cluster.nodes[id].is_up]
+    if len(voters) < _VOTERS_MIN or len(others) != len(voters) - 1:
+        return
+    victim = faults.rng.choice(others)
+    disk = victim.disk
+    assert isinstance(disk, WalDisk)
+    faults.crash(victim)
+    disk.wipe()
+    victim.joins = True
+    _go_on_replacing(faults, victim)
+
+
+def _go_on_replacing(faults: Faults, victim: VirtualNode) -> None:
+    """Whoever leads is asked, again and again, until the new one votes."""
+    leader = faults.cluster.leader()
+    if leader is not None and not leader.paused and victim.runs:
+        current = leader.raft.configuration.current
+        if any(member.incarnation == victim.incarnation for member in current.voters):
+            return
+        lives = [member.incarnation for member in current.members() if member.id == victim.id]
+        is_old = lives not in ([], [victim.incarnation])
+        wish: Wish = Remove(victim.id) if is_old else Add(_named(victim.id), votes=True)
+        said, terms = {victim.id: _introduction(victim)}, Terms(wait_ms=1_000)
+        leader.running.change_members(wish, said, terms, faults.told.members(leader, wish, terms))
+        faults.cluster.poke(leader.id)
+    faults.later(_ASKED_AGAIN_US, lambda: _go_on_replacing(faults, victim))
+
+
 @kind
 def change_members(faults: Faults) -> None:
     """Whoever leads is asked to let somebody in, or to let go of somebody, be it of itself, or for several at once."""
     leader = faults.cluster.leader()
     if leader is None or leader.paused:
         return
-    ask_for_a_change(leader, faults.cluster.nodes.values(), faults.rng)
+    ask_for_a_change(leader, faults.cluster.nodes.values(), faults.rng, faults.told)
     faults.cluster.poke(leader.id)
 
 
-def ask_for_a_change(leader: VirtualNode, nodes: Iterable[VirtualNode], rng: Random) -> None:
+def ask_for_a_change(leader: VirtualNode, nodes: Iterable[VirtualNode], rng: Random, told: Told) -> None:
     """A wish is drawn, and all nodes that run have been asked who they are."""
     said = {node.id: _introduction(node) for node in nodes if node.runs or node.is_up}
     terms = Terms(wait_ms=rng.choice((100, 2_000)), force=rng.randrange(8) == 0)
-    leader.running.change_members(_wish(rng, leader, [node.id for node in nodes]), said, terms, lambda _: None)
+    wish = _wish(rng, leader, [node.id for node in nodes])
+    leader.running.change_members(wish, said, terms, told.members(leader, wish, terms))
 
 
 def _wish(rng: Random, leader: VirtualNode, names: list[NodeId]) -> Wish:

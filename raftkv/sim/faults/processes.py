@@ -72,7 +72,7 @@ def transfer(faults: Faults) -> None:
 
 def _hand_over(faults: Faults, leader: VirtualNode) -> None:
     target = faults.rng.choice([*faults.cluster.nodes, None])
-    leader.running.transfer_leadership(target, lambda _: None)
+    leader.running.transfer_leadership(target, faults.told.transferred(leader))
     faults.cluster.poke(leader.id)
 
 
@@ -85,7 +85,7 @@ def terminate(faults: Faults) -> None:
     life = node.life
     node.running.shutting_down = True
     node.running.snapshots.give_up(SnapshotWhy.SHUTTING_DOWN, "this node is stopping")
-    node.running.transfer_leadership(None, lambda _: None)
+    node.running.transfer_leadership(None, faults.told.transferred(node))
     faults.cluster.poke(node.id)
     faults.for_a_while(lambda: _end(faults, node, life), at_most_us=1_200_000)
 

@@ -43,6 +43,8 @@ class Profile:
     """Nodes that are no members at first, where members change."""
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     """When they are due; as it ships, never in so short a run."""
+    catch_up_timeout_ms: int = 300_000
+    """Who is to vote and has not caught up by then is let go."""
     request_timeout_ms: int = 2_000
     """After that a node tells who waits that it does not know."""
 
@@ -56,6 +58,7 @@ class Profile:
             snapshots=self.snapshots,
             replica=ReplicaSettings(
                 request_timeout_ms=self.request_timeout_ms,
+                member_catch_up_timeout_ms=self.catch_up_timeout_ms,
                 # Several comparisons to a snapshot, as where they ship.
                 hash_interval_entries=min(HASH_INTERVAL, max(1, self.snapshots.snapshot_log_entries // 3)),
             ),

@@ -8,73 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import Random
+from enum import Enum
 from typing import Final
 
+from raftkv.core.messages import TimeoutNow
 from raftkv.core.types import Role
 from raftkv.outcomes import Consistency
 from raftkv.sim.faults.members import ask_for_a_change
-from raftkv.sim.runs.short_clients import ShortClients
-from raftkv.sim.runs.short_world import ShortWorld, newest_leader
+from raftkv.sim.runs.scene import Scene
 from raftkv.sim.world.node import VirtualNode
 
 _SNAPSHOT_WAIT_US: Final = 1_000_000
-
-
-@dataclass(slots=True)
-class Scene:
-    """Everything that a choice can act upon."""
-
-    world: ShortWorld
-    clients: ShortClients
-    rng: Random
-
-    # -- who, and whom
-
-    def someone(self) -> VirtualNode:
-        """Any node, up or down."""
-        return self.rng.choice(list(self.world.nodes.values()))
-
-    def group(self) -> list[VirtualNode]:
-        """Some of them, two at least, or all."""
-        nodes = list(self.world.nodes.values())
-        if self.rng.randrange(3) == 0:
-            return nodes
-        return self.rng.sample(nodes, 2 if len(nodes) == 3 else self.rng.choice((2, 3, 3)))
-
-    def leader(self) -> VirtualNode | None:
-        """One of those who think that they lead; often the newest."""
-        leaders = [node for node in self.world.up() if node.raft.role is Role.LEADER]
-        if not leaders:
-            return None
-        return newest_leader(leaders) if self.rng.randrange(2) else self.rng.choice(leaders)
-
-    def talk_around(self, node: VirtualNode) -> None:
-        """It and some others hear each other for a while."""
-        self.world.talk([node, *(other for other in self.group() if other is not node)])
-
-    def turn_and_perhaps_talk(self, node: VirtualNode) -> None:
-        """It does what it was asked."""
-        self.world.turn(node)
-        if self.rng.randrange(2):
-            self.talk_around(node)
-
-    def speak(self, leader: VirtualNode) -> None:
-        """A leader's heartbeats are due, or it is asked and must know that it leads; some hear it at once."""
-        if self.rng.randrange(2):
-            self.world.lapse(leader, self.world.setting.raft.heartbeat_us)
-        else:
-            self.clients.read(leader, Consistency.LINEARIZABLE)
-            self.world.turn(leader)
-        for one in [one for one in self.world.flying if one.envelope.sender == leader.id and one.exchange is None]:
-            if self.rng.randrange(4):
-                self.world.flying.remove(one)
-                self.world.arrive(one)
-
-    def forget_leaders(self, nodes: list[VirtualNode]) -> None:
-        """An election timeout passes at these; it is one and the same for all where clocks go on together."""
-        for node in nodes[:1] if self.world.leases else nodes:
-            self.world.pass_time(node, self.world.setting.raft.election_timeout_us)
 
 
 # ------------------------------------------------------------------------------------------ elections
@@ -268,7 +212,7 @@ def change_members(scene: Scene) -> None:
     leader = scene.leader()
     if leader is None:
         return campaign(scene)
-    ask_for_a_change(leader, scene.world.nodes.values(), scene.rng)
+    ask_for_a_change(leader, scene.world.nodes.values(), scene.rng, scene.world.judge)
     scene.world.turn(leader)
     told = leader.raft.state.configurations.current
     scene.world.say(f"{leader.id} is to change the members: {told}")
@@ -287,12 +231,50 @@ def change_midway(scene: Scene) -> None:
     return _overthrow(scene, leader)
 
 
+def grow_and_shrink(scene: Scene) -> None:
+    """A leader is asked, and all goes well until somebody falls silent, or too much time passes; it is asked again."""
+    world, rng = scene.world, scene.rng
+    for _ in range(rng.randrange(1, 4)):
+        leader = scene.leader()
+        if leader is None:
+            return campaign(scene)
+        ask_for_a_change(leader, world.nodes.values(), rng, world.judge)
+        world.turn(leader)
+        silent = rng.choice([*world.up(), None])
+        some = [node for node in world.up() if node is not silent]
+        for _ in range(rng.randrange(1, 6)):
+            if leader.is_up:
+                world.lapse(leader, rng.choice((1_000, world.setting.raft.heartbeat_us)))
+                world.talk([leader, *some], budget=rng.choice((4, 12, 40)), in_order=True)
+    return None
+
+
+def outlive_transfer(scene: Scene) -> None:
+    """A leader hands over; what it says to that end is heard only when it has given up, and serves again."""
+    world, leader, rng = scene.world, scene.leader(), scene.rng
+    others = [node for node in world.up() if node is not leader]
+    if leader is None or not others:
+        return restart(scene)
+    world.talk([leader, *others], budget=30, in_order=True)
+    leader.running.transfer_leadership(rng.choice(others).id, world.judge.transferred(leader))
+    world.turn(leader)
+    world.hold_back(lambda one: isinstance(one.envelope.message, TimeoutNow))
+    for _ in range(2 * world.setting.raft.election_timeout_us // world.setting.raft.heartbeat_us + 2):
+        world.lapse(leader, world.setting.raft.heartbeat_us)
+        world.talk([leader, *others], budget=20, in_order=True)
+    world.come_late()
+    world.talk(others, budget=rng.choice((6, 12, 30)), in_order=True)
+    if leader.is_up:
+        ask(scene, leader)
+    return None
+
+
 def transfer(scene: Scene) -> None:
     """A leader is to hand over."""
     leader, target = scene.leader(), scene.someone()
     if leader is not None:
         scene.world.say(f"{leader.id} is to hand over to {target.id}")
-        leader.running.transfer_leadership(target.id, lambda _: None)
+        leader.running.transfer_leadership(target.id, scene.world.judge.transferred(leader))
         scene.turn_and_perhaps_talk(leader)
 
 
@@ -362,7 +344,7 @@ def take_snapshot(scene: Scene) -> None:
     node = scene.someone()
     if node.is_up:
         scene.world.say(f"{node.id} is to take a snapshot")
-        node.running.snapshots.ask(lambda _: None, wait_us=_SNAPSHOT_WAIT_US)
+        node.running.snapshots.ask(scene.world.judge.snapshot(node), wait_us=_SNAPSHOT_WAIT_US)
         scene.turn_and_perhaps_talk(node)
 
 
@@ -379,7 +361,7 @@ def leave_behind(scene: Scene) -> None:
         world.talk(some, budget=rng.choice((6, 12, 20)), in_order=True)
     node = rng.choice(some)
     if node.is_up:
-        node.running.snapshots.ask(lambda _: None, wait_us=_SNAPSHOT_WAIT_US)
+        node.running.snapshots.ask(world.judge.snapshot(node), wait_us=_SNAPSHOT_WAIT_US)
         world.turn(node)
     world.talk(some, budget=6)
     if rng.randrange(4):
@@ -505,6 +487,22 @@ def read_at_follower(scene: Scene) -> None:
         scene.turn_and_perhaps_talk(node)
 
 
+def read_stale(scene: Scene) -> None:
+    """Anybody is asked for what it has."""
+    node = scene.someone()
+    scene.clients.read(node, Consistency.STALE)
+    if node.is_up:
+        scene.turn_and_perhaps_talk(node)
+
+
+class Theme(Enum):
+    """What a run is about."""
+
+    ANYTHING = "anything"
+    MEMBERS = "members"
+    SNAPSHOTS = "snapshots"
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A row of the table."""
@@ -522,6 +520,11 @@ class Choice:
     """Runs in which members stay do."""
     needs_snapshots: bool = False
     """Runs in which none is ever due do."""
+
+    @property
+    def theme(self) -> Theme | None:
+        """Runs that are about this make it often."""
+        return Theme.MEMBERS if self.needs_changes else Theme.SNAPSHOTS if self.needs_snapshots else None
 
     @property
     def name(self) -> str:
@@ -543,6 +546,7 @@ CHOICES: Final = (
     Choice(deliver, 20),
     Choice(change_members, 8, needs_changes=True),
     Choice(change_midway, 6, needs_changes=True),
+    Choice(grow_and_shrink, 6, needs_changes=True),
     Choice(stand_alone, 3),
     Choice(double, 6),
     Choice(drop, 3),
@@ -568,5 +572,7 @@ CHOICES: Final = (
     Choice(write_anything, 2, is_rare=True),
     Choice(read, 8),
     Choice(read_at_follower, 5),
+    Choice(read_stale, 3),
     Choice(transfer, 2),
+    Choice(outlive_transfer, 2),
 )

@@ -16,9 +16,10 @@ from typing import Final
 
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import NodeId
-from raftkv.sim.runs.choices import CHOICES, Choice, Scene, campaign
+from raftkv.sim.runs.choices import CHOICES, Choice, Theme, campaign
 from raftkv.sim.runs.failed import RunFailed
 from raftkv.sim.runs.minimize import lowest, minimized
+from raftkv.sim.runs.scene import Scene
 from raftkv.sim.runs.short_clients import ShortClients
 from raftkv.sim.runs.short_world import Setting, ShortWorld
 from raftkv.snapshotting import SnapshotSettings
@@ -34,6 +35,9 @@ _SMALL_SETTINGS: Final = RaftSettings(
 """One entry a message, and all but the newest entries read back from disk."""
 _PACES: Final = (1000, 1000, 1050, 1100)
 """None runs faster than another by more than the bound on drift."""
+_THEMES: Final = (Theme.ANYTHING, Theme.MEMBERS, Theme.SNAPSHOTS)
+_THEME_WEIGHT: Final = 3
+"""So much more often happens what a run is about."""
 _TASTES: Final = (0, 1, 1, 1, 8)
 _TASTES_FOR_THE_RARE: Final = (0, 0, 0, 1, 4)
 _OPENING: Final = Choice(campaign, 0)
@@ -64,23 +68,28 @@ class ShortRun:
 
     def __post_init__(self) -> None:
         rng = Random(self.seed)
+        theme = rng.choice(_THEMES)
         names = _NAMES[: 4 if rng.randrange(6) == 0 else 3]
         raft = rng.choice((_SETTINGS, _SMALL_SETTINGS))
         if rng.randrange(4) == 0:
             raft = replace(raft, lease_reads=True)
         snapshots = SnapshotSettings()
-        is_snapshotted = rng.randrange(2) == 0
+        is_snapshotted = theme is Theme.SNAPSHOTS or rng.randrange(3) == 0
         if is_snapshotted:
             snapshots = SnapshotSettings(snapshot_log_entries=rng.choice((1, 2, 4)), proof_wait_ms=100)
             raft = replace(raft, log_tail_entries=rng.choice((1, 1, 3)), snapshot_chunk_bytes=rng.choice((100, 400)))
-        spares = 0
-        members_change = rng.randrange(3) == 0
+        spares, catch_up_timeout_ms = 0, 300_000
+        members_change = theme is Theme.MEMBERS or rng.randrange(6) == 0
         if members_change:
             spares = rng.randrange(3)
             names = _NAMES[: max(3, rng.choice((2, 3, 3)) + spares)]
-        self.setting = Setting(names, raft, tuple(rng.choice(_PACES) for _ in names), snapshots, spares)
+            catch_up_timeout_ms = rng.choice((500, 300_000))
+        paces = tuple(rng.choice(_PACES) for _ in names)
+        self.setting = Setting(names, raft, paces, snapshots, spares, catch_up_timeout_ms)
         weights = [
-            choice.weight * rng.choice(_TASTES_FOR_THE_RARE if choice.is_rare else _TASTES)
+            (_THEME_WEIGHT if choice.theme is theme else 1)
+            * choice.weight
+            * rng.choice(_TASTES_FOR_THE_RARE if choice.is_rare else _TASTES)
             if (raft.lease_reads or not choice.needs_leases)
             and (is_snapshotted or not choice.needs_snapshots)
             and (members_change or not choice.needs_changes)

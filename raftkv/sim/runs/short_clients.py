@@ -89,7 +89,9 @@ class ShortClients:
         self._world.say(f"{node.id} is asked for {query.key!r}, {consistency.value}")
 
         def done(outcome: Any) -> None:
-            if isinstance(outcome, Answered):
+            if isinstance(outcome, Answered) and consistency is Consistency.STALE:
+                self._oracle.read_answered(query, outcome.index, outcome.answer, asked_at=None)
+            elif isinstance(outcome, Answered):
                 self._oracle.read_answered(query, outcome.index, outcome.answer, asked_at=asked.asked_at)
                 asked.parts = [(query, parts.seen(outcome.answer.record))]
                 asked.returned_at, asked.void = self._world.now, False

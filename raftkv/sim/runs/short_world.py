@@ -10,7 +10,7 @@ Told: what is to happen. Tells: the nodes' turns to the checkers; what happened,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
@@ -24,6 +24,7 @@ from raftkv.pump import Pump, PumpShell
 from raftkv.replica import ReplicaSettings, Work
 from raftkv.sim.checks.invariants import Invariants, Violated
 from raftkv.sim.checks.oracle import Oracle, WatchedMachine
+from raftkv.sim.checks.told import Told
 from raftkv.sim.world.births import url_of
 from raftkv.sim.world.cluster import CLUSTER_ID, incarnation_of
 from raftkv.sim.world.disk import Crash, Moment
@@ -94,6 +95,8 @@ class Setting:
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     spares: int = 0
     """So many, the last, are no members at first."""
+    catch_up_timeout_ms: int = 300_000
+    """Who is to vote and has not caught up by then is let go."""
 
 
 @dataclass(slots=True)
@@ -121,6 +124,7 @@ class ShortWorld:
     talk_max: int | None = None
     """… and after how many it is cut off, to see whether it fails with fewer."""
     invariants: Invariants = field(init=False)
+    judge: Told = field(init=False)
     _clocks_us: dict[NodeId, int] = field(default_factory=dict)
     _common_us: int = 0
     """What has passed for all, where clocks go on together."""
@@ -137,13 +141,16 @@ class ShortWorld:
                 Identity(member.id, member.incarnation, CLUSTER_ID),
                 base if member in listed else outside,
                 raft_settings=self.setting.raft,
-                replica_settings=_REPLICA_SETTINGS,
+                replica_settings=replace(
+                    _REPLICA_SETTINGS, member_catch_up_timeout_ms=self.setting.catch_up_timeout_ms
+                ),
                 make_machine=lambda: WatchedMachine(self.oracle),
                 world_us=lambda id=member.id: self.clock_us(id),  # type: ignore[misc]
                 snapshot_settings=self.setting.snapshots,
             )
             self._clocks_us[member.id], self._per_mille[member.id] = 0, per_mille
         self.invariants = Invariants(self)
+        self.judge = Told(self.invariants)
 
     @property
     def leases(self) -> bool:

@@ -121,7 +121,7 @@ class Births:
             waits=lambda why: setattr(node, "waits_for", why),
             failed=lambda error: self._world.halt(node, error),
         )
-        joins = node.id not in dict(self._initial_cluster)
+        joins = node.joins or node.id not in dict(self._initial_cluster)
         plan = FormingPlan(node.id, url_of(node.id), None, () if joins else self._initial_cluster, joins=joins)
         node.forming = Forming(plan, disk.open_identity(), process, shell)
         node.forming.start()

@@ -273,19 +273,28 @@ class VirtualCluster:
             for node in self.nodes.values()
             if isinstance(node.disk, WalDisk)
             and not node.disk.is_lost
-            and node.id not in self.plan.spares
+            and not self._came_later(node)
             and (not members or members[node.id].incarnation == node.disk.incarnation)
         ]
 
     def members(self) -> list[VirtualNode]:
-        """Those whom the newest leader's configuration lists, but for who is not sound; nobody, while nobody leads or a
-        change runs.
+        """Those whom the newest leader's configuration lists, but for who is not sound, or is not who it lists; nobody,
+        while nobody leads or a change runs.
         """
         leader = self.leader()
         if leader is None or leader.raft.change_status is not None or not leader.raft.state.configuration_is_committed:
             return []
-        sound = [*(node.id for node in self.sound_nodes()), *self.plan.spares]
-        return [self.nodes[id] for id in leader.raft.state.configurations.members if id in sound]
+        sound = [node.id for node in self.sound_nodes()]
+        listed = [(self.nodes[id], member) for id, member in leader.raft.state.configurations.members.items()]
+        return [
+            node
+            for node, member in listed
+            if node.id in sound or (self._came_later(node) and node.incarnation == member.incarnation)
+        ]
+
+    def _came_later(self, node: VirtualNode) -> bool:
+        """Whether the cluster was formed without this node, as it is now."""
+        return node.joins or node.id in self.plan.spares
 
     def pause(self, name: str) -> None:
         """SIGSTOP: nothing happens in it; what arrives waits."""

@@ -13,7 +13,7 @@ from raftkv.core.effects import DiskWrite, LogBase
 from raftkv.core.raft import Raft
 from raftkv.core.settings import RaftSettings
 from raftkv.core.state import Identity
-from raftkv.core.types import Index, NodeId
+from raftkv.core.types import Incarnation, Index, NodeId
 from raftkv.forming import Forming
 from raftkv.pump import Pump
 from raftkv.replica import Replica, ReplicaSettings, Work
@@ -40,6 +40,8 @@ class Disk(Shadow):
         """Up to here nobody needs the log any more."""
         self.promised_snapshot = 0
         """A snapshot of all up to here was said to be in place."""
+        self.incarnation: Incarnation | None = None
+        """Whose directory this is, as far as any process has known; None: it is empty, or a model has none."""
         self.is_lost = False
         """A start has said that it cannot be used."""
         self.slowness = 1
@@ -108,6 +110,8 @@ class VirtualNode:
         self.me = me
         """Who it is, where no cluster is to be formed first."""
         self.disk = ModelDisk(base) if disk is None else disk
+        self.joins = False
+        """Its data is gone, and it is started to join its cluster as somebody new."""
         self.process: Process | None = None
         """None: it is down."""
         self.forming: Forming | None = None
@@ -140,6 +144,11 @@ class VirtualNode:
     def id(self) -> NodeId:
         """Its name."""
         return self.me.id
+
+    @property
+    def incarnation(self) -> Incarnation | None:
+        """Who its data makes it; None: it is emptied, and nobody yet."""
+        return self.me.incarnation if isinstance(self.disk, ModelDisk) else self.disk.incarnation
 
     @property
     def running(self) -> Replica:

@@ -33,10 +33,14 @@ class Shadow:
 
     def was_promised(self, index: int, frame: bytes) -> bool:
         """Whether this entry is on the disk, or was when that was emptied."""
-        position = index - self.base.index - 1
-        if position < 0 or (position < len(self.frames) and self.frames[position] == frame):
+        if self.holds(index, frame):
             return True
         return any(before.was_promised(index, frame) for before in self.emptied)
+
+    def holds(self, index: int, frame: bytes) -> bool:
+        """Whether this entry is on the disk as it is now, or a snapshot has it."""
+        position = index - self.base.index - 1
+        return position < 0 or (position < len(self.frames) and self.frames[position] == frame)
 
     def apply(self, write: DiskWrite) -> None:
         """It is durable now."""

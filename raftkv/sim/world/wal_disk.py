@@ -42,8 +42,6 @@ class WalDisk(Disk):
         self.directory = SimulatedDirectory(Random(rng.randrange(2**32)), path=name)
         self.identity: IdentityFile | None = None
         """Of the process that runs."""
-        self.incarnation: Incarnation | None = None
-        """Whose directory this is, as far as any process has known; None: it is empty."""
         self.wipes = 0
         self._openings = 0
         self._wal: Wal | None = None
