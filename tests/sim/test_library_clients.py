@@ -69,6 +69,17 @@ def test_runs_have_clients_of_one_kind_of_the_other_and_of_both():
     assert shares == {(False, True), (True, True), (True, False)}
 
 
+@pytest.mark.usefixtures("library_only")
+def test_no_client_knows_nobody_but_nodes_that_never_join(monkeypatch):
+    """Seed 236919311254950: where no members changed, one was told of a spare only, and found no leader."""
+    draw = whole.draw_profile
+    monkeypatch.setattr(whole, "draw_profile", lambda rng: replace(draw(rng), kinds=(), spares=2))
+    for seed in range(4):
+        made = Run(seed)
+        assert made.cluster.plan.spares
+        finish(made)
+
+
 def test_a_run_with_both_proves_what_both_were_told(monkeypatch):
     monkeypatch.setattr(whole, "_draw_workload", lambda rng: replace(DRAWN(rng), clients=4, library_clients=2))
     made = Run(7)

@@ -100,10 +100,11 @@ class VirtualShell:
 
     def __init__(self, name: str, net: Connections, times: Times, rng: Random) -> None:
         self.name, self.net = name, net
-        names = list(net.cluster.nodes)
-        fewest = (len(names) + 1) // 2 if net.cluster.plan.segment_bytes else 1  # A minority may lose its data.
+        plan = net.cluster.plan
+        names = [name for name in net.cluster.nodes if plan.members_change or name not in plan.spares]
+        fewest = (len(names) + 1) // 2 if plan.segment_bytes else 1  # A minority may lose its data.
         endpoints = rng.sample(names, rng.randrange(fewest, len(names) + 1))
-        if net.cluster.plan.members_change:
+        if plan.members_change:
             endpoints = rng.sample(names, len(names))
         self.courses = Courses(
             self,
