@@ -269,10 +269,23 @@ def encode_put(key: bytes, value: bytes) -> bytes:
     return _PLAIN_PUT.pack(_PLAIN_PUT_MARK, len(key)) + key + value
 
 
+def decode_put(encoded: bytes) -> tuple[bytes, bytes] | None:
+    """Key and value of a put without number and condition; None: this is some other command. Raises CommandError."""
+    if encoded[:1] != _PLAIN_PUT_BEGINNING:
+        return None
+    if len(encoded) < _PLAIN_PUT.size:
+        raise CommandError("a put that breaks off")
+    value_at = _PLAIN_PUT.size + _PLAIN_PUT.unpack_from(encoded)[1]
+    if value_at > len(encoded):
+        raise CommandError("a put whose key breaks off")
+    return _key(encoded[_PLAIN_PUT.size : value_at]), encoded[value_at:]
+
+
 def decode(encoded: bytes) -> Decoded:
     """The command in these bytes; raises CommandError for anything that is not one within its bounds."""
-    if encoded[:1] == _PLAIN_PUT_BEGINNING:
-        return Decoded(_plain_put(encoded), None, b"")
+    put = decode_put(encoded)
+    if put is not None:
+        return Decoded(Put(*put), None, b"")
     code, fields = _unpack(encoded)
     if code != _NUMBERED:
         return Decoded(_parse(code, fields), None, b"")
@@ -338,15 +351,6 @@ def _built(parser: tuple[int, Callable[..., _Built]], code: int, fields: tuple[A
     if len(fields) != fields_count:
         raise CommandError(f"command {code} has {fields_count} fields, not {len(fields)}")
     return build(*fields)
-
-
-def _plain_put(encoded: bytes) -> Put:
-    if len(encoded) < _PLAIN_PUT.size:
-        raise CommandError("a put that breaks off")
-    value_at = _PLAIN_PUT.size + _PLAIN_PUT.unpack_from(encoded)[1]
-    if value_at > len(encoded):
-        raise CommandError("a put whose key breaks off")
-    return Put(_key(encoded[_PLAIN_PUT.size : value_at]), encoded[value_at:])
 
 
 def _put(key: Any, value: Any, expect: Any) -> Put:

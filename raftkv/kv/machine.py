@@ -45,6 +45,7 @@ from raftkv.kv.commands import (
     Txn,
     Write,
     decode,
+    decode_put,
     encode,
 )
 from raftkv.kv.hashing import request_hash
@@ -77,13 +78,15 @@ class KeyValueMachine:
         for index, stamp_ms, encoded in entries:
             self._pass_time(stamp_ms)
             try:
+                put = decode_put(encoded)
+                if put is not None:
+                    answers.append(self._store(*put))
+                    continue
                 command, numbered, request = decode(encoded)
             except CommandError as error:
                 answers.append(Malformed(str(error)))
                 continue
-            if numbered is None and type(command) is Put:
-                answers.append(self._put(command))
-            elif isinstance(command, Write):
+            if isinstance(command, Write):
                 answers.append(self._apply_write(command, numbered, request, index))
             else:
                 answers.append(self._apply_to_sessions(command))
@@ -200,14 +203,18 @@ class KeyValueMachine:
                 return transactions.execute(self._table, command)
 
     def _put(self, command: Put) -> PutDone | ConditionFailed | TooLarge:
-        touched_bytes = len(command.key) + len(command.value)
+        """What is too large is so whatever the key holds."""
+        failed = None
+        if command.expect != ANY and len(command.key) + len(command.value) <= COMMAND_BYTES_MAX:
+            failed = self._failed_condition(command.key, command.expect)
+        return self._store(command.key, command.value) if failed is None else failed
+
+    def _store(self, key: bytes, value: bytes) -> PutDone | TooLarge:
+        touched_bytes = len(key) + len(value)
         if touched_bytes > COMMAND_BYTES_MAX:
             return TooLarge(touched_bytes, COMMAND_BYTES_MAX)
-        failed = None if command.expect == ANY else self._failed_condition(command.key, command.expect)
-        if failed is not None:
-            return failed
         self._table.revision += 1
-        return self._table.put(command.key, command.value, self._table.revision)
+        return self._table.put(key, value, self._table.revision)
 
     def _delete(self, command: Delete) -> DeleteDone | ConditionFailed:
         failed = self._failed_condition(command.key, command.expect)
