@@ -110,6 +110,17 @@ FOUND_BY_SHORT_RUNS = (
     "an-uncommitted-change-is-over",
     "steps-on-what-is-not-committed",
     "a-change-is-its-leaders",
+    "who-is-left-out-never-stands",
+    "catching-up-is-no-change",
+    "who-replaces-somebody-votes-at-once",
+    "any-round-will-do",
+    "the-old-majority-is-no-risk",
+    "the-round-begins-where-it-ends",
+    "what-is-called-off-does-half-of-it",
+    "who-left-gets-the-log-after-it",
+    "who-left-is-forgotten-at-once",
+    "a-promoted-learner-does-not-know-its-role",
+    "the-tails-configuration-stays",
 )
 
 

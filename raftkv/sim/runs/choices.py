@@ -7,14 +7,15 @@ what the others draw. A choice for which there is nobody does nothing, or someth
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
-from raftkv.core.messages import TimeoutNow
+from raftkv.core.messages import AppendEntries, TimeoutNow
 from raftkv.core.types import Role
+from raftkv.members import Become, Named, Terms
 from raftkv.outcomes import Consistency
 from raftkv.sim.faults.members import ask_for_a_change
+from raftkv.sim.runs.choice import Choice as Choice
+from raftkv.sim.runs.choice import Theme as Theme
 from raftkv.sim.runs.scene import Scene
 from raftkv.sim.world.node import VirtualNode
 
@@ -135,18 +136,44 @@ def come_late(scene: Scene) -> None:
 
 def outlive_promises(scene: Scene) -> None:
     """Echoes come late, by less than a promise lasts; as soon as promises are over, others elect one of themselves."""
+    _outlive_promises(scene, lambda leader: None)
+
+
+def outlive_promises_unheard(scene: Scene) -> None:
+    """The same, and the leader alone has C_old,new in its log: by that it is one of few, or the only one, to decide."""
+
+    def begin(leader: VirtualNode) -> None:
+        members = list(leader.raft.configuration.current.voters)
+        some = scene.rng.sample(members, scene.rng.randrange(1, len(members)))
+        wish = Become(tuple(Named(one.id, one.url) for one in members if one in some or one.id == leader.id))
+        terms = Terms(force=True)
+        leader.running.change_members(wish, {}, terms, scene.world.judge.members(leader, wish, terms))
+        scene.world.turn(leader)
+        scene.world.flying = [one for one in scene.world.flying if not isinstance(one.envelope.message, AppendEntries)]
+
+    _outlive_promises(scene, begin)
+
+
+def _outlive_promises(scene: Scene, begin: Callable[[VirtualNode], None]) -> None:
     world, leader, rng = scene.world, scene.leader(), scene.rng
     others = [node for node in world.up() if node is not leader]
     if leader is None or len(others) <= len(world.nodes) // 2:
         return restart(scene)
     world.lapse(leader, world.setting.raft.heartbeat_us)
     world.talk([leader, *others], budget=30, in_order=True)
+    if len(leader.raft.configuration.voters()) > 1:
+        begin(leader)
     scene.speak(leader)
     world.hold_back(lambda one: one.envelope.receiver == leader.id)
     world.lapse(leader, rng.randrange(world.setting.raft.election_timeout_us))
     world.come_late(lambda one: one.envelope.receiver == leader.id)
     world.flying = [one for one in world.flying if one.envelope.sender != leader.id]
-    others.sort(key=lambda node: (node.raft.state.election_deadline_us or 0) - world.clock_us(node.id))
+    others.sort(
+        key=lambda node: (
+            not node.raft.state.is_voter,
+            (node.raft.state.election_deadline_us or 0) - world.clock_us(node.id),
+        )
+    )
     _take_over(scene, others[0], others[1:], instead_of=leader)
     if leader.is_up:
         scene.clients.read(leader, Consistency.LEASE)
@@ -495,43 +522,6 @@ def read_stale(scene: Scene) -> None:
         scene.turn_and_perhaps_talk(node)
 
 
-class Theme(Enum):
-    """What a run is about."""
-
-    ANYTHING = "anything"
-    MEMBERS = "members"
-    SNAPSHOTS = "snapshots"
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A row of the table."""
-
-    act: Callable[[Scene], None]
-    weight: int
-    """How likely it is, before the run has drawn what it likes."""
-    is_needed: bool = False
-    """Without these nothing comes about: half of all runs take them as they are."""
-    is_rare: bool = False
-    """Most runs do without it."""
-    needs_leases: bool = False
-    """Runs without leases do."""
-    needs_changes: bool = False
-    """Runs in which members stay do."""
-    needs_snapshots: bool = False
-    """Runs in which none is ever due do."""
-
-    @property
-    def theme(self) -> Theme | None:
-        """Runs that are about this make it often."""
-        return Theme.MEMBERS if self.needs_changes else Theme.SNAPSHOTS if self.needs_snapshots else None
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return self.act.__name__.replace("_", " ")
-
-
 CHOICES: Final = (
     Choice(let_talk, 24, is_needed=True),
     Choice(campaign, 8, is_needed=True),
@@ -565,6 +555,7 @@ CHOICES: Final = (
     Choice(pass_long, 4),
     Choice(go_on, 3, needs_leases=True),
     Choice(outlive_promises, 6, needs_leases=True),
+    Choice(outlive_promises_unheard, 6, needs_leases=True, needs_changes=True),
     Choice(jump, 1, is_rare=True),
     Choice(put, 12),
     Choice(put_numbered, 6),
