@@ -238,9 +238,9 @@ def transactions_are_not_numbered(patch: pytest.MonkeyPatch) -> None:
 
 @plant
 def a_condition_that_failed_is_told_as_done(patch: pytest.MonkeyPatch) -> None:
-    original = keys._delete_answer
+    original = keys.delete_answer
     patch.setattr(
-        keys, "_delete_answer", lambda answer: original(answer if isinstance(answer, DeleteDone) else DeleteDone(0, 1))
+        keys, "delete_answer", lambda answer: original(answer if isinstance(answer, DeleteDone) else DeleteDone(0, 1))
     )
 
 
