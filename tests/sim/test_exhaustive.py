@@ -128,6 +128,12 @@ def joint_consensus_is_taken_back(patch):
 
 
 @plant
+def what_was_overruled_stays_in_force(patch):
+    """faults 28"""
+    patch.setattr(Configurations, "truncate_from", lambda self, index: None)
+
+
+@plant
 def a_log_that_is_long_enough_holds_the_snapshot(patch):
     """faults 38, 40"""
     patch.setattr(rules, "log_goes_on_after_snapshot", lambda *, our_term_at_index, **_: our_term_at_index is not None)
@@ -208,6 +214,7 @@ FOUND = [
     ("who_is_to_go_has_gone", "members", 1, "a change of members goes by its steps"),
     ("the_old_set_decides_alone", "members", 3, "committed is durable on a majority"),
     ("joint_consensus_is_taken_back", "joint", 2, "a change of members goes by its steps"),
+    ("what_was_overruled_stays_in_force", "overruled", 4, "the newest configuration is in force"),
     # snapshots
     ("a_log_that_is_long_enough_holds_the_snapshot", "snapshot-parted", 1, "State Machine Safety"),
     ("the_old_log_is_taken_for_the_base", "snapshot-behind", 2, "installed is durable"),

@@ -147,12 +147,28 @@ class Invariants(Watcher):
         unchanged = min(len(seen.frames), count)
         while unchanged and _frame_at(node, raft, unchanged) is not seen.frames[unchanged - 1]:
             unchanged -= 1
+        was_cut = unchanged < len(seen.frames)
         del seen.frames[unchanged:], seen.chain[unchanged:]
+        if was_cut:
+            self._newest_members_are_in_force(node, raft, seen, through=unchanged)
         for position in range(unchanged + 1, count + 1):
             frame = _frame_at(node, raft, position)
             self._remember(node, seen, frame)
             if framing.kind(frame) == framing.EntryKind.CONFIGURATION:
                 self._majorities_meet(node, raft, seen.base + position)
+
+    def _newest_members_are_in_force(self, node: VirtualNode, raft: Raft, seen: _Seen, *, through: int) -> None:
+        """Paper §6: the newest configuration in the log counts; where its entry gave way, the one before does."""
+        newest = seen.base
+        for position in range(through, 0, -1):
+            if framing.kind(seen.frames[position - 1]) == framing.EntryKind.CONFIGURATION:
+                newest = seen.base + position
+                break
+        known = raft.state.configurations.index_at(seen.base + through)
+        if known != newest and (known > newest or newest > seen.base):
+            raise Violated(
+                "the newest configuration is in force", f"{node.id} goes by that at {known}, not at {newest}"
+            )
 
     def _majorities_meet(self, node: VirtualNode, raft: Raft, index: int) -> None:
         """Paper §6: two configurations in a row have a voter set in common, so no two disjoint majorities decide."""

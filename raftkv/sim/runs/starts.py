@@ -288,6 +288,16 @@ def _snapshot_parted(driver: Driver) -> None:
         driver.talk("abc", until=lambda: driver.is_sent_a_snapshot("c"))
 
 
+def _overruled(driver: Driver) -> None:
+    """Node a's log ends with C_old,new of a b c and a, which only a holds; b leads, and has not spoken to a yet."""
+    _led(driver)
+    driver.do("members a: a")
+    driver.silence()
+    driver.talk("a")
+    driver.elect("b", "c")
+    driver.talk("bc")
+
+
 def _snapshot_over_members(driver: Driver) -> None:
     """Node a's log ends with C_old,new of a b c and a, which only a holds; b leads, its snapshot is on its way to a."""
     _led(driver)
@@ -345,6 +355,7 @@ _STARTS: Final = (
     Start(_joint, Rules(term_max=3, disks_are_prompt=True, members=("a",))),
     Start(_growing, Rules(term_max=3, disks_are_prompt=True, listed=1, members=("abc",))),
     Start(_catching_up, Rules(term_max=2, disks_are_prompt=True, listed=2, members=("abc", "ab"))),
+    Start(_overruled, Rules(term_max=3, entries_max=3, disks_are_prompt=True, members=("a",))),
     Start(_removed_leader, Rules(term_max=2, transfers=True, members=("bc",))),
     Start(_snapshot_behind, Rules(term_max=2, snapshots=True)),
     Start(_snapshot_parted, Rules(term_max=4, entries_max=4, snapshots=True)),
