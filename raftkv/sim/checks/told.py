@@ -76,7 +76,7 @@ class Told:
                 case StillChanging():
                     self._is_still_changing(node)
                 case MembersRefused():
-                    self._after(node, lambda: self._are_not(node, wish, outcome, commit))
+                    self._after(node, lambda: self._are_not(node, wish, outcome, asked_at, commit))
 
         return done
 
@@ -93,15 +93,19 @@ class Told:
         if raft.change_status is None and raft.state.configuration_is_committed:
             raise Violated("a change that goes on goes on", f"{node.id} waits for nothing")
 
-    def _are_not(self, node: VirtualNode, wish: Wish, outcome: MembersRefused, commit: int) -> None:
+    def _are_not(self, node: VirtualNode, wish: Wish, outcome: MembersRefused, asked_at: int, commit: int) -> None:
         led: Leadership | None = outcome.leadership
         if led is not None:
             self._leads(led.leader_id, led.term)
-        committed = self._committed(commit)
-        voters = [] if committed is None else [member.id for member in committed.current.voters]
         has_come_to_nothing = outcome.why in _HAS_COME_TO_NOTHING and isinstance(wish, Add) and wish.votes
-        if has_come_to_nothing and isinstance(wish, Add) and wish.member.id in voters:
-            raise Violated("members are as was said", f"{node.id}: {outcome}, but it votes")
+        if has_come_to_nothing and isinstance(wish, Add):
+            id = wish.member.id
+            if id in self._voters(commit) and id not in self._voters(asked_at):
+                raise Violated("members are as was said", f"{node.id}: {outcome}, but it votes")
+
+    def _voters(self, commit: int) -> list[NodeId]:
+        committed = self._committed(commit)
+        return [] if committed is None else [member.id for member in committed.current.voters]
 
     def _committed(self, commit: int) -> Configuration | None:
         """The newest of what is committed up to there; None: that with which the cluster began."""

@@ -161,7 +161,7 @@ def _outlive_promises(scene: Scene, begin: Callable[[VirtualNode], None]) -> Non
         return restart(scene)
     world.lapse(leader, world.setting.raft.heartbeat_us)
     world.talk([leader, *others], budget=30, in_order=True)
-    if len(leader.raft.configuration.voters()) > 1:
+    if len(leader.raft.configuration.current.voters) > 1:
         begin(leader)
     scene.speak(leader)
     world.hold_back(lambda one: one.envelope.receiver == leader.id)

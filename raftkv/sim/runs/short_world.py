@@ -39,6 +39,8 @@ _OPERATIONS: Final = 12
 """About so many does the making of a file take."""
 _ROUNDS_UNTIL_SETTLED: Final = 300
 """Heartbeats: 40 election timeouts, until a piece of a snapshot of which nobody ever heard counts as lost, and some."""
+_TURNS_MAX: Final = 50_000
+"""A hundred times what a run takes: nodes that ask each other for something in a circle never come to rest."""
 _MOMENTS: Final = tuple(Moment)
 _REPLICA_SETTINGS: Final = ReplicaSettings(request_timeout_ms=10**9, hash_interval_entries=1)
 
@@ -242,6 +244,8 @@ class ShortWorld:
         assert node.pump is not None
         self.turns += 1
         self.now += 1
+        if self.turns > _TURNS_MAX:
+            raise Violated("a run comes to its end", f"{node.id} has the turn, the {self.turns}th of all")
         node.pump.schedule()
         reads = node.work.read_log
         for read in reads:
