@@ -121,6 +121,7 @@ FOUND_BY_SHORT_RUNS = (
     "who-left-is-forgotten-at-once",
     "a-promoted-learner-does-not-know-its-role",
     "the-tails-configuration-stays",
+    "the-new-voters-alone-give-a-lease",
 )
 
 

@@ -144,7 +144,7 @@ def outlive_promises_unheard(scene: Scene) -> None:
 
     def begin(leader: VirtualNode) -> None:
         members = list(leader.raft.configuration.current.voters)
-        some = scene.rng.sample(members, scene.rng.randrange(1, len(members)))
+        some = scene.rng.sample(members, scene.rng.choice((0, scene.rng.randrange(len(members)))))
         wish = Become(tuple(Named(one.id, one.url) for one in members if one in some or one.id == leader.id))
         terms = Terms(force=True)
         leader.running.change_members(wish, {}, terms, scene.world.judge.members(leader, wish, terms))
@@ -555,7 +555,7 @@ CHOICES: Final = (
     Choice(pass_long, 4),
     Choice(go_on, 3, needs_leases=True),
     Choice(outlive_promises, 6, needs_leases=True),
-    Choice(outlive_promises_unheard, 6, needs_leases=True, needs_changes=True),
+    Choice(outlive_promises_unheard, 12, needs_leases=True, needs_changes=True),
     Choice(jump, 1, is_rare=True),
     Choice(put, 12),
     Choice(put_numbered, 6),
