@@ -208,6 +208,10 @@ class Progress:
             self.last_round_us = now_us - began_us
         self.round_of_catching_up = (last_index, now_us)
 
+    def catch_up_anew(self) -> None:
+        """Rounds are of one configuration: what was caught up with before it says nothing of what it lets in."""
+        self.round_of_catching_up, self.last_round_us = None, None
+
     def has_caught_up(self, *, now_us: int, election_timeout_us: int) -> bool:
         """Whether it may vote without holding anybody up."""
         if self.round_of_catching_up is None:

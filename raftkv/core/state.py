@@ -168,6 +168,8 @@ class Office:
             self.departing.pop(id, None)
         self.members = dict(members)
         self.progress = dict(sorted(self.progress.items()))
+        for progress in self.progress.values():
+            progress.catch_up_anew()
 
 
 @dataclass(slots=True)

@@ -108,3 +108,22 @@ def test_who_was_let_go_knows_it_from_its_log_and_who_comes_after_it_under_its_i
             lone.says("a", AppendEntries(Term(1), NONE, NO_TERM, Index(commit), [*frames]))
             seen.append(lone.raft.was_let_go)
         assert seen == [False, knows, False]
+
+
+def test_who_is_to_vote_after_all_catches_up_anew():
+    """Thesis §4.2.1: what a learner had caught up with before it was called off says nothing of what came since."""
+    lone = led()
+    begin(lone, members("abc", "y"))
+    lone.acknowledge("b", "c", "y")
+    begin(lone, members("abcy"))
+    lone.acknowledge("b", "c")
+    lone.hears("y", AppendEntriesReply(lone.raft.term, True, NONE, lone.raft.last_index, NO_TERM, NONE))
+    lone.raft.call_off_change(NodeId("y"))
+    lone.turn()
+    lone.acknowledge("b", "c")
+    begin(lone, members("abcy"))
+    lone.acknowledge("b", "c")
+    beats(lone, "b", "c", "y", count=1)
+    assert not lone.raft.configuration.is_joint
+    lone.acknowledge("y")
+    assert lone.raft.configuration.is_joint

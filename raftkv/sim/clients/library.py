@@ -87,6 +87,7 @@ class LibraryClient:
         """The highest that an answer reflected, whatever the client makes of it."""
         self._under_way = 0
         self._has_said_last = False
+        self._says_it_again = False
         self._newest: Going
         """The call that has just ended."""
 
@@ -231,6 +232,11 @@ class LibraryClient:
                 words.answered(sent, answer, index)
                 self.memory.was_told(sent.request, answer)
                 self.world.record(task, index, answer)
+            case OutcomeUnknown() if self._has_said_last and not self._says_it_again and self._session_is_over:
+                # It was in doubt when its session ran out, while the last who had to hand over did: once that can be.
+                self._says_it_again, self._has_said_last = True, False
+                words.unknown(sent)
+                self.world.record_unknown(task)
             case _ if self._has_said_last:
                 raise Violated("clients find their leader again", f"{self.name} within {LAST_US_MAX} us: {error!r}")
             case OutcomeUnknown():
@@ -240,6 +246,11 @@ class LibraryClient:
                 words.denied(sent, repr(error))
             case _:
                 raise Violated("answers that a client can expect", f"{task.request}: {error!r}")
+
+    @property
+    def _session_is_over(self) -> bool:
+        session = self.shell.courses.session
+        return session is None or session.is_over
 
     def _transfer(self) -> None:
         """Anybody is to lead, or the best placed."""
