@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from email.utils import formatdate
 from functools import partial
 from typing import Final
 
@@ -52,8 +51,6 @@ class AiohttpFront:
         self._all_done: asyncio.Future[None] | None = None
         """While stopping: done when no exchange is left."""
         self._ready = ReadyAnswers(api.node_id)
-        self._date = ""
-        self._date_second = -1
 
     def protocol_factory(self) -> asyncio.Protocol:
         """The protocol for one new connection; ``data_received`` may be told what was read of it before."""
@@ -89,10 +86,16 @@ class AiohttpFront:
 
     def _encode(self, response: Response, connection: str | None) -> bytes:
         """The answer as it goes out now."""
-        second = int(time.time())
-        if second != self._date_second:
-            self._date_second, self._date = second, formatdate(second, usegmt=True)
-        return self._api.encode(response, connection=connection, date=self._date)
+        return self._api.encode(response, connection=connection, date=self._ready.date(now_s=time.time()))
+
+    def _encoded(self, answer: Told | Response, connection: str | None) -> bytes:
+        """The same, of either kind."""
+        if isinstance(answer, Response):
+            return self._encode(answer, connection)
+        parts: list[bytes] = []
+        close = connection is not None
+        encode(parts, self._ready.of(answer, now_s=time.time(), close=close), None, close=close)
+        return b"".join(parts)
 
     def _answer_without_action(self, head: Head) -> Response:
         decision = self._api.begin(head)
@@ -115,7 +118,10 @@ class AiohttpFront:
             return await self._send(request, problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
         plain = self._glanced(request)
         if plain is not None and (answer := self._taken(plain)) is not None:
-            return await self._send_told(request, await answer)
+            told = await answer
+            if plain.body:
+                request.content.read_nowait()  # it was taken already; unread, it would keep aiohttp from reading on
+            return await self._send(request, told)
         if self._streams.are_asked_for(request):
             refused = self._streams.why_not(request)
             return await (self._streams.serve(request) if refused is None else self._send(request, refused))
@@ -148,25 +154,6 @@ class AiohttpFront:
         taken = keys is not None and keys.take(plain, lambda told: None if answer.done() else answer.set_result(told))
         return answer if taken else None
 
-    async def _send_told(self, request: web.BaseRequest, told: Told | Response) -> web.StreamResponse:
-        """The answer to a plain request is out."""
-        if request.body_exists:
-            request.content.read_nowait()  # it was taken already; unread, it would keep aiohttp from reading on
-        if not isinstance(told, Told):
-            return await self._send(request, told)
-        connection = request.protocol
-        assert isinstance(connection, Connection)
-        stays_open = self._stays_open(request, connection)
-        parts: list[bytes] = []
-        encode(parts, self._ready.of(told, now_s=time.time(), close=not stays_open), None, close=not stays_open)
-        if stays_open:
-            _transport_of(request).write(b"".join(parts))
-        else:
-            connection.write_last(b"".join(parts))
-        if connection.writing_paused:
-            await self._drained(request, connection)
-        return SENT if stays_open else SENT_LAST
-
     async def _read_body(self, request: web.BaseRequest, pending: Pending) -> bytes:
         """The whole body; raises RequestRefused for one that is too large, too slow or broken off."""
         stream = request.content
@@ -183,21 +170,21 @@ class AiohttpFront:
         except web.RequestPayloadError:
             raise bad_request("the body breaks off, or its chunks are none") from None
 
-    async def _send(self, request: web.BaseRequest, response: Response) -> web.StreamResponse:
+    async def _send(self, request: web.BaseRequest, response: Told | Response) -> web.StreamResponse:
         """The answer is out, and what is left of a refused body thrown away."""
         connection = request.protocol
         assert isinstance(connection, Connection)
         stays_open = self._stays_open(request, connection)
-        if response.source is not None and not response.body_omitted:
+        if isinstance(response, Response) and response.source is not None and not response.body_omitted:
             _transport_of(request).write(self._encode(response, None if stays_open else "close"))
             await self._send_from(response.source, request, connection)
             if not stays_open:
                 connection.write_last(b"")
         elif stays_open:
             says = None if request.version >= (1, 1) else "keep-alive"
-            _transport_of(request).write(self._encode(response, says))
+            _transport_of(request).write(self._encoded(response, says))
         else:
-            connection.write_last(self._encode(response, "close"))
+            connection.write_last(self._encoded(response, "close"))
         if connection.writing_paused:
             await self._drained(request, connection)
         if not request.content.is_eof():

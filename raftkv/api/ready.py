@@ -16,10 +16,11 @@ from raftkv.http.answers import Ready, beginning_of
 class ReadyAnswers:
     """Of one node, and one front."""
 
-    __slots__ = ("_beginnings", "_common", "_date_field", "_date_second")
+    __slots__ = ("_beginnings", "_common", "_date", "_date_field", "_date_second")
 
     def __init__(self, node_id: str) -> None:
         self._common = common_header_bytes(node_id)
+        self._date = ""
         self._date_field = b""
         self._date_second = -1
         self._beginnings: dict[tuple[int, bytes], bytes] = {}
@@ -40,9 +41,15 @@ class ReadyAnswers:
         self._come_to(now_s)
         return self._common + fields + self._date_field
 
+    def date(self, *, now_s: float) -> str:
+        """What stands behind Date in an answer that is given then (RFC 9110 section 6.6.1)."""
+        self._come_to(now_s)
+        return self._date
+
     def _come_to(self, now_s: float) -> None:
         second = int(now_s)
         if second != self._date_second:
             self._date_second = second
-            self._date_field = f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
+            self._date = formatdate(second, usegmt=True)
+            self._date_field = f"Date: {self._date}\r\n".encode()
             self._beginnings.clear()

@@ -13,6 +13,7 @@ from typing import Any, Final
 from raftkv.client import wishes
 from raftkv.client.attempts import Call
 from raftkv.client.results import LeaderDone
+from raftkv.client.session import Numbered
 from raftkv.client.wishes import CONSISTENCIES, Wish
 from raftkv.core.types import NodeId
 from raftkv.errors import ConditionFailed, OutcomeUnknown, Rejected, RequestError, Unreachable
@@ -58,6 +59,13 @@ class Task:
     is_stale: bool = False
     behalf: Behalf | None = None
     """Of a read's newest attempt."""
+    numbered: Numbered | None = None
+    """Of a write's newest attempt."""
+
+    @property
+    def session_is_over(self) -> bool:
+        """The write was numbered in one, and nobody is told any more what became of it."""
+        return self.numbered is not None and self.numbered.session.is_over
 
     @property
     def is_read(self) -> bool:
@@ -175,6 +183,7 @@ class LibraryClient:
         if task is None:
             return None
         if task.sent is not None:
+            task.numbered = call.numbered
             if call.numbered is not None:
                 task.sent.goes_out_as(bytes.fromhex(call.numbered.session.id), call.numbered.number)
             return Behalf(self.name, task.sent.asked_at)
@@ -232,7 +241,7 @@ class LibraryClient:
                 words.answered(sent, answer, index)
                 self.memory.was_told(sent.request, answer)
                 self.world.record(task, index, answer)
-            case OutcomeUnknown() if self._has_said_last and not self._says_it_again and self._session_is_over:
+            case OutcomeUnknown() if self._has_said_last and not self._says_it_again and task.session_is_over:
                 # It was in doubt when its session ran out, while the last who had to hand over did: once that can be.
                 self._says_it_again, self._has_said_last = True, False
                 words.unknown(sent)
@@ -246,11 +255,6 @@ class LibraryClient:
                 words.denied(sent, repr(error))
             case _:
                 raise Violated("answers that a client can expect", f"{task.request}: {error!r}")
-
-    @property
-    def _session_is_over(self) -> bool:
-        session = self.shell.courses.session
-        return session is None or session.is_over
 
     def _transfer(self) -> None:
         """Anybody is to lead, or the best placed."""
