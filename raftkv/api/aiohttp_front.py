@@ -118,10 +118,7 @@ class AiohttpFront:
             return await self._send(request, problem(Code.SHUTTING_DOWN, "this node is stopping; ask another one"))
         plain = self._glanced(request)
         if plain is not None and (answer := self._taken(plain)) is not None:
-            told = await answer
-            if plain.body:
-                request.content.read_nowait()  # it was taken already; unread, it would keep aiohttp from reading on
-            return await self._send(request, told)
+            return await self._send(request, await answer)
         if self._streams.are_asked_for(request):
             refused = self._streams.why_not(request)
             return await (self._streams.serve(request) if refused is None else self._send(request, refused))
