@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from raftkv.core.types import NodeId
+from raftkv.outcomes import SnapshotOutcome, SnapshotTaken
 from raftkv.sim.faults.drawing import draw_profile
 from raftkv.sim.faults.kinds import FILE_KINDS, KINDS, Faults
 from raftkv.sim.runs.whole import Run, RunOptions, finish
@@ -143,6 +144,27 @@ def test_a_disk_goes_on_while_only_the_event_loop_stands_still(stop, goes_on):
     cluster.resume("a")
     cluster.run_for(50_000)
     assert len(node.disk.unfinished) == 0
+
+
+def test_what_a_slow_disk_was_at_is_done_soon_once_it_is_as_fast_as_others():
+    """A snapshot too, or a node would wait for its thread long after everything was mended."""
+    cluster = cluster_of_one(segment_bytes=4_096)
+    node = the_one(cluster)
+    told: list[SnapshotOutcome] = []
+    node.running.submit(b"x", lambda _: None)
+    cluster.poke("a")
+    cluster.run_for(50_000)
+    cluster.slow_disk_down("a", 10_000)
+    node.running.snapshots.ask(told.append, wait_us=3_600_000_000)
+    cluster.poke("a")
+    cluster.run_for(3_000_000)
+    assert told == []
+    cluster.slow_disk_down("a", 1)
+    cluster.run_for(500_000)
+    [taken] = told
+    assert isinstance(taken, SnapshotTaken)
+    cluster.run_for(3_000_000_000)
+    assert node.files.snapshots.newest.id.index == taken.index
 
 
 def test_a_turn_that_was_stopped_goes_on_with_the_time_that_it_had_read():

@@ -29,6 +29,8 @@ _TRIM_US_MAX: Final = 20_000
 _SMALL_US_MAX: Final = 10_000
 _LARGE_US_MAX: Final = 200_000
 """What is done with snapshots: a piece; a whole one, written or loaded."""
+_SOON_US: Final = 1_000
+"""Within this what a slow disk was at is done once it is as fast as others."""
 _LOOK_AGAIN_US: Final = 20_000
 """Where a thread stands still, or its disk hangs, what was due is looked at again after this."""
 
@@ -117,7 +119,7 @@ class Disks:
         """Those of one kind in their order: each draws how much later than the one before it is done."""
         waiting = node.waiting_jobs.setdefault(kind, [])
         waiting.append(job)
-        self._later(node, delay_us * node.disk.slowness, lambda: self._next_job(node, waiting))
+        self._in_its_time(node, delay_us, lambda: self._next_job(node, waiting))
 
     def _next_job(self, node: VirtualNode, waiting: list[Job]) -> None:
         if not waiting:
@@ -150,6 +152,9 @@ class Disks:
         was_slow, disk.slowness = disk.slowness > 1, 1
         if was_slow and node.runs and disk.under_way and not disk.hangs:
             self._begin_sync(node)
+        slowed, node.slowed = node.slowed, []
+        for act in slowed:
+            self._later(node, self._world.rng.randrange(_SOON_US), act)
 
     def begin(self, node: VirtualNode) -> None:
         """The node's log is open: there should be a spare."""
@@ -204,8 +209,8 @@ class Disks:
             self.do(node, disk.mark)
 
     def _prepare_spare_soon(self, node: VirtualNode) -> None:
-        delay_us = self._world.rng.randrange(1_000, _SPARE_US_MAX) * node.disk.slowness
-        self._later(node, delay_us, lambda: self._prepare_spare(node))
+        delay_us = self._world.rng.randrange(1_000, _SPARE_US_MAX)
+        self._in_its_time(node, delay_us, lambda: self._prepare_spare(node))
 
     def _prepare_spare(self, node: VirtualNode) -> None:
         disk = node.disk
@@ -237,7 +242,21 @@ class Disks:
                 frames = found
             self._world.happens(node, lambda: node.running.log_was_read(read, frames))
 
-        self._later(node, self._world.disk_faults.read_us * node.disk.slowness, done)
+        self._in_its_time(node, self._world.disk_faults.read_us, done)
+
+    def _in_its_time(self, node: VirtualNode, delay_us: int, act: Callable[[], None]) -> None:
+        """Once: after so long on a disk that is not slow, or as soon as a slow one is as fast as others."""
+        if node.disk.slowness == 1:
+            self._later(node, delay_us, act)
+            return
+        left = [act]
+
+        def once() -> None:
+            if left:
+                left.pop()()
+
+        node.slowed.append(once)
+        self._later(node, delay_us * node.disk.slowness, once)
 
     def _later(self, node: VirtualNode, delay_us: int, act: Callable[[], None]) -> None:
         """In the thread of this life, as soon as it can."""

@@ -135,6 +135,8 @@ class VirtualNode:
         """Of the snapshots, while the node takes part."""
         self.waiting_jobs: dict[str, list[Job]] = {}
         """What its snapshot thread has still to do, by kind, oldest first."""
+        self.slowed: list[Callable[[], None]] = []
+        """What its slow disk is at, or was; done at once when it is fast again, each of them once."""
         self.raft_settings, self._replica_settings = raft_settings, replica_settings
         self._snapshot_settings = snapshot_settings
         self._make_machine = make_machine
@@ -226,5 +228,6 @@ class VirtualNode:
             self.files.snapshots.close()
         self.replica = self.pump = self.forming = self.process = self.files = None
         self.waiting_jobs = {}
+        self.slowed = []
         self.unheard.clear()
         self.disk_goes_on = False
