@@ -144,10 +144,15 @@ def test_simulate_takes_its_seeds_from_the_commit(prepared: Path) -> None:
 def test_simulate_has_seeds_without_git_too_and_a_release_goes_on_where_it_was(prepared: Path) -> None:
     if shutil.which("git") and subprocess.run(["git", "-C", str(prepared), "rev-parse"], check=False).returncode == 0:
         pytest.skip("temporary directories lie in a repository here")
-    whole, short = campaigns(prepared, "--release")
+    whole, short, *others = campaigns(prepared, "--release")
     assert whole.startswith("raftkv simulate --first-seed 0 ")
-    assert whole.endswith(" --seeds 100000 --state simulated/whole-0.json")
-    assert short.endswith(" --short --seeds 5000000 --state simulated/short-0.json")
+    assert whole.endswith(" --seeds 1000 --state simulated/whole-0.json")
+    assert short.endswith(" --short --seeds 50000 --state simulated/short-0.json")
+    assert others[-2].endswith(" --seeds 100000 --state simulated/whole-0.json")
+    assert others[-1].endswith(" --short --seeds 5000000 --state simulated/short-0.json")
+    (prepared / "simulated" / "parts-0").write_text("99\n")
+    assert campaigns(prepared, "--release") == others[-2:]
+    assert campaigns(prepared, "--release") == []
 
 
 def test_simulate_passes_on_what_it_is_told(prepared: Path) -> None:
