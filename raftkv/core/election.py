@@ -215,9 +215,10 @@ def handle_pre_vote(state: State, envelope: Envelope, request: PreVoteRequest, e
         up_to_date=_candidate_is_up_to_date(state, request),
     )
     term = request.term if granted else state.current_term
-    removed = not granted and _was_removed(state, envelope, request)
-    reply = state.answer(envelope, PreVoteReply(term, request.term, granted, removed))
-    state.outbox.reply(exchange, reply, said_in=state.current_term)
+    message = PreVoteReply(term, request.term, granted)
+    if not granted:
+        _tell_if_removed(state, envelope, request, message)
+    state.outbox.reply(exchange, state.answer(envelope, message), said_in=state.current_term)
 
 
 def handle_request_vote(state: State, envelope: Envelope, request: RequestVote, exchange: Exchange) -> None:
@@ -225,8 +226,9 @@ def handle_request_vote(state: State, envelope: Envelope, request: RequestVote, 
     candidate = envelope.sender
     if _withholds(state, transfer=request.transfer):
         state.note("refused_vote", f"{state.me.id}: no vote for {candidate} in term {request.term}, a leader is heard")
-        removed = _was_removed(state, envelope, request)
-        return _reply_to_candidate(state, envelope, exchange, granted=False, removed=removed)
+        refusal = RequestVoteReply(state.current_term, granted=False)
+        _tell_if_removed(state, envelope, request, refusal)
+        return state.outbox.reply(exchange, state.answer(envelope, refusal), said_in=state.current_term)
     adopt_term(state, request.term, f"{candidate} stands in term {request.term}")
     if rules.term_is_stale(theirs=request.term, ours=state.current_term):
         return _reply_to_candidate(state, envelope, exchange, granted=False)
@@ -245,6 +247,15 @@ def handle_request_vote(state: State, envelope: Envelope, request: RequestVote, 
     return _reply_to_candidate(state, envelope, exchange, granted=True)
 
 
+def _tell_if_removed(
+    state: State, envelope: Envelope, request: PreVoteRequest | RequestVote, refusal: PreVoteReply | RequestVoteReply
+) -> None:
+    """Whoever asks is told that it was removed, and how far its log went when it asked."""
+    if _was_removed(state, envelope, request):
+        refusal.removed = True
+        refusal.last_log_index, refusal.last_log_term = request.last_log_index, request.last_log_term
+
+
 def _was_removed(state: State, envelope: Envelope, request: PreVoteRequest | RequestVote) -> bool:
     """Whether whoever asks is no member, by what is committed here, and cannot know it."""
     configurations = state.configurations
@@ -261,10 +272,8 @@ def _was_removed(state: State, envelope: Envelope, request: PreVoteRequest | Req
     )
 
 
-def _reply_to_candidate(
-    state: State, envelope: Envelope, exchange: Exchange, *, granted: bool, removed: bool = False
-) -> None:
-    reply = state.answer(envelope, RequestVoteReply(state.current_term, granted, removed))
+def _reply_to_candidate(state: State, envelope: Envelope, exchange: Exchange, *, granted: bool) -> None:
+    reply = state.answer(envelope, RequestVoteReply(state.current_term, granted))
     vote = (state.current_term, envelope.sender) if granted else None
     state.outbox.reply(exchange, reply, said_in=state.current_term, vote=vote)
 
@@ -298,13 +307,16 @@ def handle_request_vote_reply(state: State, envelope: Envelope, reply: RequestVo
 def _is_told_to_have_left(state: State, envelope: Envelope, reply: PreVoteReply | RequestVoteReply) -> bool:
     """Notes a removal that this node has missed; no term moves by it. Who would vote for it proves nothing was missed.
 
-    Nothing is noted while a leader is heard: it speaks to members, and to those that it tells itself.
+    Nothing is noted while a leader is heard: it speaks to members, and to those that it tells itself. Nor where the log
+    has gone on since this node asked: what came may have added it again.
     """
     if not reply.removed:
-        if reply.granted:
+        if reply.granted and state.told_removed_at is not None:
             state.told_removed_at = None
+            state.configuration_changed()
         return False
-    if not _withholds(state, transfer=False) and state.told_removed_at is None:
+    is_of_now = (reply.last_log_index, reply.last_log_term) == (state.log.last_index, state.log.last_term)
+    if is_of_now and not _withholds(state, transfer=False) and state.told_removed_at is None:
         state.told_removed_at = state.log.last_index
         state.note("removed", f"{state.me.id}: is no member of the cluster any more, {envelope.sender} says")
         follow(state, state.current_term, None, "it is no member any more")

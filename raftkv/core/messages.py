@@ -30,7 +30,10 @@ class PreVoteReply:
     proposed_term: Term
     granted: bool
     removed: bool = False
-    """On refusal: a leader is heard, and by what is committed there the asker is no member any more."""
+    """On refusal: a leader is heard, and by what is committed there the asker is no member any more …"""
+    last_log_index: Index = Index(0)
+    last_log_term: Term = Term(0)
+    """… whose log ended there: repeated where it was removed, or a late word would reach one that was added again."""
 
 
 @dataclass(slots=True)
@@ -51,7 +54,9 @@ class RequestVoteReply:
     term: Term
     granted: bool
     removed: bool = False
-    """As in PreVoteReply."""
+    last_log_index: Index = Index(0)
+    last_log_term: Term = Term(0)
+    """These three as in PreVoteReply."""
 
 
 @dataclass(slots=True)

@@ -151,9 +151,16 @@ def _form(code: int, make: Callable[..., Message], names: str, checks: Sequence[
 _N, _T = _number, _truth
 _FORMS: Final[dict[type[Any], _Form]] = {
     PreVoteRequest: _form(1, PreVoteRequest, "term last_log_index last_log_term", (_N, _N, _N)),
-    PreVoteReply: _form(2, PreVoteReply, "term proposed_term granted removed", (_N, _N, _T, _T)),
+    PreVoteReply: _form(
+        2,
+        PreVoteReply,
+        "term proposed_term granted removed last_log_index last_log_term",
+        (_N, _N, _T, _T, _N, _N),
+    ),
     RequestVote: _form(3, RequestVote, "term last_log_index last_log_term transfer", (_N, _N, _N, _T)),
-    RequestVoteReply: _form(4, RequestVoteReply, "term granted removed", (_N, _T, _T)),
+    RequestVoteReply: _form(
+        4, RequestVoteReply, "term granted removed last_log_index last_log_term", (_N, _T, _T, _N, _N)
+    ),
     AppendEntries: _form(5, AppendEntries, "term prev_index prev_term commit frames", (_N, _N, _N, _N, _frames)),
     AppendEntriesReply: _form(
         6,

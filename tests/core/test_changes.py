@@ -418,9 +418,26 @@ def test_somebody_who_would_vote_for_it_proves_that_it_may_be_needed():
     asked(lone)
     lone.says("b", PreVoteReply(Term(1), Term(1), False, True))
     asked(lone)
+    assert lone.role == "learner"
     lone.says("c", PreVoteReply(Term(1), Term(1), granted=True))
+    assert lone.role == "follower", "at once: it votes, and may be asked to lead"
     asked(lone)
     assert lone.role == "candidate"
+
+
+@pytest.mark.parametrize("kind", [PreVoteReply, RequestVoteReply])
+def test_a_late_word_removes_nobody_who_was_added_again(kind):
+    """Faults 14, 19: what was asked with a shorter log is answered when the log has gone on, and no leader is heard."""
+    lone = Lone()
+    lone.follow("c", 1)
+    lone.says("c", AppendEntries(Term(1), NONE, NO_TERM, NONE, entries([1])))
+    for index, term, removed_at in [(0, 0, None), (1, 0, None), (2, 1, None), (1, 1, 1)]:
+        asked(lone)
+        reply = kind(*(Term(9),) * (2 if kind is PreVoteReply else 1), granted=False, removed=True)
+        reply.last_log_index, reply.last_log_term = Index(index), Term(term)
+        lone.says("b", reply)
+        assert lone.raft.removed_at == removed_at
+        assert lone.raft.term == 1
 
 
 def test_a_node_whose_own_log_says_so_asks_nobody():
@@ -478,7 +495,9 @@ def test_who_asks_and_was_removed_is_told(kind, asker, last, told):
     lone.forget()
     term, index = last
     lone.says(asker, _asks(kind, term, index))
-    assert lone.reply.removed is told
+    reply = lone.reply
+    assert reply.removed is told
+    assert (reply.last_log_term, reply.last_log_index) == (last if told else (0, 0)), "for whom it is true"
     assert lone.raft.term == 1
 
 

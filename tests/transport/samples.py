@@ -62,8 +62,8 @@ REQUESTS: list[Message] = [
     InstallSnapshot(Term(3), SnapshotId(Index(9), Term(2), 12, 0xE3069283), 4, b"piece"),
 ]
 REPLIES: list[Message] = [
-    PreVoteReply(Term(3), Term(4), granted=False),
-    RequestVoteReply(Term(4), granted=True),
+    PreVoteReply(Term(3), Term(4), False, True, Index(9), Term(2)),
+    RequestVoteReply(Term(4), False, True, Index(9), Term(2)),
     AppendEntriesReply(Term(3), True, Index(7), Index(10), Term(0), Index(0)),
     HeartbeatReply(Term(3), Round(1), Index(1024), b"h" * 16),
     ReadIndexReply(Term(3), 2**40, True, Index(8)),

@@ -105,10 +105,14 @@ def test_number_of_another_type_or_range_is_refused(place, value):
 
 
 @pytest.mark.parametrize("value", [None, 0, 1, -1, 1.0, "true", b"\1", []])
-@pytest.mark.parametrize("message", [REQUESTS[1], REPLIES[1], REPLIES[5]], ids=lambda message: type(message).__name__)
-def test_what_is_no_truth_value_is_refused(message, value):
+@pytest.mark.parametrize(
+    ("message", "from_end"),
+    [(REQUESTS[1], 1), (REPLIES[0], 4), (REPLIES[0], 3), (REPLIES[1], 4), (REPLIES[1], 3), (REPLIES[5], 1)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_truth_value_is_refused(message, from_end, value):
     """faults 64: whatever is true to Python would make a vote, or a transfer, of a number."""
-    place = -1 + len(msgpack.unpackb(codec.encode(envelope(message))))
+    place = len(msgpack.unpackb(codec.encode(envelope(message)))) - from_end
     with pytest.raises(MessageError):
         codec.decode(packed_with(place, value, message))
 
