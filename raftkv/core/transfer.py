@@ -60,8 +60,12 @@ def go_on(state: State) -> None:
 
 
 def handle_timeout_now(state: State, envelope: Envelope, request: TimeoutNow, exchange: Exchange) -> None:
-    """The present leader wants this node to stand; neither PreVote nor a heard leader is in the way."""
-    may_lead = state.is_voter and state.disagrees_at is None and state.office is None
+    """The present leader wants this node to stand; neither PreVote nor a heard leader is in the way.
+
+    Its log may be whole while its state is none: who loads a snapshot would lead, and could answer nobody.
+    """
+    could_serve = state.disagrees_at is None and state.snapshots.loading is None
+    may_lead = state.is_voter and could_serve and state.office is None
     accepted = request.term == state.current_term and may_lead
     if accepted:
         election.stand(state, transfer=True)

@@ -15,6 +15,8 @@ from raftkv.core.messages import (
     InstallSnapshot,
     PreVoteRequest,
     RequestVote,
+    TimeoutNow,
+    TimeoutNowReply,
 )
 from raftkv.core.messages import InstallSnapshotReply as Reply
 from raftkv.core.progress import Phase
@@ -315,6 +317,18 @@ def test_who_loads_a_snapshot_does_not_stand_until_it_is_loaded():
     for _ in range(3):
         node.elapse(E_US)
     assert node.requests(PreVoteRequest)
+
+
+def test_who_loads_a_snapshot_does_not_take_over_until_it_is_loaded():
+    """Faults 45: its log is as long as the leader's long before its state is there, so it may well be asked."""
+    node = Receiver()
+    whole(node, snapshot(9, 3))
+    node.forget()
+    node.says("b", TimeoutNow(Term(3)))
+    assert (node.reply, node.raft.role, node.raft.term) == (TimeoutNowReply(Term(3), False), Role.FOLLOWER, 3)
+    node.raft.snapshot_loaded(Index(9))
+    node.says("b", TimeoutNow(Term(3)))
+    assert (node.raft.role, node.raft.term) == (Role.CANDIDATE, 4)
 
 
 def test_however_long_it_is_loaded_memory_holds_no_more_of_the_log():
