@@ -32,9 +32,14 @@ def own_state_is_known(state: State, index: Index, state_hash: bytes) -> None:
         state.agrees_at = min(state.agrees_at, Index(index - 1))
     state.hashes.note(index, state_hash)
     office = state.office
-    if office is not None:
-        for peer in office.progress:
-            _note_difference(state, office, peer, index)
+    if office is None:
+        return
+    agreed = office.agreed_hashes.at(index)
+    if agreed is not None:  # Perhaps by this node's own word, which it now takes back.
+        compare(state, index, agreed)
+    for peer in office.progress:
+        _note_difference(state, office, peer, index)
+    if state.disagrees_at is None:
         _agree(state, office, index)
 
 

@@ -365,3 +365,15 @@ def test_a_state_that_shows_another_hash_at_the_same_index_agrees_no_more():
     assert lone.raft.agrees_at == at(1) - 1
     lone.says("b", heartbeat(1, "x", round=2))
     assert (lone.raft.disagrees_at, lone.raft.agrees_at) == (at(1), at(1) - 1)
+
+
+@pytest.mark.parametrize("others", ["a", "abc"])
+def test_a_leader_that_shows_another_hash_where_a_majority_agreed_leads_no_more(others):
+    """Its own was one of them, so nobody else need say anything: alone in its cluster nobody could."""
+    lone = leading(others)
+    knows(lone, 1, "x")
+    if others == "abc":
+        tells(lone, "b", 1, "x")
+    assert lone.raft.agrees_at == at(1)
+    knows(lone, 1, "w")
+    assert (lone.raft.disagrees_at, lone.raft.agrees_at, lone.role) == (at(1), at(1) - 1, "follower")
