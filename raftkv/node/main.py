@@ -14,6 +14,7 @@ from typing import Final
 from raftkv.config import NodeConfig
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import logs
+from raftkv.node.garbage import short_collections
 from raftkv.node.node import Node
 
 _DESCRIPTORS_WANTED: Final = 16_384
@@ -28,7 +29,7 @@ def serve(config: NodeConfig) -> int:
     """
     logs.configure(config.id, config.log_format, config.log_level)
     _allow_descriptors()
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with short_collections(), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         failure = runner.run(_serve(config))
     if failure is not None:
         raise failure
