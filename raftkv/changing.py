@@ -569,7 +569,7 @@ class Changing:
             if raft.term_at(begun.first_index) not in (None, begun.term):
                 return _no(MembersWhy.SUPERSEDED, "another leader's entry was committed in the change's place")
             if configurations.current_index <= commit and is_at_rest(committed):
-                jumped = configurations.current_index == raft.state.log.base_index > begun.first_index
+                jumped = configurations.oldest_index > begun.first_index
                 came = configurations.between(begun.first_index, commit)
                 jumped = jumped or any(is_at_rest(one) and _is(one.current, begun.goal) for one in came)
                 return self._undone(begun, committed, jumped=jumped)

@@ -47,15 +47,32 @@ def test_who_became_a_voter_and_was_removed_before_this_node_heard_of_it_is_not_
     assert why_not(lone, "d") is MembersWhy.UNKNOWN
 
 
-def test_a_snapshot_says_how_the_members_are_and_not_what_became_of_a_change():
-    """faults 50"""
-    lone = catching_up()
-    base = LogBase(Index(lone.raft.last_index + 9), Term(2), Configuration(membership("abc")))
+def installing(lone: LoneReplica, configuration: Configuration) -> int:
+    """A snapshot of term 2 with this configuration is in place, and no turn has passed since. Returns its index."""
+    base = LogBase(Index(lone.raft.last_index + 9), Term(2), configuration)
     snapshot = SnapshotId(base.index, base.term, size_bytes=1, checksum=1)
     lone.says("b", InstallSnapshot(Term(2), snapshot, 0, b"x"))
     (write,) = [write for work in lone.works for write in work.snapshots.writes]
     lone.replica.snapshots.was_received(write, 1, base)
+    return base.index
+
+
+def test_a_snapshot_says_how_the_members_are_and_not_what_became_of_a_change():
+    """faults 50"""
+    lone = catching_up()
+    installing(lone, Configuration(membership("abc")))
     lone.turn()
+    assert why_not(lone, "d") is MembersWhy.UNKNOWN
+
+
+def test_a_snapshot_amid_the_next_change_does_not_say_what_became_of_one_either():
+    """faults 50: d became a voter, and is removed again as the snapshot is taken; that change's end is in the log."""
+    lone = catching_up()
+    abc, abcd = membership("abc"), membership("abcd")
+    base = installing(lone, Configuration(abc, abcd))
+    lone.turn()
+    assert lone.outcome("d") is None
+    append(lone, 2, configuration_frames(base + 1, 2, [Configuration(abc)]), prev=base, commit=base + 1)
     assert why_not(lone, "d") is MembersWhy.UNKNOWN
 
 

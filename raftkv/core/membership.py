@@ -48,6 +48,11 @@ class Configurations:
         """Where in the log the one in force stands."""
         return self._stack[-1][0]
 
+    @property
+    def oldest_index(self) -> Index:
+        """Where the oldest one stands that is known; with a leader's snapshot that is the snapshot's index."""
+        return self._stack[0][0]
+
     def is_listed(self, node: NodeId, incarnation: Incarnation) -> bool:
         """Whether exactly this incarnation is a member."""
         member = self.members.get(node)
