@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raftkv.core.types import Configuration, Incarnation, Intent, Learner, Member, Membership, NodeId
-from raftkv.sim.checks.succession import wrong_successor
+from raftkv.sim.checks.succession import are_to_vote, wrong_successor
 
 
 def member(name: str, life: int = 1) -> Member:
@@ -84,3 +84,17 @@ def test_a_step_of_the_paper_may_follow(before, after):
 @pytest.mark.parametrize(("before", "after"), [slip[1:] for slip in SLIPS], ids=[slip[0] for slip in SLIPS])
 def test_nothing_else_may_follow(before, after):
     assert wrong_successor(before, after) is not None
+
+
+@pytest.mark.parametrize(
+    ("membership", "expected"),
+    [
+        (of("abc"), "abc"),
+        (of("abc", "d"), "abc"),
+        (of("ab", joining="d", stays="d"), "abd"),
+        (REPLACING, "abd"),
+        (of("abc", joining="d", leaving="ab", demoted="c"), "d"),
+    ],
+)
+def test_who_is_to_vote_once_all_is_done(membership, expected):
+    assert are_to_vote(membership) == set(expected)

@@ -18,7 +18,7 @@ from raftkv.core.raft import Raft
 from raftkv.core.state import Departing, Office, Transfer
 from raftkv.core.types import Configuration, Incarnation, Index, Intent, Membership, NodeId, Role
 from raftkv.replica import Work
-from raftkv.sim.checks.succession import wrong_successor
+from raftkv.sim.checks.succession import are_to_vote, wrong_successor
 from raftkv.sim.checks.violated import Violated
 from raftkv.sim.world.node import VirtualNode
 
@@ -221,8 +221,7 @@ class Electorate:
             if any(forced.node == node.id for forced in self._forced):
                 self._forced_from.add((node.id, raft.term, begun_at))
         if (node.id, raft.term, begun_at) not in self._forced_from:
-            goal = {member.id for member in new.current.voters} | set(_joining(new.current))
-            self._are_there(node, raft, office, goal - set(new.current.leaving), set(_joining(new.current)))
+            self._are_there(node, raft, office, set(map(NodeId, are_to_vote(new.current))), set(_joining(new.current)))
 
     def _are_there(
         self, node: VirtualNode, raft: Raft, office: Office, voters: Collection[NodeId], coming: set[NodeId]

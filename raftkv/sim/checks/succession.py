@@ -74,6 +74,11 @@ def _after_catching_up(old: Membership, after: Configuration) -> str | None:
     return None
 
 
+def are_to_vote(membership: Membership) -> set[str]:
+    """Who will, once all that this membership is on its way to is done."""
+    return _ids(membership.voters) - set(membership.leaving) - set(membership.demoted) | _joining(membership)
+
+
 def _joining(membership: Membership) -> set[str]:
     return {learner.member.id for learner in _coming(membership)}
 
