@@ -152,6 +152,9 @@ def test_who_asks_has_it_tried_at_once() -> None:
     node.turn()
     node.ask()
     assert node.taken() == 50
+    node.was_written()
+    node.apply(50)
+    assert node.taken() == 100, "what made the others wait is over"
 
 
 def test_a_machine_that_raises_is_none_that_is_captured() -> None:

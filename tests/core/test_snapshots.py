@@ -113,6 +113,20 @@ def test_what_is_heard_late_of_other_pieces_sends_nothing_twice(leader, lost):
     assert leader.elapse(100_000).snapshot_reads == []
 
 
+def test_a_piece_that_is_read_again_is_missed_though_its_first_answer_comes_late(leader):
+    """Else it is not known which piece the link has lost, and nothing goes out for forty election timeouts."""
+    leader.reads(leader.refused_by("b"), snapshot(5, 2))
+    (envelope,) = leader.sent(InstallSnapshot)
+    leader.raft.delivery_failed(envelope)
+    (again,) = leader.elapse(100_000).snapshot_reads
+    wants(leader, 5, CHUNK)
+    leader.reads(again, snapshot(5, 2))
+    (envelope,) = leader.sent(InstallSnapshot)
+    leader.raft.delivery_failed(envelope)
+    leader.turn()
+    assert len(leader.elapse(100_000).snapshot_reads) == 1
+
+
 def test_a_piece_that_nobody_answers_for_very_long_goes_again(leader):
     leader.reads(leader.refused_by("b"), snapshot(5, 2))
     reads = []

@@ -234,6 +234,21 @@ async def test_one_that_is_whole_and_wanted_no_more_goes(is_known: bool) -> None
         assert (await one.has(70, BLOCKS[:1])).index == 70
 
 
+async def test_one_that_is_given_up_as_it_becomes_whole_goes_before_anybody_hears_of_it() -> None:
+    """Else it would wait for ever to be put in place, and no other be taken."""
+    with running() as one:
+
+        class GivenUpAtTheEnd(Capture):
+            def blocks(self) -> Iterator[bytes]:
+                yield from super().blocks()
+                one.thread.submit(SnapshotWork(abandon=True))
+
+        one.take(60, GivenUpAtTheEnd(BLOCKS))
+        assert (await one.told.until("was_not_written"))[0] is SnapshotWhy.SHUTTING_DOWN
+        assert one.directory.names() == [] and not one.told.named("was_prepared")
+        assert (await one.has(70, BLOCKS[:1])).index == 70
+
+
 async def test_a_stop_waits_for_no_capture() -> None:
     one = Running(disk())
     capture = Capture(BLOCKS)
@@ -505,17 +520,46 @@ async def test_what_is_wrong_with_a_received_file_is_said_once(caplog: pytest.Lo
     )
     keeper.start()
     try:
-        for number in range(2):
+        for number in range(3):
             told.clear()
             keeper.submit(SnapshotWork(writes=[SnapshotWrite(number, snapshot, 0, bytes(whole))]))
             async with asyncio.timeout(DEADLINE_S):
                 await told.wait()
+            if number < 2:
+                assert "is damaged" in replica.snapshots.receive_failure
+                assert not [name for name in directory.names() if name.startswith("snapshot")]
+            if number == 1:
+                whole[3000] ^= 1
     finally:
         keeper.stop()
-    assert heard == [(0, None), (0, None)]
-    assert "is damaged" in replica.snapshots.receive_failure
+    assert heard == [(0, None), (0, None), (snapshot.size_bytes, LogBase(Index(50), Term(1), CONFIGURATION))]
+    assert replica.snapshots.receive_failure is None, "the next was right"
     assert [record.event for record in caplog.records if hasattr(record, "event")] == ["snapshot_trouble"]
-    assert not [name for name in directory.names() if name.startswith("snapshot")]
+
+
+async def test_what_a_loading_took_the_place_of_goes_in_the_thread() -> None:
+    """The loop would stand still for as long as it takes to free it."""
+    directory, told = disk(), asyncio.Event()
+    with running(directory) as one:
+        await one.has(50, BLOCKS)
+    replica: Any = SimpleNamespace(snapshot_was_loaded=lambda _loaded, stamp_ms: stamp_ms == 77)
+    keeper = SnapshotKeeper(
+        Snapshots.open(directory, cluster_id=CLUSTER, reserve_bytes=RESERVE_BYTES),
+        replica,
+        asyncio.get_running_loop(),
+        KeeperShell(told.set, failed=lambda error: None),
+        cluster_id=CLUSTER,
+        bytes_per_s=FAST,
+    )
+    keeper.start()
+    try:
+        loading = Loading()
+        keeper.submit(SnapshotWork(load=BegunLoading(Index(50), iter(()), loading)))
+        async with asyncio.timeout(DEADLINE_S):
+            await told.wait()
+        await until(lambda: loading.freed == 3, within_s=DEADLINE_S, what="what it held to go")
+    finally:
+        keeper.stop()
 
 
 # ---------------------------------------------------------------------------------------------- the pace
