@@ -245,6 +245,8 @@ def was_written(state: State, write: SnapshotWrite, *, wanted_offset: int, compl
 def _install(state: State, base: LogBase) -> None:
     """Figure 13 (6) to (8): the log goes on after it, or begins anew; then the machine is to load it."""
     state.snapshots.index = max(state.snapshots.index, base.index)
+    if _log_holds(state, base.index, base.term):
+        _load_instead(state, base.index)
     if state.office is not None or rules.snapshot_is_old(index=base.index, commit=state.commit_index):
         return
     if _log_holds(state, base.index, base.term):
@@ -256,6 +258,13 @@ def _install(state: State, base: LogBase) -> None:
     state.commit_index = state.handed_index = state.snapshots.loading = state.snapshots.load = base.index
     state.snapshots.compact_through = None
     state.note("snapshot_installed", f"{state.me.id}: its log begins anew after entry {base.index}, from a snapshot")
+
+
+def _load_instead(state: State, index: Index) -> None:
+    """The log holds a newer one than is being loaded, whose file may go with the next and be looked for in vain."""
+    loading = state.snapshots.loading
+    if loading is not None and loading < index:
+        state.handed_index = state.snapshots.loading = state.snapshots.load = index
 
 
 def _reply(state: State, asker: tuple[Exchange, Envelope], *, wanted_offset: int) -> None:
