@@ -17,6 +17,7 @@ from tests.test_changing import (
     leading_three,
     membership,
     named,
+    says,
     why_not,
     wish_for,
 )
@@ -87,6 +88,20 @@ def test_what_is_so_already_is_told_by_a_leader_that_others_confirm():
     wish_for(lone, "late", Add(named("c"), votes=True))
     lone.follow("b", 2)
     assert why_not(lone, "late") is MembersWhy.NOT_LEADER
+
+
+def test_what_is_on_its_way_and_not_committed_is_not_so_already():
+    """faults 50: a majority confirms that this node leads, and may yet lose the entry."""
+    lone = leading_three()
+    learner = Add(named("d"), votes=False)
+    wish_for(lone, "first", learner, {"d": says("d")})
+    wish_for(lone, "second", learner)
+    for _ in range(3):
+        lone.turn(100_000)
+        lone.echo("b", "c")
+    assert (lone.outcome("first"), lone.outcome("second")) == (None, None)
+    lone.acknowledge("b")
+    assert lone.outcome("first") == lone.outcome("second") == MembersAre(changed=True)
 
 
 def test_a_lone_voter_confirms_itself_at_once():

@@ -6,7 +6,7 @@ import pytest
 
 from raftkv.core import membership
 from raftkv.core.messages import Heartbeat, HeartbeatReply
-from raftkv.core.types import Configuration, Round
+from raftkv.core.types import Configuration, NodeId, Round
 from raftkv.errors import ChangeRefused, ChangeWhy, NotLeader
 from tests.core.lone import NONE, B, Lone
 from tests.core.test_changes import beats, begin, echo, led
@@ -86,6 +86,22 @@ def test_who_goes_when_others_have_caught_up_is_done_without_by_then():
 
 def test_who_goes_when_others_have_caught_up_goes_after_a_round_trip():
     lone = led()
+    begin(lone, members("abd"))
+    lone.acknowledge("b", "c", "d")
+    assert not lone.raft.configuration.is_joint
+    echo(lone, "b")
+    assert lone.raft.configuration.is_joint
+
+
+def test_what_was_answered_for_a_change_that_was_called_off_counts_for_no_other():
+    """Within E of it: b answers and dies, and d is to take c's place after all."""
+    lone = led()
+    begin(lone, members("abd"))
+    lone.acknowledge("b", "c", "d")
+    lone.hears("b", HeartbeatReply(lone.raft.term, lone.office.last_round, NONE, b""))
+    lone.raft.call_off_change(NodeId("d"))
+    lone.turn()
+    lone.acknowledge("b", "c")
     begin(lone, members("abd"))
     lone.acknowledge("b", "c", "d")
     assert not lone.raft.configuration.is_joint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -186,6 +187,7 @@ def test_a_learner_is_not_replaced_under_its_id_either():
 # ------------------------------------------------------------------------------------ step by step
 
 MOVED_B = Membership((member("a"), member("b", url="http://elsewhere"), member("c")))
+MOVED_B_AND_D = Membership((*MOVED_B.voters, member("d")))
 
 
 @cases(
@@ -205,6 +207,7 @@ MOVED_B = Membership((member("a"), member("b", url="http://elsewhere"), member("
         Configuration(members("abc", "x", to_vote="d", added="y", leaving="cx")),
     ),
     (members("abc"), members("de"), Configuration(members("abc", to_vote="de", leaving="abc"))),
+    (members("abc"), MOVED_B_AND_D, Configuration(replace(members("abc", to_vote="d"), voters=MOVED_B.voters))),
 )
 def test_first_configuration(current, target, first):
     """Paper §6, thesis §4.2.1: nobody votes before it has caught up, and until then nobody has left."""

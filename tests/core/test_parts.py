@@ -123,6 +123,15 @@ def test_the_configuration_at_an_index(index, count):
     assert len(Configurations(Index(0), voters("a"), later).at(index).voters()) == count
 
 
+@pytest.mark.parametrize(("through", "oldest", "current"), [(2, 0, 7), (3, 3, 7), (6, 3, 7), (7, 7, 7), (9, 7, 7)])
+def test_a_log_that_begins_later_moves_no_configuration(through, oldest, current):
+    """Faults 24: whoever looked at the members, and asks for others in their place, looked at these."""
+    later = [(Index(3), voters("a", "b")), (Index(7), voters("a", "b", "c"))]
+    configurations = Configurations(Index(0), voters("a"), later)
+    configurations.compact(Index(through))
+    assert (configurations.oldest_index, configurations.current_index) == (oldest, current)
+
+
 def test_only_the_very_incarnation_is_listed():
     """faults 31"""
     configurations = Configurations(Index(0), voters("a", "b"))
