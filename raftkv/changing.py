@@ -362,14 +362,19 @@ class Changing:
         one that set the deadline, and by cluster time alone nothing could be changed for that hour.
         """
         raft, now_ms = self._host.raft, self._host.cluster_time_ms()
-        office = raft.state.office
-        if office is None or raft.applied_index < office.term_start:
+        if not self._knows_the_time:
             return now_ms
         if self._ahead[0] != raft.term:
             due_ms = deadline_ms(raft.configuration.current)
             behind_ms = 0 if due_ms is None else max(0, due_ms - self._catch_up_timeout_ms - now_ms)
             self._ahead = (raft.term, behind_ms)
         return now_ms + self._ahead[1]
+
+    @property
+    def _knows_the_time(self) -> bool:
+        """A leader that has not applied its own first entry may be hours behind, and would set a deadline that is past."""
+        office = self._host.raft.state.office
+        return office is not None and self._host.raft.applied_index >= office.term_start
 
     def ask(self, wish: Wish, said: Said, terms: Terms, done: MembersDone, *, now_us: int) -> None:
         """Taken into the next turn; ``done`` is called exactly once."""
@@ -421,7 +426,7 @@ class Changing:
         if raft.role is not Role.LEADER:
             asked.done(self._not_leader())
             return True
-        if not raft.takes_proposals:
+        if not raft.takes_proposals or not self._knows_the_time:
             return False
         configurations = raft.state.configurations
         if isinstance(asked.wish, Become) and asked.wish.expected_index not in (None, configurations.current_index):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from raftkv.core.types import Configuration, Intent, Learner, Membership
+import struct
+
+from raftkv import frames as framing
+from raftkv.core.messages import AppendEntriesReply
+from raftkv.core.settings import RaftSettings
+from raftkv.core.types import Configuration, Index, Intent, Learner, Membership, Term
 from tests.lone_replica import LoneReplica
-from tests.test_changing import SETTINGS, append, configuration_frame, member, membership
+from tests.test_changing import SETTINGS, add_d, append, configuration_frame, member, membership
 
 HOUR_MS = 3_600_000
 
@@ -28,3 +33,27 @@ def test_each_time_that_a_node_leads_it_finds_out_how_far_it_is_behind():
             lone.turn(100_000)
             lone.acknowledge("b", "c")
         assert lone.raft.configuration == Configuration(membership("abc"))
+
+
+def stamped(first: int, stamps_ms: list[int]) -> list[bytes]:
+    """Commands of term 1 that were proposed at these times."""
+    kind, stamp = framing.EntryKind.COMMAND, struct.Struct("<Q")
+    return [framing.encode(kind, term=1, index=i, body=stamp.pack(ms) + b"x") for i, ms in enumerate(stamps_ms, first)]
+
+
+def test_a_leader_that_has_much_to_apply_sets_no_deadline_before_it_knows_how_late_it_is():
+    """What it has not applied yet may be of hours, and the node would have failed to catch up when that is."""
+    lone = LoneReplica(settings=SETTINGS, raft_settings=RaftSettings(apply_entries_max=1))
+    append(lone, 1, stamped(1, [0, 0, HOUR_MS]), prev=0, commit=0)
+    lone.win()
+    lone.says("b", acknowledged(lone), then_turn=False)
+    add_d(lone)
+    assert lone.raft.applied_index < 4 and lone.raft.commit_index == 4
+    for _ in range(10):
+        lone.turn(10_000)
+        lone.acknowledge("b", "c")
+    assert lone.raft.change_status is not None and lone.outcome("d") is None
+
+
+def acknowledged(lone: LoneReplica) -> AppendEntriesReply:
+    return AppendEntriesReply(lone.raft.term, True, Index(0), lone.raft.last_index, Term(0), Index(0))
