@@ -372,7 +372,7 @@ class Changing:
 
     @property
     def _knows_the_time(self) -> bool:
-        """A leader that has not applied its own first entry may be hours behind, and would set a deadline that is past."""
+        """Until a leader has applied its own first entry it may be hours behind; its deadlines would be past then."""
         office = self._host.raft.state.office
         return office is not None and self._host.raft.applied_index >= office.term_start
 
