@@ -130,6 +130,10 @@ class SnapshotError(WireError):
     """A state machine's snapshot, or what it restored from one, does not decode or is not whole."""
 
 
+class StateDamaged(SnapshotError):
+    """A snapshot's state is not the one that it was taken of: memory was damaged before, or while it was written."""
+
+
 class UnsoundRequest(WireError):
     """A request's bytes are refused before anybody acts on them; what it is answered, as http-api.md names it."""
 

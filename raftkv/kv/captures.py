@@ -12,7 +12,7 @@ from itertools import islice
 from operator import lt
 from typing import Any, Final, NamedTuple
 
-from raftkv.errors import SnapshotError
+from raftkv.errors import SnapshotError, StateDamaged
 from raftkv.kv import snapshot
 from raftkv.kv.hashing import Room, hash_sum, total
 from raftkv.kv.record import HEADER_BYTES
@@ -105,9 +105,9 @@ class StoreLoading:
         table.revision = self._meta.revision
         state = State(table, sessions, self._meta.time_ms)
         if state.meta[:4] != self._meta[:4]:
-            raise SnapshotError(f"the snapshot is not whole: {len(table)} keys of {self._meta.keys} are there")
+            raise StateDamaged(f"the snapshot is not whole: {len(table)} keys of {self._meta.keys} are there")
         if state.meta != self._meta:
-            raise SnapshotError("the state in the snapshot does not have the hash that it had when it was taken")
+            raise StateDamaged("the state in the snapshot does not have the hash that it had when it was taken")
         self._left = self._replace(state)
 
     def free(self) -> Iterator[None]:

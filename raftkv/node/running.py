@@ -29,7 +29,7 @@ from raftkv.config import NodeConfig
 from raftkv.core.effects import Exchange, LogRead, Note
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId, Ticket
-from raftkv.errors import DiskFailed, Misdirected, RaftkvError
+from raftkv.errors import DiskFailed, Misdirected, RaftkvError, StateDamaged
 from raftkv.forming import Forming, FormingPlan, FormingShell
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Revision
@@ -238,16 +238,32 @@ class RunningNode:
     async def _begin(self) -> None:
         """The log is read, the newest snapshot is in the machine, and the node takes part."""
         try:
-            snapshots, wal, recovered = await _in_own_thread(self._open_log)
+            snapshots = await _in_own_thread(self._open_snapshots)
             try:
-                loading = await self._restore(snapshots, recovered.snapshot)
+                wal, recovered, loading = await self._recover(snapshots)
             except BaseException:
-                wal.close()
                 snapshots.close()
                 raise
             self._take_part(snapshots, wal, recovered, loading)
         except Exception as error:  # noqa: BLE001 - the node ends with it
             self._fail(error)
+
+    async def _recover(self, snapshots: Snapshots) -> tuple[Wal, Recovered, Loading | None]:
+        """The log is open, and the machine holds the newest state that is what its snapshot was taken of.
+
+        Where the newest is not, the one before stands in with the log from there on, as for a file that is damaged.
+        """
+        while True:
+            wal, recovered = await _in_own_thread(partial(self._open_log, snapshots))
+            try:
+                return wal, recovered, await self._restore(snapshots, recovered.snapshot)
+            except StateDamaged as error:
+                wal.close()
+                assert recovered.snapshot is not None
+                snapshots.refuse(recovered.snapshot.id, str(error))
+            except BaseException:
+                wal.close()
+                raise
 
     async def _restore(self, snapshots: Snapshots, stored: StoredSnapshot | None) -> Loading | None:
         """The machine holds that snapshot; None: there is none, and the machine is empty."""
@@ -258,16 +274,17 @@ class RunningNode:
         loading.finish()
         return loading
 
-    def _open_log(self) -> tuple[Snapshots, Wal, Recovered]:
-        snapshots = Snapshots.open(self._directory, cluster_id=self._forming.identity.identity.cluster_id)
-        wal, recovered = Wal.open(
+    def _open_snapshots(self) -> Snapshots:
+        return Snapshots.open(self._directory, cluster_id=self._forming.identity.identity.cluster_id)
+
+    def _open_log(self, snapshots: Snapshots) -> tuple[Wal, Recovered]:
+        return Wal.open(
             self._directory,
             self._forming.identity,
             segment_bytes=self.config.segment_bytes,
             tail_bytes_max=self.config.raft.log_memory_bytes,
             snapshots=snapshots,
         )
-        return snapshots, wal, recovered
 
     def _take_part(self, snapshots: Snapshots, wal: Wal, recovered: Recovered, loaded: Loading | None) -> None:
         for note in recovered.notes:

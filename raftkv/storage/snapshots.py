@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from raftkv.core.effects import LogBase
 from raftkv.core.types import ClusterId, Index, SnapshotId
 from raftkv.errors import DataDamaged, DataError, DiskFailed, UnknownFormat, WrongIdentity
-from raftkv.storage.directory import Directory, is_disk_full
+from raftkv.storage.directory import Directory, is_disk_full, path_of
 from raftkv.storage.snapshot_format import BLOCK_BYTES_MAX, SnapshotMeta
 from raftkv.storage.snapshot_reading import (
     RECEIVING_PREFIX,
@@ -195,6 +195,12 @@ class Snapshots:
                 file.file.close()
             self._proved.add(id)
             return StoredSnapshot(id, file.meta)
+
+    def refuse(self, id: SnapshotId, why: str) -> None:
+        """What is in it is of no use, though every byte of it is as it was written. As if ``prove`` had found so."""
+        path = path_of(self._directory, snapshot_name(id))
+        with contextlib.suppress(DataDamaged), self._refusing(id):
+            raise DataDamaged(path=path, offset=0, why=why)
 
     def write(self, meta: SnapshotMeta, blocks: Iterable[bytes]) -> SnapshotId:
         """The snapshot is in place and on stable storage; of the older ones the newest is kept.

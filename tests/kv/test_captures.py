@@ -16,9 +16,10 @@ from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
 
+import msgpack
 import pytest
 
-from raftkv.errors import SnapshotError
+from raftkv.errors import SnapshotError, StateDamaged
 from raftkv.kv import order, sessions, snapshot
 from raftkv.kv.answers import PutDone
 from raftkv.kv.captures import StoreCapture, StoreLoading
@@ -382,6 +383,15 @@ BROKEN: dict[str, Callable[[list[bytes], list[bytes]], list[bytes]]] = {
     "more behind a block": lambda blocks, others: [*blocks[:2], blocks[2] + b"\x00", *blocks[3:]],
     "a block of an embedder's machine": lambda blocks, others: [b'{"not": "ours"}'],
 }
+
+
+def test_a_record_that_changed_in_memory_is_told_apart_from_what_is_no_snapshot():
+    """faults 58: then the snapshot before may be right, and stand in."""
+    blocks = list(busier_store().machine.capture().blocks())
+    kind, keys, records = msgpack.unpackb(blocks[1])
+    records[0] = records[0][:-1] + bytes([records[0][-1] ^ 1])
+    with pytest.raises(StateDamaged):
+        loaded([blocks[0], msgpack.packb([kind, keys, records]), *blocks[2:]])
 
 
 @pytest.mark.parametrize("break_them", BROKEN.values(), ids=BROKEN.keys())

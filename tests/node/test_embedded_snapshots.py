@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from raftkv import Consistency, Node, NodeConfig
-from raftkv.errors import NodeFailed
+from raftkv.errors import NodeFailed, StateDamaged
 from tests.live.cluster import until
 from tests.node.nodes import ALONE, PATIENCE_S, Adder, at_leader, configs, leader_of, lone_node, running
 
@@ -81,6 +81,44 @@ async def test_a_machine_that_cannot_restore_its_own_snapshot_ends_the_node(tmp_
     with pytest.raises(NodeFailed):
         async with Node(config, state_machine=Forgetful()) as again:
             await again.until_ready(timeout_s=PATIENCE_S)
+
+
+class Doubting(Fickle):
+    """Finds its newest states to be others than those that were captured, as many as it is told."""
+
+    def __init__(self, doubts: int) -> None:
+        super().__init__()
+        self.doubts = doubts
+
+    def restore(self, snapshot: bytes) -> None:
+        self.doubts -= 1
+        if self.doubts >= 0:
+            raise StateDamaged("it has another sum")
+        super().restore(snapshot)
+
+
+async def twice_captured(tmp_path: Path) -> NodeConfig:
+    (config,) = configs(tmp_path, 1, **(ALONE | OFTEN))
+    async with Node(config, state_machine=Adder()) as node:
+        await node.until_ready(timeout_s=PATIENCE_S)
+        for _ in range(3):
+            before = node.status().snapshot_index
+            await add(node, 50)
+            await until_snapshot(node, after=before)
+    return config
+
+
+@pytest.mark.parametrize("doubts", [1, 2])
+async def test_a_state_that_was_damaged_before_it_was_captured_has_a_stand_in(doubts: int, tmp_path: Path) -> None:
+    """faults 58: its file is as it was written, so only loading it tells; the one before and the log have it all.
+
+    Here the log has all, too, from its beginning.
+    """
+    config, machine = await twice_captured(tmp_path), Doubting(doubts)
+    async with Node(config, state_machine=machine) as again:
+        await again.until_ready(timeout_s=PATIENCE_S)
+        assert (await again.query("total"))[1] == 150
+        assert machine.restored == 2 - doubts
 
 
 async def test_a_node_that_was_away_gets_the_state_and_not_the_commands(tmp_path: Path) -> None:
