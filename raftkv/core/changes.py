@@ -39,6 +39,8 @@ def begin(
         raise ChangeRefused(ChangeWhy.BAD, problem)
     if not replication.may_serve(state, office):
         raise ChangeRefused(ChangeWhy.NOT_READY, "this leader has not committed anything of its own term yet")
+    if rules.leader_is_done(votes=state.is_voter, is_committed=state.configuration_is_committed):
+        raise ChangeRefused(ChangeWhy.NOT_READY, "this leader is no voter any more, and steps down")
     if is_running(state):
         raise ChangeRefused(ChangeWhy.IN_PROGRESS, "another change of members is not over yet")
     if target == membership.given_up(current):

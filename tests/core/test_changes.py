@@ -364,6 +364,21 @@ def test_a_leader_that_leaves_does_not_count_itself_and_steps_down_when_that_is_
     assert [envelope.receiver for envelope in lone.sent(TimeoutNow)] == [B], "who holds everything may stand at once"
 
 
+def test_a_leader_that_has_left_begins_no_change_before_it_steps_down():
+    """Faults 26: C_new is committed in this very turn. Added again by itself, it would be to catch up with itself."""
+    lone = led()
+    begin(lone, members("bc"))
+    lone.acknowledge("b", "c")
+    last = lone.raft.last_index
+    for name in "bc":
+        lone.hears(name, AppendEntriesReply(lone.raft.term, True, Index(last - 1), last, NO_TERM, NONE))
+    assert (lone.role, lone.raft.commit_index) == ("leader", last)
+    assert refusal(lone, members("abc")) is ChangeWhy.NOT_READY
+    assert refusal(lone, members("bc", "a")) is ChangeWhy.NOT_READY
+    lone.turn()
+    assert lone.role == "learner"
+
+
 def test_a_leader_that_leaves_hands_over_to_a_voter_that_stays():
     lone = led("abcd")
     begin(lone, members("cd"))
