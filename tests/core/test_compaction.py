@@ -60,6 +60,44 @@ def test_the_log_is_kept_for_who_is_being_sent_a_snapshot_and_only_while_that_ge
     assert leader.raft.state.log.base_index == 24
 
 
+def test_the_log_is_kept_as_long_as_pieces_come_however_long_that_is():
+    leader = Sender(log=(2,) * 20)
+    leader.acknowledge("c")
+    read = leader.refused_by("b")
+    leader.reads(read, snapshot(7, 2, size=100))
+    leader.raft.snapshot_stored(leader.raft.base_at(Index(26)), size_bytes=100)
+    for offset in range(10, 100, 10):
+        for _ in range(30):
+            leader.elapse(E_US - 1000)
+            for name in "bc":
+                leader.says(name, HeartbeatReply(leader.raft.term, Round(0), NONE, b""))
+        reads = wants(leader, 7, offset)
+        assert leader.raft.state.log.base_index == 7
+        leader.reads(reads[0], snapshot(7, 2, size=100))
+
+
+def test_who_got_one_that_the_log_does_not_go_on_after_is_sent_the_next_at_once():
+    """Not only when the piece that it answered has long been missed."""
+    leader = Sender(log=(2,) * 20)
+    leader.acknowledge("c")
+    leader.reads(leader.refused_by("b"), snapshot(7, 2))
+    leader.office.progress[NodeId("b")].log_is_kept_until_us = 0
+    leader.raft.snapshot_stored(leader.raft.base_at(Index(26)), size_bytes=100)
+    leader.turn()
+    assert leader.raft.state.log.base_index == 24
+    (read,) = leader.says("b", Reply(leader.raft.term, Index(7), 0, installed=True)).snapshot_reads
+    assert read == SnapshotRead(NodeId("b"), None, 0, CHUNK)
+
+
+def test_who_is_asked_again_later_gets_the_log_at_once_when_it_holds_the_snapshot():
+    leader = Sender()
+    leader.reads(leader.refused_by("b"), snapshot(5, 2))
+    assert wants(leader, 5, 25) == []
+    leader.forget()
+    leader.says("b", Reply(leader.raft.term, Index(5), 0, installed=True))
+    assert [message.prev_index for message in leader.requests(AppendEntries, "b")] == [5]
+
+
 def test_the_log_is_kept_until_who_got_a_snapshot_has_caught_up():
     leader = Sender(log=(2,) * 20)
     leader.acknowledge("c")

@@ -100,6 +100,8 @@ def test_in_a_joint_configuration_both_majorities_must_have_it():
     knows(lone, 1, "x")
     tells(lone, "b", 1, "x")
     assert lone.office.agreed_hashes.newest == NOTHING
+    tells(lone, "d", 1, "x")
+    assert lone.office.agreed_hashes.newest == (at(1), hash_of("x"))
 
 
 def test_leadership_is_not_handed_to_a_node_whose_state_is_wrong():

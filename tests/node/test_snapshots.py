@@ -461,6 +461,17 @@ async def test_a_piece_that_a_broken_disk_does_not_take_ends_the_node() -> None:
 # ------------------------------------------------------------------------------------------ being loaded
 
 
+async def test_a_stop_leaves_no_file_open_of_which_a_part_has_come() -> None:
+    with running() as one:
+        snapshot = await one.has(50, BLOCKS)
+    with running() as other:
+        other.write(1, snapshot, 0, b"piece")
+        await other.told.until("was_received")
+        assert other.snapshots.receiving is not None
+        other.thread.stop()
+        assert other.snapshots.receiving is None
+
+
 async def test_one_whose_file_is_gone_is_not_loaded() -> None:
     with running() as one:
         await one.has(50, BLOCKS)

@@ -48,6 +48,14 @@ def test_what_was_received_so_far_is_kept():
     assert disk.names() == [receiving_name(OTHER), snapshot_name(newest)]
 
 
+def test_room_is_made_only_for_what_is_missing():
+    disk, snapshots, older, newest = with_two()
+    assert snapshots.receive(OTHER, 0, FILE[:50]).wanted_offset == 50
+    leaves(disk, RESERVE_BYTES + len(FILE) - 50 - older.size_bytes)
+    assert snapshots.receive(OTHER, 50, FILE[50:]).complete == meta_at(60).base
+    assert disk.names() == [snapshot_name(newest), snapshot_name(OTHER)]
+
+
 @pytest.mark.parametrize("free_bytes", [0, RESERVE_BYTES - 1])
 def test_nothing_goes_where_it_is_not_enough(free_bytes):
     disk, snapshots, older, newest = with_two()
