@@ -55,11 +55,13 @@ def _send_one_append(state: State, peer: NodeId, progress: Progress) -> bool:
 def _ask_where_it_is(state: State, peer: NodeId, progress: Progress, last: Index) -> bool:
     """The log begins after all that the peer lacks, and holds nothing for it: an empty request says so to it.
 
-    Else a follower whose appends were lost, and compacted since, would lag until somebody writes again.
+    Else a follower whose appends were lost, and compacted since, would lag until somebody writes again. Who left has
+    its part of the log, and where that is gone too there is nothing to ask: it asks itself (thesis §4.2.3).
     """
     if progress.phase is not Phase.PROBE or progress.match_index >= last or progress.next_index != last + 1:
         return False
-    _post_append(state, peer, progress, [])
+    if not rules.snapshot_is_needed(next_index=progress.next_index, log_base=state.log.base_index):
+        _post_append(state, peer, progress, [])
     return False
 
 

@@ -18,6 +18,7 @@ from raftkv.core.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
+from raftkv.core.settings import RaftSettings
 from raftkv.core.types import ChangePhase, Configuration, Index, Membership, NodeId, Round, Term
 from raftkv.errors import ChangeRefused, ChangeWhy, Misdirected, NotLeader
 from tests.core.lone import E_US, NO_TERM, NONE, A, B, C, Lone, configuration_entry, entries, voters
@@ -481,6 +482,31 @@ def test_a_removal_is_beyond_doubt_only_when_it_is_committed_also_for_who_came_a
         lone.says("a", Heartbeat(Term(1), Index(commit), Index(commit), Round(commit), 0, 0))
         told.append(lone.raft.removed_at)
     assert told == [None, None, 2]
+
+
+def test_nothing_is_asked_of_who_left_once_the_log_begins_after_its_part():
+    """Faults 42: its part ends where it left; what stood before the log is not known any more, nor needed."""
+    lone = Lone("a", "abc", settings=RaftSettings(log_tail_entries=1))
+    lone.lead()
+    lone.acknowledge("b", "c")
+    begin(lone, members("ab"))
+    lone.acknowledge("b", "c")
+    lone.acknowledge("b")
+    left_at = lone.raft.last_index
+    assert lone.raft.commit_index == left_at
+    lost = lone.raft.state.request(C, AppendEntries(Term(1), NONE, NO_TERM, NONE, []))
+    for count in (1, 2):
+        lone.raft.propose([b"x"] * count)
+        lone.turn()
+        lone.acknowledge("b")
+        lone.raft.snapshot_stored(lone.raft.base_at(lone.raft.applied_index), size_bytes=100)
+        if count == 1:
+            assert lone.raft.state.log.base_index == left_at
+            lone.raft.delivery_failed(lost)
+    lone.forget()
+    beats(lone, "b", count=2)
+    assert lone.sent(AppendEntries) == []
+    assert lone.raft.state.log.base_index > left_at
 
 
 def test_who_left_and_is_forgotten_deposes_nobody():
