@@ -27,7 +27,7 @@ from raftkv.outcomes import (
     Why,
 )
 from raftkv.replica import HASH_INTERVAL, ReplicaSettings
-from tests.core.lone import E_US, NO_TERM, NONE
+from tests.core.lone import E_US, NO_TERM, NONE, B
 from tests.lone_replica import LoneReplica, leading, stamped, why
 
 # ------------------------------------------------------------------------------------------ writes
@@ -421,6 +421,14 @@ def test_a_transfer_to_a_dead_target_ends_and_writes_go_on():
 def test_a_second_transfer_has_to_wait():
     lone = leading()
     lone.replica.transfer_leadership(None, lambda outcome: None)
+    lone.transfer("c")
+    assert refusal(lone) is TransferWhy.IN_PROGRESS
+
+
+def test_a_transfer_that_nobody_asked_for_is_not_redirected():
+    """faults 20, 22: away from a disk that hangs, say; who was told to stand would stand against the other."""
+    lone = leading()
+    lone.raft.transfer_leadership(B)
     lone.transfer("c")
     assert refusal(lone) is TransferWhy.IN_PROGRESS
 
