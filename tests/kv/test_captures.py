@@ -321,7 +321,7 @@ def test_what_is_noted_never_grows_in_one_large_step():
 
 def test_the_thread_runs_no_line_of_python_for_each_record():
     """Else every turn of the loop waits for the interpreter's switch interval again and again."""
-    few, many = store_of(10, 3), store_of(9_000, 600)
+    few, many = store_of(10, 3), store_of(2 * snapshot.RECORDS_PER_BLOCK + 9, 600)
     captures = [store.machine.capture() for store in (few, many)]
     assert lines_of(many.machine.capture) == lines_of(few.machine.capture), "a capture costs the same, large or small"
     some = lines_of(lambda: list(captures[0].blocks()))
