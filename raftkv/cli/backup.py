@@ -17,6 +17,7 @@ import click
 from raftkv.cli.answers import decided, unlike_ours
 from raftkv.cli.asking import members_known_to, split_location
 from raftkv.cli.commands import command
+from raftkv.cli.diagnosis.finding import plural
 from raftkv.cli.exchange import Answer, BrokenOff, NotSent
 from raftkv.cli.failures import CommandFailed, Refused, Unreachable
 from raftkv.cli.items import printable
@@ -283,5 +284,5 @@ def _facts(proved: Proved, url: str) -> dict[str, Any]:
 
 
 def _line(file: Path, said: dict[str, Any]) -> str:
-    keys = "" if said["keys"] is None else f"{said['keys']:,} keys, {said['sessions']:,} sessions, "
+    keys = "" if said["keys"] is None else f"{plural(said['keys'], 'key')}, {plural(said['sessions'], 'session')}, "
     return f"{file}: {keys}up to index {said['index']}, {said['bytes'] / _MIB:.1f} MiB, every byte proved"

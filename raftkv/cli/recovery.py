@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from raftkv.cli.commands import command
+from raftkv.cli.diagnosis.finding import plural
 from raftkv.cli.failures import CommandFailed, Unusable
 from raftkv.cli.options import Shared, print_json, shared_options
 from raftkv.cli.patience import Patience
@@ -248,7 +249,8 @@ def _show(rebuilt: Rebuilt, data_dir: Path, options: Shared, *, verb: str, url: 
         click.echo("An earlier attempt had done it but for the last steps; those are done now.")
     click.echo(f"{verb}: {data_dir} is node {identity.node_id} of the new cluster {cluster_name(identity.cluster_id)}")
     if rebuilt.revision is not None:
-        click.echo(f"  {rebuilt.keys:,} keys, {rebuilt.sessions:,} sessions, revision {rebuilt.revision}")
+        held = [plural(rebuilt.keys or 0, "key"), plural(rebuilt.sessions or 0, "session")]
+        click.echo(f"  {', '.join(held)}, revision {rebuilt.revision}")
     assert identity.initial_configuration is not None
     (me,) = identity.initial_configuration.current.voters
     click.echo("Next:")

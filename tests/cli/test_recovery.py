@@ -36,7 +36,7 @@ class TestBackup:
     def test_is_in_its_file_byte_for_byte(self, run, leader, data):
         ended = run("backup", "b", "--endpoints", leader.url)
         assert (ended.code, ended.err) == (0, "")
-        assert ended.text == f"b: 7 keys, 1 sessions, up to index 20, {len(data) / 2**20:.1f} MiB, every byte proved\n"
+        assert ended.text == f"b: 7 keys, 1 session, up to index 20, {len(data) / 2**20:.1f} MiB, every byte proved\n"
         assert (files(), Path("b").read_bytes()) == (["b"], data)
         assert Path("b").stat().st_mode & 0o777 == 0o600
 
@@ -120,7 +120,7 @@ class TestRestore:
         Path("b").write_bytes(data)
         ended = run("restore", "b", "--data-dir", "new/n1", *self.WORDS)
         assert ended.code == 0
-        assert "7 keys, 1 sessions, revision 42949673" in ended.text
+        assert "7 keys, 1 session, revision 42949673" in ended.text
         assert "raftkv serve --id n1 --data-dir new/n1 --url http://127.0.0.1:7401" in ended.text
         assert "--join http://127.0.0.1:7401" in ended.text
         again = run("restore", "b", "--data-dir", "new/n1", *self.WORDS)
