@@ -570,8 +570,9 @@ class Changing:
         committed = configurations.at(commit)
         if is_at_rest(committed) and _is(committed.current, begun.goal):
             return MembersAre(changed=True)
+        stands = raft.term_at(begun.first_index) in (None, begun.term)
         if commit >= begun.first_index:
-            if raft.term_at(begun.first_index) not in (None, begun.term):
+            if not stands:
                 return _no(MembersWhy.SUPERSEDED, "another leader's entry was committed in the change's place")
             if configurations.current_index <= commit and is_at_rest(committed):
                 jumped = configurations.oldest_index > begun.first_index
@@ -580,11 +581,9 @@ class Changing:
                 return self._undone(begun, committed, jumped=jumped)
         if now_us < begun.deadline_us:
             return None
-        if raft.role is Role.LEADER:
+        if raft.role is Role.LEADER and stands:
             return StillChanging()
-        return _no(
-            MembersWhy.UNKNOWN, "this node leads no more; ask the new leader for the same, it finishes the change"
-        )
+        return _no(MembersWhy.UNKNOWN, "this node has not led throughout; ask whoever leads now for the same")
 
     @staticmethod
     def _undone(begun: _Begun, now: Configuration, *, jumped: bool) -> MembersRefused:

@@ -536,6 +536,22 @@ def test_a_change_in_whose_place_another_entry_is_committed_is_superseded():
     assert why_not(lone, "c") is MembersWhy.SUPERSEDED
 
 
+def test_a_leader_again_whose_change_gave_way_does_not_say_that_it_goes_on():
+    """faults 25, 50: nothing of it is in the log, and what stands in its place is not committed yet."""
+    lone = leading_three()
+    wish_for(lone, "c", Remove("c"), wait_ms=3_000)
+    lone.echo("b")
+    lone.turn()
+    assert lone.raft.configuration.is_joint
+    lone.append("b", 2, [None], prev=1, commit=1)
+    lone.win()
+    while lone.outcome("c") is None:
+        lone.turn(100_000)
+        lone.echo("b", "c")
+    assert lone.raft.role is Role.LEADER and lone.raft.change_status is None
+    assert why_not(lone, "c") is MembersWhy.UNKNOWN
+
+
 def test_a_leader_that_is_cut_off_says_that_it_does_not_know():
     """faults 30"""
     lone = leading_three()
