@@ -2,7 +2,7 @@
 
 Told: by the interpreter, that a collection is over. Tells nobody. May never know: what the objects are.
 
-A store of a million keys makes every full collection take 30 to 60 ms, in which no thread goes on, though nothing of it
+A store of a million keys makes every full collection take about 40 ms, in which no thread goes on, though nothing of it
 is garbage. What survived one is taken out of all later ones (``gc.freeze``), so each looks at what came since, and is
 short. What was taken out is still freed when nobody refers to it; lost is only what later becomes garbage in a circle.
 """
