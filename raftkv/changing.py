@@ -570,9 +570,8 @@ class Changing:
         committed = configurations.at(commit)
         if is_at_rest(committed) and _is(committed.current, begun.goal):
             return MembersAre(changed=True)
-        stands = raft.term_at(begun.first_index) in (None, begun.term)
         if commit >= begun.first_index:
-            if not stands:
+            if raft.term_at(begun.first_index) not in (None, begun.term):
                 return _no(MembersWhy.SUPERSEDED, "another leader's entry was committed in the change's place")
             if configurations.current_index <= commit and is_at_rest(committed):
                 jumped = configurations.oldest_index > begun.first_index
@@ -581,9 +580,9 @@ class Changing:
                 return self._undone(begun, committed, jumped=jumped)
         if now_us < begun.deadline_us:
             return None
-        if raft.role is Role.LEADER and stands:
+        if raft.role is Role.LEADER and _is(outcome(configurations.current), begun.goal):
             return StillChanging()
-        return _no(MembersWhy.UNKNOWN, "this node has not led throughout; ask whoever leads now for the same")
+        return _no(MembersWhy.UNKNOWN, "what becomes of it is not known here; ask whoever leads now for the same")
 
     @staticmethod
     def _undone(begun: _Begun, now: Configuration, *, jumped: bool) -> MembersRefused:

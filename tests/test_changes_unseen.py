@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raftkv.core.effects import LogBase
 from raftkv.core.messages import AppendEntriesReply, InstallSnapshot
-from raftkv.core.types import Configuration, Index, SnapshotId, Term
+from raftkv.core.types import Configuration, Index, Role, SnapshotId, Term
 from raftkv.members import Add, MembersAre, MembersWhy, Remove
 from tests.lone_replica import LoneReplica
 from tests.test_changing import (
@@ -74,6 +74,42 @@ def test_a_snapshot_amid_the_next_change_does_not_say_what_became_of_one_either(
     lone.turn()
     assert lone.outcome("d") is None
     append(lone, 2, configuration_frames(base + 1, 2, [Configuration(abc)]), prev=base, commit=base + 1)
+    assert why_not(lone, "d") is MembersWhy.UNKNOWN
+
+
+def leading_again(lone: LoneReplica, name: str) -> None:
+    """It wins the next election, and nothing of its term is committed when this asker's time is over."""
+    lone.win()
+    while lone.outcome(name) is None:
+        lone.turn(100_000)
+        lone.echo("b", "c")
+    assert lone.raft.role is Role.LEADER
+
+
+def test_a_leader_again_whose_log_ends_before_the_change_began_does_not_say_that_it_goes_on():
+    """faults 25, 50: what stood before it gave way too, so nothing stands in its place."""
+    lone = leading_three()
+    lone.submit("x")
+    lone.submit("y")
+    wish_for(lone, "c", Remove("c"), wait_ms=3_000)
+    lone.echo("b")
+    lone.turn()
+    begun = lone.raft.last_index
+    assert lone.raft.configuration.is_joint
+    lone.append("b", 2, [None], prev=1, commit=1)
+    leading_again(lone, "c")
+    assert lone.raft.change_status is None and lone.raft.last_index < begun
+    assert why_not(lone, "c") is MembersWhy.UNKNOWN
+
+
+def test_a_leader_again_amid_the_next_change_does_not_say_that_the_one_before_goes_on():
+    """faults 25, 50: d was given up meanwhile, and it is c that goes."""
+    lone = catching_up()
+    begun, abc = lone.raft.last_index, membership("abc")
+    came = [Configuration(abc), Configuration(membership("ab"), abc)]
+    append(lone, 2, configuration_frames(begun + 1, 2, came), prev=begun, commit=begun + 2)
+    leading_again(lone, "d")
+    assert lone.raft.configuration.is_joint
     assert why_not(lone, "d") is MembersWhy.UNKNOWN
 
 
