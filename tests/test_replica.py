@@ -186,6 +186,26 @@ def test_bytes_beyond_the_limit_are_refused_at_once():
     assert why(lone.outcome("1")) is Why.OVERLOADED
 
 
+def test_bytes_that_were_answered_leave_room_for_others():
+    """faults 65: proposed, they count as written, and no longer as submitted."""
+    lone = leading(settings=ReplicaSettings(proposal_bytes_in_flight_max=10))
+    for number in range(3):
+        lone.submit(f"write {number}")
+        lone.acknowledge("b")
+        assert isinstance(lone.outcome(f"write {number}"), Applied)
+
+
+def test_bytes_that_were_refused_leave_room_for_others():
+    """faults 65: taken by a leader that lost its office before it could propose them."""
+    lone = leading(settings=ReplicaSettings(proposal_bytes_in_flight_max=10))
+    lone.submit("submitted", then_turn=False)
+    lone.follow("b", 2)
+    assert why(lone.outcome("submitted")) is Why.NOT_LEADER
+    lone.lead()
+    lone.submit("later")
+    assert lone.outcome("later") is None, "it waits for its majority"
+
+
 def test_reads_beyond_the_limit_are_refused_at_once():
     """faults 65"""
     lone = leading(settings=ReplicaSettings(reads_in_flight_max=1))
@@ -295,6 +315,16 @@ def test_a_tick_is_proposed_once_when_something_runs_out():
     assert lone.machine.commands == ["tick"]
     lone.turn(1_000)
     assert lone.raft.last_index == 2
+
+
+def test_until_something_runs_out_no_turn_comes_for_it():
+    """Turns that come for nothing would fill the loop as long as there is a session."""
+    lone = leading()
+    lone.turn()
+    usual_us = lone.deadline_us
+    lone.machine.due_ms = 60_000
+    lone.turn()
+    assert lone.deadline_us == usual_us
 
 
 def test_while_a_tick_is_on_its_way_no_other_is_proposed_whatever_runs_out_next():
@@ -469,6 +499,16 @@ def test_a_misdirected_request_is_refused_and_told():
     assert isinstance(error, Misdirected)
     assert lone.raft.term == 0
     assert [(note.event, note.text) for note in lone.works[-1].notes] == [("refused_message", "this is a, not b")]
+
+
+def test_what_comes_behind_a_misdirected_request_is_heard():
+    """faults 32: somebody else's mistake costs no vote and no heartbeat of our own peers."""
+    lone = LoneReplica()
+    stray = lone.lone.envelope("b", Heartbeat(Term(9), NONE, NONE, Round(1), 0, 0))
+    stray.receiver = stray.sender
+    lone.replica.receive(stray, object())
+    lone.says("c", Heartbeat(Term(2), NONE, NONE, Round(1), 0, 0))
+    assert (lone.raft.term, lone.raft.leader_id) == (2, "c")
 
 
 def test_state_hashes_are_told_at_every_multiple_of_the_interval():

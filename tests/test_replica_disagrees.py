@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.core.messages import AppendEntriesReply, Heartbeat, HeartbeatReply
+from raftkv.core.messages import AppendEntriesReply, Heartbeat, HeartbeatReply, ReadIndexRequest
 from raftkv.core.types import Index, Role, Round, Term
 from raftkv.outcomes import Answered, Consistency, Refused, TransferRefused, TransferWhy, Unknown, Why
 from raftkv.replica import HASH_INTERVAL
@@ -85,6 +85,16 @@ def test_a_read_that_waits_is_refused(bounds):
     lone.turn()
     assert why(lone.outcome("q")) is Why.REPLICAS_DISAGREE
     assert lone.replica.reads_in_flight == 0
+
+
+def test_a_read_that_waits_to_be_asked_anew_is_refused():
+    lone = wrong_follower()
+    lone.read("q", FOLLOWER)
+    lone.replica.delivery_failed(*lone.requests(ReadIndexRequest))
+    lone.turn()
+    assert lone.outcome("q") is None
+    is_told(lone)
+    assert why(lone.outcome("q")) is Why.REPLICAS_DISAGREE
 
 
 @pytest.mark.parametrize("consistency", [STALE, FOLLOWER])

@@ -17,6 +17,7 @@ from raftkv.outcomes import (
     TooStale,
     Why,
 )
+from raftkv.replica import ReplicaSettings
 from tests.core.lone import E_US
 from tests.lone_replica import LoneReplica, leading, stamped, why
 
@@ -102,6 +103,20 @@ def test_a_followers_read_is_asked_anew_when_its_question_was_lost():
     assert again.message.read_id != lost.message.read_id
     lone.says("b", ReadIndexReply(Term(1), again.message.read_id, confirmed=True, index=Index(0)))
     assert isinstance(lone.outcome("q"), Answered)
+
+
+def test_a_followers_read_whose_questions_are_lost_times_out():
+    """Also while it waits to be asked anew."""
+    lone = LoneReplica(settings=ReplicaSettings(request_timeout_ms=50))
+    lone.follow("b", 1)
+    lone.read("q", FOLLOWER)
+    lone.turn(49_000)
+    (lost,) = lone.requests(ReadIndexRequest)
+    lone.replica.delivery_failed(lost)
+    lone.turn()
+    assert lone.outcome("q") is None
+    lone.turn(1_000)
+    assert lone.outcome("q") == ReadTimedOut()
 
 
 def test_a_followers_read_moves_to_the_next_leader():

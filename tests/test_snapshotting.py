@@ -145,6 +145,15 @@ def test_after_a_failure_the_log_goes_on_and_another_is_tried_later() -> None:
     assert node.snapshots.failure is None
 
 
+def test_what_came_while_one_failed_is_log_too() -> None:
+    node = Node()
+    node.apply(50, log_bytes=400)
+    node.turn()
+    node.apply(1, log_bytes=300)
+    node.snapshots.was_not_written(SnapshotWhy.DISK_FULL, "no room")
+    assert node.snapshots.log_bytes == 700
+
+
 def test_who_asks_has_it_tried_at_once() -> None:
     node = Node()
     node.is_due()

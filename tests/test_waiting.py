@@ -154,6 +154,27 @@ def test_a_read_that_came_later_with_an_earlier_deadline_is_not_overlooked():
     assert reads.next_deadline_us() == 9000
 
 
+def test_a_read_that_came_later_with_a_later_deadline_postpones_nobody():
+    desk, reads = Desk(), WaitingReads()
+    early, late = desk.read("early", deadline_us=1000), desk.read("late", deadline_us=9000)
+    reads.add([early], need=1)
+    reads.add([late], need=2)
+    assert reads.next_deadline_us() == 1000
+    assert reads.expire(1000) == [early]
+
+
+def test_where_some_expired_the_others_are_still_reached_in_order():
+    """What is left of a heap is none."""
+    desk, reads = Desk(), WaitingReads()
+    expires, far, near = desk.read("expires", deadline_us=10), desk.read("far"), desk.read("near")
+    reads.add([expires], need=1)
+    reads.add([far], need=5)
+    reads.add([near], need=2)
+    assert reads.expire(10) == [expires]
+    assert reads.reached(2) == [near]
+    assert reads.reached(5) == [far]
+
+
 def test_who_leaves_is_gone():
     desk, reads = Desk(), WaitingReads()
     x, y = desk.read("x"), desk.read("y")
@@ -172,6 +193,16 @@ def test_writes_that_are_given_up_are_unknown_each_once():
     assert len(desk.writes) == desk.writes.bytes_in_flight == 0
     desk.writes.expire(10**9)
     assert len(desk.told) == 3
+
+
+def test_writes_are_given_up_through_an_index_and_no_further():
+    """A snapshot that was loaded holds its own last entry too: nobody can say here what became of that one."""
+    desk = Desk()
+    desk.writes.add([desk.write(name) for name in "xyz"], first_index=5, term=2)
+    desk.writes.give_up(through=6)
+    assert desk.told == [("x", Unknown()), ("y", Unknown())]
+    desk.writes.applied(7, 2, "done")
+    assert desk.told[2:] == [("z", Applied(7, "done"))]
 
 
 def test_what_was_answered_does_not_expire():
