@@ -172,7 +172,7 @@ async def test_a_node_joins_by_itself_and_after_a_restart_just_goes_on(tmp_path:
         async with Node(config, state_machine=KeyValueMachine()) as joined:
             await until(lambda: voters(joined) == ["n1", "n2", "n3", "n4"], "n4 to vote")
             await ready([joined])
-            assert {tuple(voters(node)) for node in nodes} == {("n1", "n2", "n3", "n4")}
+            await until(lambda: all(len(voters(node)) == 4 for node in nodes), "everybody to know that")
             assert links(nodes[0]) == ["n2", "n3", "n4"] and links(joined) == ["n1", "n2", "n3"]
             status, told = await ask(nodes[0], "POST", "", {"id": "n4", "url": config.url})
             assert (status, told["changed"]) == (200, False)
@@ -386,3 +386,23 @@ async def test_an_emptied_node_is_replaced(tmp_path: Path) -> None:
             assert (await ask(leader, "POST", "", {"id": id, "url": config.url}))[0] == 200
             await ready([fresh])
             assert voters(fresh) == ["n1", "n2", "n3"]
+
+
+async def test_a_node_is_replaced_by_one_elsewhere(tmp_path: Path, monkeypatch: Any) -> None:
+    """faults 29, 31: the old one's links are still there when the new one comes, which waits to be spoken to."""
+    monkeypatch.setattr(members, "LET_GO_AFTER_LOOKS", 1_000_000)
+    configs = three(tmp_path)
+    async with running(configs, KeyValueMachine) as nodes:
+        leader = await leader_of(nodes)
+        lost = next(node for node in nodes if node is not leader)
+        await lost.stop()
+        id, others = lost.config.id, tuple(config.url for config in configs if config.id != lost.config.id)
+        url = f"http://{HOST}:{configs[-1].listen.port + 1}"
+        empty = replace(lost.config, data_dir=tmp_path / "new disk", initial_cluster=(), join=others)
+        config = replace(empty, url=url, peer_url=url, listen=_at(url), peer_listen=_at(url))
+        async with Node(config, state_machine=KeyValueMachine()) as fresh:
+            assert (await ask(leader, "DELETE", f"/{id}"))[0] == 200
+            assert id in links(leader)
+            status, told = await ask(leader, "POST", "", {"id": id, "url": url})
+            assert (status, told["voters"][int(id[1]) - 1]["url"]) == (200, url)
+            await ready([fresh])
