@@ -172,13 +172,14 @@ class Members:
 
     def _follow(self, configuration: Configuration) -> None:
         """There is a link to every member, at the address that the log has for it if that is news."""
-        begins, self._followed = self._followed is None, configuration
+        self._followed = configuration
         members = configuration.members()
         me = self._me().sender
         self._peers.reach((id, member.url) for id, member in members.items() if id != me)
         for id, member in members.items():
-            # Also who was no member before: the link may be to one of that name, which has just been removed.
-            if not begins and self._listed.get(id) != member:
+            # Also who was not listed before: a link made as this node began goes to where all were when the cluster
+            # formed, and one to a node of that name that has just been removed to where that was.
+            if self._listed.get(id) != member:
                 self._peers.moved(id, member.url)
         self._listed = members
         self._strangers &= members.keys()

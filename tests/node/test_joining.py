@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -357,6 +358,23 @@ async def test_a_member_that_comes_back_elsewhere_is_there_in_the_log(tmp_path: 
             await until(lambda: other.leadership().leader_url == url, "redirects to lead there")
 
 
+async def test_members_that_have_moved_find_each_other_when_they_start_again(tmp_path: Path, monkeypatch: Any) -> None:
+    """Where they were as the cluster formed none of them is any more; where they are, the log says."""
+    monkeypatch.setattr(members, "LOOK_EVERY_S", 0.05)
+    configs = three(tmp_path)
+    moved = []
+    async with running(configs, KeyValueMachine) as nodes:
+        for place, node in enumerate(nodes[1:], 1):
+            await node.stop()
+            url = f"http://{HOST}:{configs[-1].listen.port + place}"
+            moved.append(replace(node.config, url=url, peer_url=url, listen=_at(url), peer_listen=_at(url)))
+            nodes[place] = Node(moved[-1], state_machine=KeyValueMachine())
+            await nodes[place].start()
+            await until(partial(_all_know, nodes, moved[-1]), "all to know where it is")
+    async with running(moved, KeyValueMachine) as again:
+        assert voters(again[0]) == ["n1", "n2", "n3"], "they are ready, without the first"
+
+
 def _at(url: str) -> Any:
     from raftkv.values import url_address
 
@@ -364,8 +382,13 @@ def _at(url: str) -> Any:
 
 
 def _place_of(node: Node, id: str) -> str:
-    assert node._running is not None and node._running._replica is not None
-    return node._running._replica.raft.committed_configuration.members()[NodeId(id)].url
+    assert node._running is not None
+    replica = node._running._replica
+    return "" if replica is None else replica.raft.committed_configuration.members()[NodeId(id)].url
+
+
+def _all_know(nodes: list[Node], moved: NodeConfig) -> bool:
+    return all(_place_of(node, moved.id) == moved.url for node in nodes)
 
 
 async def test_an_emptied_node_is_replaced(tmp_path: Path) -> None:
