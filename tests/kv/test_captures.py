@@ -21,13 +21,14 @@ import pytest
 
 from raftkv.errors import SnapshotError, StateDamaged
 from raftkv.kv import order, sessions, snapshot
-from raftkv.kv.answers import PutDone
+from raftkv.kv.answers import DeleteDone, PutDone
 from raftkv.kv.captures import StoreCapture, StoreLoading
 from raftkv.kv.commands import Command, Delete, DeleteRange, Numbered, OpenSession, Put, encode
 from raftkv.kv.frozen import Frozen
+from raftkv.kv.hashing import HASH_BYTES
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Get, Page, Range, Revision
-from raftkv.kv.sessions import ANSWERS_MAX
+from raftkv.kv.sessions import ANSWERS_MAX, Sessions
 from raftkv.kv.snapshot import REVISION_RAISE, joined, meta_of, parted, raised
 from raftkv.sim.checks.specification import Specification
 from raftkv.state_machine import LogEntry
@@ -242,6 +243,17 @@ def test_a_thread_reads_the_moment_while_the_loop_writes(monkeypatch):
             assert (machine.state_hash(), machine.query(EVERYTHING)) == (then, expected)
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_what_the_thread_has_of_a_session_does_not_change_under_its_hands():
+    """It was read before the session changed, and so nothing that is noted corrects it."""
+    held = Sessions()
+    held.open(ID, 10_000, 0)
+    held.remember(Numbered(ID, 1), b"1" * HASH_BYTES, 0, index=1, answer=DeleteDone(0, 0))
+    frozen = held.freeze()
+    ((_, stored),) = held.held([ID], frozen)
+    held.remember(Numbered(ID, 2), b"2" * HASH_BYTES, 0, index=2, answer=DeleteDone(0, 0))
+    assert list(stored) == [1]
 
 
 def test_a_capture_that_is_given_up_is_never_read_as_whole():

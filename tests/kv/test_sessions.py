@@ -212,6 +212,22 @@ def test_the_bytes_of_answers_count_after_a_restart_too(monkeypatch):
     assert isinstance(store.apply(put(), Numbered(ID, 3, acknowledged=1)), PutDone)
 
 
+@pytest.mark.parametrize("between", [lambda store: None, Store.restart_from_snapshot], ids=["at once", "restarted"])
+@pytest.mark.parametrize(("short_by", "expected"), [(0, TooManyUnacknowledged), (1, PutDone)])
+def test_the_bytes_of_answers_are_counted_to_the_byte(
+    monkeypatch, between: Callable[[Store], None], short_by, expected
+):
+    """faults 47, 61: what was dropped leaves nothing behind, and who restarted counts as all the others do."""
+    sizes = iter([10, ANSWERS_BYTES_MAX // 2, ANSWERS_BYTES_MAX // 2 - short_by, 10])
+    monkeypatch.setattr("raftkv.kv.answers.pack", lambda answer: b"\xc4" * next(sizes))
+    store = opened()
+    store.apply(put(), Numbered(ID, 1))
+    store.apply(put(), Numbered(ID, 2, acknowledged=1))
+    store.apply(put(), Numbered(ID, 3))
+    between(store)
+    assert isinstance(store.apply(put(), Numbered(ID, 4)), expected)
+
+
 def test_what_is_too_large_is_not_stored():
     store = opened()
     large = put(b"v" * COMMAND_BYTES_MAX)
@@ -371,6 +387,9 @@ def test_sessions_still_to_go_can_be_opened_anew(monkeypatch):
     assert isinstance(store.apply(CloseSession(ID), at_ms=TTL_MS), SessionExpired)
     assert store.apply(OpenSession(ID, TTL_MS)) == SessionOpened(ID, TTL_MS)
     assert isinstance(store.apply(put(b"new"), Numbered(ID, 1)), PutDone)
+    before = store.hash
+    store.restart_from_snapshot()
+    assert store.hash == before, "nothing is left of the one before"
 
 
 def test_there_are_at_most_so_many_sessions(monkeypatch):

@@ -18,7 +18,7 @@ from raftkv.storage.format import BLOCK_BYTES, encode_batch, salt_of
 from raftkv.storage.identity import Identity, IdentityFile, read_identity
 from raftkv.storage.operations import append_of, encode
 from raftkv.storage.recovery import scan
-from raftkv.storage.segments import WINDOW_BYTES, Segment, segment_name
+from raftkv.storage.segments import WINDOW_BYTES, Segment, segment_name, segment_numbers
 from raftkv.storage.standing import Standing
 from raftkv.storage.wal import Wal
 from tests.storage.life import INCARNATION, NODE, configuration_of, entry, open_log, overwrite, state_of, write
@@ -191,6 +191,23 @@ def test_a_shortened_file_is_damage():
     disk.open(LOG).truncate(end)
     with pytest.raises(DataDamaged, match="bytes long"):
         open_log(disk)
+
+
+def test_a_segment_of_another_past_of_this_node_is_damage():
+    """As from a backup of the directory: as many batches, the same term and vote, and one entry more in between."""
+    pasts = []
+    for count in (1, 2):
+        disk = SimulatedDirectory(Random(1))
+        wal, _ = open_log(disk)
+        wal.write([write(*[entry(index, 1) for index in range(1, count + 1)], vote=(1, "n1"))])
+        while len(segment_numbers(disk)) < 2:
+            wal.write([write(entry(wal.last_index + 1, 1))])
+        pasts.append(disk)
+    mine, others = pasts
+    assert scan(mine, IDENTITY).next_batch == scan(others, IDENTITY).next_batch
+    mine.open(segment_name(2)).pwrite(others.content(segment_name(2)), offset=0)
+    with pytest.raises(DataDamaged, match="does not say what the segments before it amount to"):
+        scan(mine, IDENTITY)
 
 
 def test_a_segment_under_another_number_is_damage():

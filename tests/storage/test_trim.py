@@ -119,6 +119,23 @@ def test_segments_may_go_a_few_at_a_time():
     assert segment_numbers(disk)[0] == wal._starts.oldest > 2 * calls - 2
 
 
+def test_the_log_never_begins_behind_its_end():
+    """Snapshots are ahead of this disk where a commit came from the others before its own sync."""
+    disk = SimulatedDirectory(Random(1))
+    snapshots, wal, _ = open_directory(disk)
+    wal.write([write(vote=(2, "n2"))])
+    append(wal, 20, term=2)
+    count, term = len(segment_numbers(disk)), 3
+    while len(segment_numbers(disk)) == count:
+        wal.write([write(vote=(term, None))])
+        term += 1
+    for index in (wal.last_index + 10, wal.last_index + 20):
+        take(snapshots, index)
+    wal.trim(Index(wal.last_index + 20))
+    append(wal, 1, term=2)
+    assert wal.read(wal.last_index, wal.last_index, bytes_max=1) == [entry(wal.last_index, 2, bytes(100))]
+
+
 def test_memory_gets_what_follows_the_first_entry_of_what_is_left():
     """Of that entry only its term counts: a snapshot has it, and the log begins after it."""
     disk = trimmed()
@@ -147,6 +164,24 @@ def test_a_configuration_that_was_dropped_is_still_in_force():
         append(open_directory(disk).wal, 8)
 
 
+def test_a_configuration_that_stands_where_the_log_begins_is_the_first_in_force():
+    """Not the one before it, nor the same one twice; also after a start."""
+    disk = SimulatedDirectory(Random(1))
+    snapshots, wal, _ = open_directory(disk)
+    wal.write([write(vote=(1, None))])
+    for index in range(1, 41):
+        wal.write([write(entry(index, 1, configuration_of(f"n{index}").encode(), kind=EntryKind.CONFIGURATION))])
+    for index in (20, 30):
+        take(snapshots, index)
+    wal.trim(Index(30))
+    standing, found = wal._standing, open_directory(disk).recovered
+    assert standing.begin is not None
+    assert standing.begin.index == found.base.index > 1
+    for base, later in ((standing.begin, standing.configurations[1:]), (found.base, found.configurations)):
+        assert base.configuration == configuration_of(f"n{base.index}")
+        assert [index for index, _ in later] == list(range(base.index + 1, 41))
+
+
 def test_a_segment_whose_first_entry_was_taken_back_is_never_the_first():
     """Its header tells what was in force before entries that are gone: only the segments before it know the rest."""
     disk = SimulatedDirectory(Random(1))
@@ -167,6 +202,23 @@ def test_a_segment_whose_first_entry_was_taken_back_is_never_the_first():
     wal.trim(Index(12))
     found = open_directory(disk).recovered
     assert (found.base.configuration, found.configurations) == (CONFIGURATION, [])
+
+
+def test_nor_is_one_that_was_taken_back_from_its_first_entry_on():
+    disk = SimulatedDirectory(Random(1))
+    snapshots, wal, _ = open_directory(disk)
+    wal.write([write(vote=(1, None))])
+    number = segment_numbers(disk)[-1]
+    while segment_numbers(disk)[-1] == number:
+        append(wal, 1)
+    first = wal.last_index
+    wal.write([write(entry(first, 2), vote=(2, None), truncate_from=first)])
+    append(wal, 3, term=2)
+    for index in (first, first + 1):
+        take(snapshots, index, term=2)
+    wal.trim(Index(first + 1))
+    assert segment_numbers(disk)[0] == number
+    assert open_directory(disk).recovered.last_index == first + 3
 
 
 def test_after_a_received_snapshot_everything_before_its_record_goes():
