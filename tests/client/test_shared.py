@@ -157,6 +157,20 @@ async def test_a_call_given_up_before_it_was_written_is_not_written():
     assert told(asked) == ["1", "x", "3"]
 
 
+async def test_who_waits_for_room_hears_of_that_which_is_given_up():
+    """Nothing was written for it, so no answer will come to make room."""
+    shared, rooms = Shared(), 0
+
+    def has_room() -> None:
+        nonlocal rooms
+        rooms += 1
+
+    shared.protocol._on_room = has_room
+    shared.ask("a").cancel()
+    await turns()
+    assert (shared.wire.wrote, rooms) == ([], 1)
+
+
 async def test_a_call_whose_time_is_over_ends_alone():
     shared = Shared()
     asked = [shared.ask("a"), shared.ask("b", for_s=0.02), shared.ask("c")]
@@ -165,6 +179,23 @@ async def test_a_call_whose_time_is_over_ends_alone():
     shared.say("1", "2", "3")
     assert told(asked) == ["1", NoAnswer, "3"]
     assert shared.protocol.is_open
+
+
+async def test_what_was_asked_of_a_server_that_read_too_slowly_is_written_as_soon_as_it_reads():
+    shared = Shared()
+    shared.protocol.pause_writing()
+    await shared.asked("ab")
+    assert shared.wire.wrote == []
+    shared.protocol.resume_writing()
+    assert shared.wire.wrote == [b"ab"]
+
+
+async def test_silence_begins_when_something_is_owed_again():
+    """Were it counted from the last answer, whoever asks after a pause would be given up at the first look."""
+    shared = Shared()
+    shared.protocol._heard_at_s -= 1000
+    await shared.asked("a")
+    assert shared.protocol.quiet_s(shared.loop.time()) < PATIENCE_S
 
 
 async def test_what_cannot_be_written_in_time_was_not_sent():
@@ -356,6 +387,12 @@ def test_answers_in_any_pieces_are_the_same(which, cuts):
     whole = b"".join(ANSWERS[one] for one in which)
     at = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
     assert heard_in([whole[i:j] for i, j in pairwise(at)]) == [HEARD[one] for one in which]
+
+
+def test_however_many_answers_come_none_of_them_is_large():
+    """A kept connection lives for days: what bounds one answer is counted anew for each."""
+    one = b"HTTP/1.1 200 OK\r\nX-Padding: %b\r\nContent-Length: 1000\r\n\r\n%b" % (b"x" * 500, b"y" * 1000)
+    assert len(heard_in([one] * 200)) == 200
 
 
 # -------------------------------------------------------------------------------------- the whole client

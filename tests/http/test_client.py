@@ -118,6 +118,43 @@ async def test_an_answer_without_end_ends_the_connection(fronts: Fronts, kind):
     server.close()
 
 
+async def test_an_answer_leaves_the_next_exchange_its_deadline(fronts: Fronts):
+    """faults 63: a peer that answers once and then hangs."""
+    server = await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    client, told = await connected(server.sockets[0].getsockname()[1], timeout_s=0.2)
+    client.post(b"/x", b"", "answered")
+    client.post(b"/x", b"", "silent")
+    await until(lambda: told.failed)
+    assert told.answers == [("answered", 200, b"")]
+    assert told.failed == [("silent", "no answer within 0.2 s")]
+    server.close()
+
+
+async def test_who_goes_on_posting_pushes_no_deadline(fronts: Fronts):
+    """faults 63: heartbeats to a peer that hangs would otherwise keep the connection to it for ever."""
+    server = await answering(b"")
+    client, told = await connected(server.sockets[0].getsockname()[1], timeout_s=0.2)
+    posts_count = 0
+    while not told.lost and client.has_room:
+        client.post(b"/x", b"", posts_count)
+        posts_count += 1
+        await asyncio.sleep(0.02)
+    assert posts_count < 50, "the oldest one's time was over long before there was no room"
+    assert told.lost == ["no answer within 0.2 s"]
+    server.close()
+
+
+async def test_a_peer_that_reads_too_slowly_is_posted_nothing_more(fronts: Fronts):
+    server = await answering(b"")
+    client, _ = await connected(server.sockets[0].getsockname()[1])
+    client.pause_writing()
+    assert not client.has_room
+    client.resume_writing()
+    assert client.has_room
+    client.close("enough")
+    server.close()
+
+
 async def test_bytes_that_nobody_asked_for_end_the_connection(fronts: Fronts):
     """Also if they never become an answer: nothing is waited for, and so no time would end it."""
     server = await answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\nX: x")

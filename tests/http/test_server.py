@@ -10,7 +10,10 @@ import struct
 import pytest
 
 from raftkv.http.answers import Answer
+from raftkv.http.handling import Exchange, ServerSettings, Within
 from raftkv.http.heads import Head
+from raftkv.http.room import BodyRoom
+from raftkv.http.server import ServerProtocol
 from tests.http.fronts import BODY_BYTES_MAX, Fronts, chunked, post, until
 
 
@@ -63,6 +66,52 @@ async def test_requests_split_anywhere_are_read(fronts: Fronts):
     raw = post(b"/raft/echo", b"abc") + chunked(b"/raft/echo", b"d", b"ef") + post(b"/raft/echo")
     await wire.send_slowly([raw[at : at + 1] for at in range(len(raw))])
     assert [(await wire.reply()).body for _ in range(3)] == [b"abc", b"def", b""]
+
+
+async def test_behind_a_head_in_two_pieces_senseless_bytes_are_refused_as_soon_as_before(fronts: Fronts):
+    """How far the last head had been judged says nothing of the next."""
+    port, _ = await fronts.lean()
+    wire = await fronts.wire(port)
+    raw = post(b"/raft/echo", b"abc")
+    await wire.send_slowly([raw[:30], raw[30:]])
+    assert (await wire.reply()).body == b"abc"
+    wire.send(b"GET \x00")
+    assert (await wire.reply()).status == 400
+
+
+class Roomy:
+    """Echoes bodies of at most ten bytes, which have one room."""
+
+    def __init__(self) -> None:
+        self.room = BodyRoom(1000)
+
+    def on_request(self, exchange: Exchange) -> None:
+        exchange.respond(Answer(200, exchange.body))
+
+    def on_head(self, head: Head) -> Within:
+        return Within(10, self.room, lambda: Answer(429, b""), lambda: Answer(413, b""))
+
+
+@pytest.mark.parametrize(
+    ("coding", "rest", "status"),
+    [
+        (b"Content-Length: 5", b"12345", 200),
+        (b"Transfer-Encoding: chunked", b"5\r\n12345\r\n0\r\n\r\n", 200),
+        (b"Transfer-Encoding: chunked", b"14\r\n" + bytes(20) + b"\r\n", 413),
+        (b"Transfer-Encoding: chunked", b"nonsense\r\n", 400),
+    ],
+    ids=["whole", "whole in chunks", "too large", "senseless"],
+)
+async def test_the_room_of_a_body_that_comes_no_more_is_there_for_others(fronts: Fronts, coding, rest, status):
+    """faults 65: whether or not the connection lives on."""
+    loop, roomy = asyncio.get_running_loop(), Roomy()
+    port = await fronts._serve(lambda: ServerProtocol(loop, roomy, ServerSettings(discard_timeout_s=60.0)))
+    wire = await fronts.wire(port)
+    wire.send(b"PUT /raft/echo HTTP/1.1\r\nHost: x\r\n" + coding + b"\r\n\r\n")
+    await until(lambda: roomy.room.taken_bytes)
+    wire.send(rest)
+    assert (await wire.reply()).status == status
+    assert roomy.room.taken_bytes == 0
 
 
 async def test_requests_above_the_limit_of_outstanding_ones_wait_unread(fronts: Fronts):
@@ -204,6 +253,17 @@ async def test_client_that_expects_continue_and_may_not_is_answered_at_once(fron
         reply = await wire.reply()
         assert (reply.status, reply.fields[b"connection"]) == (status, b"close")
         assert await wire.ended()
+
+
+async def test_a_body_behind_a_refused_expectation_is_no_request(fronts: Fronts):
+    """faults 66: its client did not wait for our word, and what it sends may look like a request."""
+    port, recorder = await fronts.lean()
+    wire = await fronts.wire(port)
+    head = b"POST /raft/echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    wire.send(head % (BODY_BYTES_MAX + 1) + post(b"/raft/smuggled"))
+    assert (await wire.reply()).status == 413
+    assert await wire.ended()
+    assert recorder.targets == []
 
 
 async def test_connection_close_ends_it_after_the_answer_and_nothing_behind_is_done(fronts: Fronts):
