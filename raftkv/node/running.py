@@ -56,6 +56,7 @@ from raftkv.storage.recovery import Recovered
 from raftkv.storage.replacing import finish as finish_replacing
 from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.storage.wal import Wal
+from raftkv.transport.codec import MEMBERS_MAX
 from raftkv.transport.farewell import Farewell
 from raftkv.transport.routes import PeerExchange, PeerRoutes
 from raftkv.transport.sealed import Credentials
@@ -140,6 +141,8 @@ class RunningNode:
         self._joining: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] = loop.create_future()
         """Done when the node has failed: then nothing that the pump or the disk would do is waited for."""
+        self._said_early: dict[NodeId, Introduction] = {}
+        """What was said of themselves by nodes while this one did not take part yet."""
         self._said = self._refused = ""
         self._refused_at = -REFUSALS_APART_S
         self._why_it_stops = "it was told to stop"
@@ -317,6 +320,9 @@ class RunningNode:
             *(cluster, term, last_index),
             extra=event("takes_part", cluster=cluster, term=term, last_index=last_index),
         )
+        for said in self._said_early.values():
+            self._hear(said)  # A member that has moved says so once for each connection.
+        self._said_early = {}
         self._disk.start()
         self._keep_snapshots(snapshots, replica, identity.cluster_id, recovered.snapshot, loaded)
         self.service.disk_trouble = partial(why_disk_is_useless, self._disk, replica)
@@ -435,6 +441,8 @@ class RunningNode:
     def _hear(self, said: Introduction) -> None:
         self._client_urls.heard(said)
         if self._replica is None:
+            if said.sender in self._said_early or len(self._said_early) < MEMBERS_MAX:
+                self._said_early[said.sender] = said
             self._forming.hear(said)
             return
         if said.sender == self.config.id:

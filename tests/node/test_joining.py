@@ -375,6 +375,37 @@ async def test_members_that_have_moved_find_each_other_when_they_start_again(tmp
         assert voters(again[0]) == ["n1", "n2", "n3"], "they are ready, without the first"
 
 
+async def test_who_has_moved_is_reached_also_by_those_that_were_starting_when_it_said_so(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """All start at once, and n2, which is behind, can only be led: it says where it is once for each connection."""
+    configs = three(tmp_path)
+    async with running(configs, KeyValueMachine) as nodes:
+        await nodes[1].stop()
+        leader = await leader_of([nodes[0], nodes[2]])
+        await leader.transfer_leadership("n3" if leader is nodes[0] else "n1")
+        await leader_of([nodes[0], nodes[2]])
+    url = f"http://{HOST}:{configs[-1].listen.port + 1}"
+    moved = replace(configs[1], url=url, peer_url=url, listen=_at(url), peer_listen=_at(url))
+    begin = RunningNode._begin
+    begun: list[RunningNode] = []
+
+    def has_spoken(at: RunningNode) -> bool:
+        lanes = [link.is_connected for node in begun for link, _ in node._peers.links()]
+        return bool(lanes) and all(lanes) and any(id == "n2" for id, _ in at._client_urls._said)
+
+    async def begin_later(node: RunningNode) -> None:
+        if node.config.id == "n2":
+            begun.append(node)
+        else:
+            await until(partial(has_spoken, node), "n2 to say where it is")
+        await begin(node)
+
+    monkeypatch.setattr(RunningNode, "_begin", begin_later)
+    async with running([configs[0], moved, configs[2]], KeyValueMachine) as again:
+        assert links(again[0]) == ["n2", "n3"], "all are ready"
+
+
 def _at(url: str) -> Any:
     from raftkv.values import url_address
 
