@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ class ReplicaSettings:
     """The same at all nodes; another one in simulations, whose logs are short."""
 
     def __post_init__(self) -> None:
-        problems = [f"{name} must be at least 1" for name in self.__slots__ if getattr(self, name) < 1]
+        problems = [f"{one.name} must be at least 1" for one in fields(self) if getattr(self, one.name) < 1]
         if problems:
             raise ConfigError(problems)
 

@@ -19,7 +19,7 @@ has waited for long enough. That is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -55,7 +55,7 @@ class SnapshotSettings:
     """So long whoever asks for one waits, after it was written, for a majority's word on its state."""
 
     def __post_init__(self) -> None:
-        problems = [f"{name} must be at least 1" for name in self.__slots__ if getattr(self, name) < 1]
+        problems = [f"{one.name} must be at least 1" for one in fields(self) if getattr(self, one.name) < 1]
         if problems:
             raise ConfigError(problems)
 

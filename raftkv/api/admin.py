@@ -55,7 +55,7 @@ def _transferred(context: Context, request: Request, outcome: TransferOutcome) -
     return problem(*_REFUSALS[outcome.why])
 
 
-TRANSFER: Final = Action(
+TRANSFER: Final[Action] = Action(
     transfer_leadership,
     "Hands leadership over.",
     (

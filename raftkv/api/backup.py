@@ -64,7 +64,7 @@ def _later(context: Context, code: Code, why: str) -> Response:
     return problem(code, f"{why}; ask again soon", headers=retry_after(context), extra=extra)
 
 
-GIVE: Final = Action(
+GIVE: Final[Action] = Action(
     give,
     "Copies the whole store, consistent as of one moment.",
     (

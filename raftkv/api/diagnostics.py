@@ -40,7 +40,7 @@ def schema_of(kind: Any) -> Schema:
     return _PLAIN[kind]
 
 
-DIAGNOSTICS: Final = Action(
+DIAGNOSTICS: Final[Action] = Action(
     diagnostics,
     "What this node knows of its own troubles.",
     (

@@ -48,7 +48,7 @@ def handshake_wanted(_context: Context, _request: Request, _rest: bytes) -> Deci
     raise bad_request("this is a WebSocket: ask with Upgrade: websocket and Sec-WebSocket-Version: 13")
 
 
-OPEN: Final = Action(
+OPEN: Final[Action] = Action(
     handshake_wanted,
     "Opens a stream: many requests to the store on one connection.",
     (Answer(101, "The stream is open.", content_types=()),),

@@ -85,7 +85,7 @@ def _condition_failed(answer: ConditionFailed) -> Response:
     )
 
 
-KEY: Final = Opening(
+KEY: Final[Opening] = Opening(
     "key",
     rb".*",
     {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX},
@@ -98,7 +98,7 @@ _KEY_PUT: Final = structure(
     optional=("key", "key_base64"),
     **one_of_both("key"),
 )
-PUT: Final = Action(
+PUT: Final[Action] = Action(
     put,
     "Sets a key to the body.",
     (
@@ -115,7 +115,7 @@ PUT: Final = Action(
         "The value: raw bytes, kept as they come. Content-Type is ignored.",
     ),
 )
-DELETE: Final = Action(
+DELETE: Final[Action] = Action(
     delete,
     "Deletes a key.",
     (

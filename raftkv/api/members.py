@@ -254,8 +254,8 @@ _CHANGES: Final = (
 _JOINS: Final = (Code.MEMBER_EXISTS, Code.MEMBER_UNREACHABLE, Code.WRONG_CLUSTER, Code.CATCH_UP_FAILED)
 _PARAMETERS: Final = (WAIT_MS, FORCE)
 
-ID: Final = Opening("id", rb"[^/]*", _ID, "The member's id.")
-MEMBERS: Final = Action(
+ID: Final[Opening] = Opening("id", rb"[^/]*", _ID, "The member's id.")
+MEMBERS: Final[Action] = Action(
     members,
     "The members, as the leader knows them.",
     (
@@ -266,7 +266,7 @@ MEMBERS: Final = Action(
     READS,
     numbering=Numbering.IGNORED,
 )
-ADD: Final = Action(
+ADD: Final[Action] = Action(
     add,
     "Adds a member.",
     _ANSWERS,
@@ -280,7 +280,7 @@ ADD: Final = Action(
     ),
     description="The node is asked who it is for up to 10 s. It joins as a learner, catches up, and votes by itself.",
 )
-BECOME: Final = Action(
+BECOME: Final[Action] = Action(
     become,
     "Sets the whole membership at once.",
     _ANSWERS,
@@ -294,7 +294,7 @@ BECOME: Final = Action(
         empty_needs_no_type=False,
     ),
 )
-REMOVE: Final = Action(
+REMOVE: Final[Action] = Action(
     remove,
     "Removes a member.",
     _ANSWERS,
@@ -303,7 +303,7 @@ REMOVE: Final = Action(
     description="The leader hands over before it removes itself, and answers 307 to the new one. A node that is being "
     "added and still catches up is let go at once: that calls the change off, and whoever waits for it is told 409.",
 )
-ALTER: Final = Action(
+ALTER: Final[Action] = Action(
     alter,
     "Changes a member's role or address.",
     _ANSWERS,

@@ -84,7 +84,7 @@ def document(context: Context, _request: Request, _rest: bytes) -> Decision:
     return Response(200, JSON, context.document())
 
 
-DOCUMENT: Final = Action(
+DOCUMENT: Final[Action] = Action(
     document,
     "This document.",
     (Answer(200, "OpenAPI 3.1.", {"type": "object", "required": ["openapi", "info", "paths"]}),),

@@ -185,7 +185,7 @@ def _deleted(answer: Any, form: Form) -> Response:
 
 
 BOUNDS: Final[tuple[Parameter[Any], ...]] = (PREFIX, START, END)
-GET: Final = Action(
+GET: Final[Action] = Action(
     get_range,
     "Reads a page of keys.",
     (
@@ -211,7 +211,7 @@ GET: Final = Action(
     description="Every page is read by itself, and pages are not one snapshot: a key that is there throughout comes "
     "exactly once.",
 )
-DELETE: Final = Action(
+DELETE: Final[Action] = Action(
     delete_range,
     "Deletes the first keys of a range.",
     (

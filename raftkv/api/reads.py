@@ -173,7 +173,7 @@ _RECORD: Final = (
     Field("Raftkv-Version", NUMBER, "How often the key was put since then."),
     *PROVENANCE,
 )
-GET: Final = Action(
+GET: Final[Action] = Action(
     get,
     "Reads a key.",
     (

@@ -92,22 +92,22 @@ def _session_answer(answer: Any) -> Response:
     return json_response(201 if type(answer) is SessionOpened else 200, fields)
 
 
-ID: Final = Opening("session", rb"[^/]+", SESSION, "The session's id.")
-OPEN: Final = Action(
+ID: Final[Opening] = Opening("session", rb"[^/]+", SESSION, "The session's id.")
+OPEN: Final[Action] = Action(
     open_session,
     "Opens a session, whose writes are executed at most once.",
     (Answer(201, "The session exists.", _ALIVE, fields=(APPLIED_INDEX,)),),
     WRITES,
     body=structured({"ttl_ms": _TTL}, "How long the session lives after its last write or keepalive."),
 )
-KEEP_ALIVE: Final = Action(
+KEEP_ALIVE: Final[Action] = Action(
     keep_alive,
     "Keeps a session alive.",
     (Answer(200, "The session lives for another whole time to live.", _ALIVE, fields=(APPLIED_INDEX,)),),
     (*WRITES, Code.SESSION_EXPIRED),
     body=structured({}, "An empty object, or nothing."),
 )
-CLOSE: Final = Action(
+CLOSE: Final[Action] = Action(
     close_session,
     "Ends a session.",
     (

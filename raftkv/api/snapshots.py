@@ -69,7 +69,7 @@ def not_taken(context: Context, outcome: SnapshotRefused) -> Response:
     )
 
 
-TAKE: Final = Action(
+TAKE: Final[Action] = Action(
     take,
     "Takes a snapshot of this node's state.",
     (

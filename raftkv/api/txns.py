@@ -187,7 +187,7 @@ _RESULT: Final[Schema] = {
         structure({"delete_range": structure({"deleted": NUMBER, "more": BOOLEAN})}),
     ]
 }
-EXECUTE: Final = Action(
+EXECUTE: Final[Action] = Action(
     execute,
     "Executes a transaction.",
     (

@@ -109,11 +109,10 @@ class Configurations:
         """Those that stand from ``first`` to ``last``, as far as this log says."""
         return (configuration for index, configuration in self._stack if first <= index <= last)
 
-    def _listed_through(self, index: Index) -> Iterator[tuple[NodeId, Incarnation]]:
+    def _listed_through(self, index: Index) -> set[tuple[NodeId, Incarnation]]:
         """Whom the configurations up to there list."""
-        for first, configuration in self._stack:
-            if first <= index:
-                yield from ((member.id, member.incarnation) for member in configuration.members().values())
+        through = [configuration for first, configuration in self._stack if first <= index]
+        return {(member.id, member.incarnation) for listing in through for member in listing.members().values()}
 
     def _take_effect(self) -> None:
         self.voter_sets: tuple[frozenset[NodeId], ...] = self.current.voter_sets()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from raftkv.core import rules
 from raftkv.core.messages import SNAPSHOT_CHUNK_BYTES_MAX
@@ -40,7 +40,7 @@ class RaftSettings:
     said of a stale read's age."""
 
     def __post_init__(self) -> None:
-        numbers = {name: getattr(self, name) for name in self.__slots__ if name != "lease_reads"}
+        numbers = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "lease_reads"}
         problems = [
             f"{name} must be at least 1" for name, value in numbers.items() if not isinstance(value, int) or value < 1
         ]
