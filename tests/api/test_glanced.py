@@ -33,6 +33,15 @@ def test_what_is_plain_takes_no_second_look(open_wired: MakeClient, monkeypatch:
     assert client.put("a", b"v", {"If-None-Match": "*"}).status == 201
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_body_that_nobody_takes_is_refused_however_plain_the_request(open_wired: MakeClient, method: str) -> None:
+    """It might have been meant for something: nothing is deleted."""
+    client = open_wired()
+    client.put("a", b"v")
+    assert client.ask_raw(method, b"/v1/kv/a", [], b"body").status == 400
+    assert client.get("a").body == b"v"
+
+
 def test_bodies_of_any_size_leave_the_connection_as_it_was(open_wired: MakeClient) -> None:
     client = open_wired()
     wire = client.wire()

@@ -505,6 +505,16 @@ class TestStop:
         assert waiting.ended() and other.ended() and idle.ended()
         assert len(wired.service.submitted) == 1
 
+    def test_where_all_is_answered_nothing_is_waited_for(self, wired: AiohttpClient) -> None:
+        """Also where requests looked plain and had to go the general way."""
+        wire = wired.wire()
+        for _ in range(2):
+            wire.send(request_bytes("GET", b"/v1/kv/a", [], b"a body that it may not have"))
+            wire.receive()
+        began_s = time.monotonic()
+        wired.thread.run(wired.stop(grace_seconds=PATIENCE_SECONDS))
+        assert time.monotonic() - began_s < PATIENCE_SECONDS
+
     def test_grace_has_an_end(self, wired: AiohttpClient) -> None:
         """faults 69: a write that still waits then gets no answer, which says "unknown"."""
         wired.service.holds = True

@@ -410,6 +410,15 @@ def test_no_attempt_waits_beyond_the_deadline():
     assert one.look(A, quiet_since_us=9_900_000, now_us=10_000_000) is None
 
 
+def test_a_node_that_answers_is_left_out_no_more():
+    """Whatever it answers: it is there."""
+    by = routing()
+    by.lose(B, 0)
+    assert B not in {by.anybody(1) for _ in range(9)}
+    call(Kind.READ, Whom.ANYBODY, by=by).hear(problem(Code.OVERLOADED), B, 1)
+    assert B in {by.anybody(1) for _ in range(9)}
+
+
 def test_a_node_that_any_other_can_stand_in_for_is_left_out_after_silence():
     by = routing()
     call(Kind.READ, Whom.ANYBODY, by=by).hear(BROKEN, B, 0)

@@ -43,6 +43,13 @@ def test_a_member_that_is_gone_is_known_no_more():
     assert not one.is_known(B)
 
 
+def test_members_of_an_earlier_term_are_not_listened_to():
+    """A node that was cut off tells who they were then."""
+    one = led_by(A)
+    one.hear(view(term=4, voters=[A, D, X]), 0)
+    assert one.everybody() == (A, B, C)
+
+
 def test_a_member_that_a_node_has_not_heard_from_yet_is_a_member_all_the_same():
     """A node that was started just now tells null for the others; it may be gone again before anybody is asked anew."""
     one = led_by(A)

@@ -189,6 +189,28 @@ async def test_peer_that_moves_is_found_at_its_new_place(peers: Peers):
     assert len(new.heard) == 3
 
 
+async def test_a_peer_that_moves_while_it_is_down_is_looked_for_at_once(peers: Peers):
+    """However long the pause between attempts at its old place has become."""
+    down, new = await peers.peer(), await peers.peer()
+    down.stop()
+    node = Node()
+    link = peers.link(down, node, reconnect_first_s=60.0, reconnect_max_s=60.0)
+    await until(lambda: link.trouble)
+    link.move(new.url)
+    await until(lambda: len(node.introduced) == 2)
+
+
+async def test_pieces_of_a_snapshot_go_where_the_peer_is_now(peers: Peers):
+    """Their lane is made with the first of them, long after the others perhaps."""
+    old, new = await peers.peer(), await peers.peer()
+    link, node = await peers.connected(old)
+    link.move(new.url)
+    await until(lambda: len(node.introduced) == 4)
+    link.send(envelope(InstallSnapshot(Term(3), SnapshotId(Index(9), Term(2), 2**20, 0), 0, b"piece")))
+    await until(lambda: len(node.introduced) == 5)
+    assert len(new.heard) == 3
+
+
 @pytest.mark.parametrize("url", ["http://[", "http://n1:99999", "http://:1", "http://" + "n" * 64 + ".b:1"])
 async def test_a_place_that_is_none_is_an_attempt_that_failed(peers: Peers, url):
     """A peer said that it has moved there; it may yet say something better."""
