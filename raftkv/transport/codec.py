@@ -144,8 +144,10 @@ class _Form(NamedTuple):
 
 
 def _form(code: int, make: Callable[..., Message], names: str, checks: Sequence[Callable[[Any], Any]]) -> _Form:
-    getter = attrgetter(*names.split())
-    return _Form(code, make, getter if len(checks) > 1 else lambda message: (getter(message),), checks)
+    if len(checks) > 1:
+        return _Form(code, make, attrgetter(*names.split()), checks)
+    only: attrgetter[Any] = attrgetter(names)
+    return _Form(code, make, lambda message: (only(message),), checks)
 
 
 _N, _T = _number, _truth
