@@ -287,7 +287,7 @@ class Call:
     def _no_answer(self, heard: NoAnswer, at: Address, now_us: int) -> Step:
         wants_news = self.whom is Whom.ANYBODY
         if wants_news:
-            self._routing.lose(at, now_us)
+            self._routing.lose(at, now_us, is_silent=True)
         return self._try_again(Arrival.PERHAPS, at, heard.why, failure="no answer", wants_news=wants_news)
 
     def _problem(self, answer: HttpAnswer, problem: Problem, at: Address, now_us: int) -> Step:

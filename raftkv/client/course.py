@@ -386,7 +386,7 @@ class Courses:
         except Unintelligible as error:
             self._tells_nothing(at, str(error))
             return None
-        self.routing.find(at)
+        self.routing.reach(at)
         if not self.routing.is_ours(view):
             self._tells_nothing(at, "it is a node of another cluster")
             return None

@@ -44,6 +44,10 @@ class _Shunned:
     until_us: int
     term: int
     """As leader of a later one it is believed at once."""
+    is_silent: bool
+    """It was reached, and what it was asked had no answer."""
+    may_lead: bool = False
+    """It has told of its cluster since."""
 
 
 class Routing:
@@ -76,7 +80,7 @@ class Routing:
         for _ in nodes:
             self._turn += 1
             node = nodes[self._turn % len(nodes)]
-            if not self._is_shunned(node, now_us):
+            if self._shunned_as(node, now_us) is None:
                 return node
         self._turn += 1
         return nodes[self._turn % len(nodes)]
@@ -102,7 +106,8 @@ class Routing:
 
     def hear_of_leader(self, address: Address, term: int, now_us: int) -> bool:
         """Whether it is believed to lead now: not who is unknown, nor in an earlier term, nor who was just lost."""
-        if not self.is_known(address) or self._is_shunned(address, now_us, term=term):
+        shunned = self._shunned_as(address, now_us)
+        if not self.is_known(address) or (shunned is not None and term <= shunned.term and not shunned.may_lead):
             return False
         if self.leader is not None and term < self.term:
             return False
@@ -114,12 +119,12 @@ class Routing:
         if self.leader == address:
             self.leader = None
 
-    def lose(self, address: Address, now_us: int) -> None:
-        """It could not be reached, or gave no answer when any node would have."""
+    def lose(self, address: Address, now_us: int, *, is_silent: bool = False) -> None:
+        """It could not be reached, or (``is_silent``) gave no answer when any node would have."""
         before = self._shunned.get(address)
         times = 1 if before is None else before.times + 1
         for_us = min(SHUNNED_US * 2 ** min(times - 1, 16), SHUNNED_US_MAX)
-        self._shunned[address] = _Shunned(times, now_us + for_us, self.term)
+        self._shunned[address] = _Shunned(times, now_us + for_us, self.term, is_silent)
         self.lose_leader(address)
 
     def find(self, address: Address) -> None:
@@ -127,6 +132,14 @@ class Routing:
         if self._shunned:
             self._shunned.pop(address, None)
 
-    def _is_shunned(self, address: Address, now_us: int, *, term: int = 0) -> bool:
+    def reach(self, address: Address) -> None:
+        """It tells of its cluster, and may lead it. One whose reads hang does so too, and stays left out of those."""
         shunned = self._shunned.get(address)
-        return shunned is not None and now_us < shunned.until_us and term <= shunned.term
+        if shunned is not None and shunned.is_silent:
+            shunned.may_lead = True
+        else:
+            self.find(address)
+
+    def _shunned_as(self, address: Address, now_us: int) -> _Shunned | None:
+        shunned = self._shunned.get(address)
+        return shunned if shunned is not None and now_us < shunned.until_us else None

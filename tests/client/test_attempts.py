@@ -423,6 +423,8 @@ def test_a_node_that_any_other_can_stand_in_for_is_left_out_after_silence():
     by = routing()
     call(Kind.READ, Whom.ANYBODY, by=by).hear(BROKEN, B, 0)
     assert B not in {by.anybody(1) for _ in range(9)}
+    by.reach(B)
+    assert B not in {by.anybody(1) for _ in range(9)}, "it tells of its cluster, and answers no read"
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,27 @@ def test_a_leader_that_cannot_be_reached_is_believed_in_again_after_a_while_or_i
     assert three.hear_of_leader(A, 5, 1_001)
 
 
+def test_a_node_whose_reads_hang_is_left_out_though_it_tells_of_its_cluster_and_may_lead_it():
+    one = led_by(A)
+    for times in range(3):
+        one.lose(B, 0, is_silent=True)
+        assert not one.hear_of_leader(B, 5, 1)
+        one.reach(B)
+        last_us = 2**times * SHUNNED_US - 1
+        assert {one.anybody(last_us) for _ in range(9)} == {A, C}, "longer each time"
+        assert B in {one.anybody(last_us + 1) for _ in range(9)}
+    assert one.hear_of_leader(B, 5, 1)
+    one.find(B)
+    assert B in {one.anybody(1) for _ in range(9)}
+
+
+def test_a_node_that_was_not_to_be_reached_and_tells_of_its_cluster_is_there_again():
+    one = led_by(A)
+    one.lose(B, 0)
+    one.reach(B)
+    assert B in {one.anybody(1) for _ in range(9)}
+
+
 def test_who_stays_away_is_shunned_longer_up_to_a_bound():
     one, now_us, lengths = led_by(A), 0, []
     for _ in range(20):
