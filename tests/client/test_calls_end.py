@@ -98,7 +98,7 @@ async def test_a_call_that_hangs_ends_at_its_deadline():
         began_s = asyncio.get_running_loop().time()
         with pytest.raises(OutcomeUnknown):
             await c.put("k", "v", timeout_s=0.3)
-        assert 0.29 < asyncio.get_running_loop().time() - began_s < 1.0
+        assert 0.29 < asyncio.get_running_loop().time() - began_s < 5.0
         gate.opened.set()
 
 
@@ -117,7 +117,7 @@ async def test_a_call_that_is_refused_for_ever_ends_at_its_deadline_and_asks_no_
             calls.append(c.get("k", consistency="follower", timeout_s=0.1))
         for call in calls:
             ends_as = OutcomeUnknown if refusal is Code.OUTCOME_UNKNOWN and call is calls[0] else Unreachable
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(5.0):
                 with pytest.raises(ends_as):
                     await call
         assert c.figures.attempts < 60
