@@ -23,6 +23,7 @@ from raftkv.kv.machine import KeyValueMachine
 from raftkv.node import joining, members
 from raftkv.node.running import Owner, RunningNode
 from raftkv.storage.directory import PosixFile
+from raftkv.values import url_address
 from tests.live.cluster import HOST, free_ports
 from tests.live.cluster import until as live_until
 from tests.node.nodes import PATIENCE_S, QUICK, leader_of, ready, running
@@ -345,7 +346,7 @@ async def test_a_member_that_comes_back_elsewhere_is_there_in_the_log(tmp_path: 
         moving = next(node for node in nodes if node is not leader)
         await moving.stop()
         url = f"http://{HOST}:{configs[-1].listen.port + 1}"
-        at = replace(moving.config, url=url, peer_url=url, listen=_at(url), peer_listen=_at(url))
+        at = _reached_at(moving.config, url)
         async with Node(at, state_machine=KeyValueMachine()) as moved:
             await ready([moved])
             id = moving.config.id
@@ -367,7 +368,7 @@ async def test_members_that_have_moved_find_each_other_when_they_start_again(tmp
         for place, node in enumerate(nodes[1:], 1):
             await node.stop()
             url = f"http://{HOST}:{configs[-1].listen.port + place}"
-            moved.append(replace(node.config, url=url, peer_url=url, listen=_at(url), peer_listen=_at(url)))
+            moved.append(_reached_at(node.config, url))
             nodes[place] = Node(moved[-1], state_machine=KeyValueMachine())
             await nodes[place].start()
             await until(partial(_all_know, nodes, moved[-1]), "all to know where it is")
@@ -386,7 +387,7 @@ async def test_who_has_moved_is_reached_also_by_those_that_were_starting_when_it
         await leader.transfer_leadership("n3" if leader is nodes[0] else "n1")
         await leader_of([nodes[0], nodes[2]])
     url = f"http://{HOST}:{configs[-1].listen.port + 1}"
-    moved = replace(configs[1], url=url, peer_url=url, listen=_at(url), peer_listen=_at(url))
+    moved = _reached_at(configs[1], url)
     begin = RunningNode._begin
     begun: list[RunningNode] = []
 
@@ -406,10 +407,10 @@ async def test_who_has_moved_is_reached_also_by_those_that_were_starting_when_it
         assert links(again[0]) == ["n2", "n3"], "all are ready"
 
 
-def _at(url: str) -> Any:
-    from raftkv.values import url_address
-
-    return url_address(url)
+def _reached_at(config: NodeConfig, url: str) -> NodeConfig:
+    """The same node at another address."""
+    at = url_address(url)
+    return replace(config, url=url, peer_url=url, listen=at, peer_listen=at)
 
 
 def _place_of(node: Node, id: str) -> str:
@@ -453,7 +454,7 @@ async def test_a_node_is_replaced_by_one_elsewhere(tmp_path: Path, monkeypatch: 
         id, others = lost.config.id, tuple(config.url for config in configs if config.id != lost.config.id)
         url = f"http://{HOST}:{configs[-1].listen.port + 1}"
         empty = replace(lost.config, data_dir=tmp_path / "new disk", initial_cluster=(), join=others)
-        config = replace(empty, url=url, peer_url=url, listen=_at(url), peer_listen=_at(url))
+        config = _reached_at(empty, url)
         async with Node(config, state_machine=KeyValueMachine()) as fresh:
             assert (await ask(leader, "DELETE", f"/{id}"))[0] == 200
             assert id in links(leader)
