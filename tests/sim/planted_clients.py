@@ -135,10 +135,18 @@ def every_failure_is_in_doubt(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Call, "out_of_time", lambda self, why="", *, hint="": OutcomeUnknown(why))
 
 
+def _believe_no_lost_leader(hear_of_leader: Any) -> Any:
+    def believe(self: Routing, address: Any, term: int, now_us: int) -> bool:
+        return address not in self._shunned and hear_of_leader(self, address, term, now_us)
+
+    return believe
+
+
 @plant
 def a_lost_leader_is_never_believed_in_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Routing, "_is_shunned", lambda self, address, now_us, *, term=0: address in self._shunned)
+    patch.setattr(Routing, "hear_of_leader", _believe_no_lost_leader(Routing.hear_of_leader))
     patch.setattr(Routing, "find", lambda self, address: None)
+    patch.setattr(Routing, "reach", lambda self, address: None)
 
 
 @plant
