@@ -20,6 +20,8 @@ from raftkv.values import Address
 SHUNNED_US: Final = 200_000
 """For so long a node that did not answer is asked only where there is no other; twice as long each further time."""
 SHUNNED_US_MAX: Final = 5_000_000
+TRIED_US: Final = 1_000_000
+"""Then one read tries it, and for so long no other does, unless something was heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class _Shunned:
     """It was reached, and what it was asked had no answer."""
     may_lead: bool = False
     """It has told of its cluster since."""
+    tried_until_us: int = 0
+    """One read tries it, and until then no other does: it may hang still."""
 
 
 class Routing:
@@ -80,7 +84,7 @@ class Routing:
         for _ in nodes:
             self._turn += 1
             node = nodes[self._turn % len(nodes)]
-            if self._shunned_as(node, now_us) is None:
+            if self._may_be_asked(node, now_us):
                 return node
         self._turn += 1
         return nodes[self._turn % len(nodes)]
@@ -123,6 +127,8 @@ class Routing:
         """It could not be reached, or (``is_silent``) gave no answer when any node would have."""
         before = self._shunned.get(address)
         times = 1 if before is None else before.times + 1
+        if before is not None and is_silent and before.is_silent and now_us < before.until_us:
+            times = before.times  # Many were asked before the first had waited in vain: it is one silence.
         for_us = min(SHUNNED_US * 2 ** min(times - 1, 16), SHUNNED_US_MAX)
         self._shunned[address] = _Shunned(times, now_us + for_us, self.term, is_silent)
         self.lose_leader(address)
@@ -139,6 +145,16 @@ class Routing:
             shunned.may_lead = True
         else:
             self.find(address)
+
+    def _may_be_asked(self, address: Address, now_us: int) -> bool:
+        """Whoever is left out no more is tried by whoever asks first; the others wait for what comes of that."""
+        shunned = self._shunned.get(address)
+        if shunned is None:
+            return True
+        if now_us < max(shunned.until_us, shunned.tried_until_us):
+            return False
+        shunned.tried_until_us = now_us + TRIED_US
+        return True
 
     def _shunned_as(self, address: Address, now_us: int) -> _Shunned | None:
         shunned = self._shunned.get(address)

@@ -9,7 +9,7 @@ import pytest
 
 from raftkv.client.course import view_of
 from raftkv.client.results import ClusterStatus, Member
-from raftkv.client.routing import SHUNNED_US, SHUNNED_US_MAX, Routing, View
+from raftkv.client.routing import SHUNNED_US, SHUNNED_US_MAX, TRIED_US, Routing, View
 from raftkv.values import Address
 
 A, B, C, D, X = (Address(name, 7400) for name in ("a", "b", "c", "d", "x"))
@@ -111,17 +111,38 @@ def test_a_leader_that_cannot_be_reached_is_believed_in_again_after_a_while_or_i
 
 
 def test_a_node_whose_reads_hang_is_left_out_though_it_tells_of_its_cluster_and_may_lead_it():
-    one = led_by(A)
+    one, now_us = led_by(A), 0
     for times in range(3):
-        one.lose(B, 0, is_silent=True)
-        assert not one.hear_of_leader(B, 5, 1)
+        one.lose(B, now_us, is_silent=True)
+        assert not one.hear_of_leader(B, 5, now_us + 1)
         one.reach(B)
-        last_us = 2**times * SHUNNED_US - 1
-        assert {one.anybody(last_us) for _ in range(9)} == {A, C}, "longer each time"
-        assert B in {one.anybody(last_us + 1) for _ in range(9)}
-    assert one.hear_of_leader(B, 5, 1)
+        assert one.hear_of_leader(B, 5, now_us + 1)
+        now_us += 2**times * SHUNNED_US
+        assert {one.anybody(now_us - 1) for _ in range(9)} == {A, C}, "longer each time"
+        assert B in {one.anybody(now_us) for _ in range(9)}
     one.find(B)
     assert B in {one.anybody(1) for _ in range(9)}
+
+
+def test_many_reads_that_hang_at_once_are_one_silence():
+    """A node that was silent for a moment is not left out for as long as one that was tried again and again."""
+    one = led_by(A)
+    for sent_us in range(30):
+        one.lose(B, sent_us, is_silent=True)
+    assert B not in {one.anybody(29 + SHUNNED_US - 1) for _ in range(9)}
+    assert B in {one.anybody(29 + SHUNNED_US) for _ in range(9)}
+
+
+def test_a_node_that_was_left_out_is_tried_by_one_read_and_by_the_next_after_a_while():
+    """Else, whenever its time is over, everything that a program asks at once waits for a node that hangs."""
+    one = led_by(A)
+    one.lose(B, 0, is_silent=True)
+    assert [one.anybody(SHUNNED_US) for _ in range(30)].count(B) == 1
+    assert one.hear_of_leader(B, 5, SHUNNED_US), "its time is over"
+    assert B not in {one.anybody(SHUNNED_US + TRIED_US - 1) for _ in range(30)}
+    assert [one.anybody(SHUNNED_US + TRIED_US) for _ in range(30)].count(B) == 1, "nothing was heard of the first"
+    one.find(B)
+    assert [one.anybody(SHUNNED_US + TRIED_US) for _ in range(30)].count(B) == 10
 
 
 def test_a_node_that_was_not_to_be_reached_and_tells_of_its_cluster_is_there_again():
