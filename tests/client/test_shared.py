@@ -17,6 +17,7 @@ from raftkv.errors import ConfigError
 from raftkv.http.answer_reader import AnswerReader
 from raftkv.http.exchange import Heard, HttpAnswer, NoAnswer, NotSent
 from raftkv.http.shared import OWED_MAX, SLOW_S, Asked, SharedProtocol
+from raftkv.http.watch import TICK_S
 from raftkv.problems import Code
 from tests.client.fake import LARGE, PATIENCE_S, Gate, client, faked, refuse, reset, until
 from tests.client.fake import Asked as Request
@@ -196,6 +197,14 @@ async def test_silence_begins_when_something_is_owed_again():
     shared.protocol._heard_at_s -= 1000
     await shared.asked("a")
     assert shared.protocol.quiet_s(shared.loop.time()) < PATIENCE_S
+
+
+async def test_what_would_be_given_up_as_soon_as_it_is_written_is_not_written():
+    """Timers are no finer than a tick. It could be executed, and whoever asked would be told that nobody knows."""
+    shared = Shared()
+    late = shared.ask("a", for_s=TICK_S / 2)
+    await turns()
+    assert (told([late]), shared.wire.wrote) == ([NotSent], [])
 
 
 async def test_what_cannot_be_written_in_time_was_not_sent():
