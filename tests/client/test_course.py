@@ -9,23 +9,27 @@ import pytest
 
 from raftkv.client import wishes
 from raftkv.client.attempts import Patience
-from raftkv.client.course import Courses, Send, UntilLeader
+from raftkv.client.course import Courses, Pause, Send, UntilLeader
 from raftkv.client.routing import View
 from raftkv.client.session import Session
 from raftkv.client.wishes import Condition, Freshness
-from raftkv.http.exchange import NotSent
+from raftkv.errors import OutcomeUnknown, Unreachable
+from raftkv.http.exchange import NoAnswer, NotSent
 from raftkv.problems import Code
 from raftkv.values import Address
 from tests.client.answers import problem, put_done
 
+DEADLINE_US = 100_000
 A, B, C = (Address(name, 7400) for name in "abc")
 
 
 class Shell:
-    """Time stands still; what is asked of it is nobody's concern here."""
+    """Time stands still unless a test moves it; what is asked of it is nobody's concern here."""
+
+    time_us = 0
 
     def now_us(self) -> int:
-        return 0
+        return self.time_us
 
     def want_news(self, for_us: int) -> None:
         pass
@@ -41,7 +45,8 @@ class One(Courses):
     """A client that knows its leader and has a session with a single number, and how often a call in line was woken."""
 
     def __init__(self) -> None:
-        super().__init__(Shell(), [A], Random(1), patience=Patience(), timeout_us=10**6, session_ttl_ms=60_000)
+        self.shell = Shell()
+        super().__init__(self.shell, [A], Random(1), patience=Patience(), timeout_us=10**6, session_ttl_ms=60_000)
         self.routing.hear(View("k", 5, A, (A, B, C), ()), 0)
         self.session = Session(f"{1:032x}", ttl_us=60_000_000, opened_at_us=0, numbers_max=1)
         self.woken = 0
@@ -106,3 +111,36 @@ def test_what_was_seen_once_is_not_forgotten_for_what_came_late():
         answer.fields[b"raftkv-applied-index"] = told
         ends(course, answer)
     assert one.seen_index == 7
+
+
+@pytest.mark.parametrize(
+    ("last", "ends_as"),
+    [
+        (problem(Code.NO_LEADER), Unreachable),
+        (problem(Code.SUPERSEDED), Unreachable),
+        (NotSent("the time was over before it could be sent", unreachable=False), Unreachable),
+        (NoAnswer("no answer in time"), OutcomeUnknown),
+        (problem(Code.OUTCOME_UNKNOWN), OutcomeUnknown),
+    ],
+)
+def test_a_put_that_was_refused_until_its_time_is_over_ends_as_its_last_attempt_leaves_it(last, ends_as):
+    """Each arrival that was refused did nothing; of one that is on its way at the end nobody knows."""
+    one = One()
+    wish = wishes.put(b"k", b"v", Condition())
+    course = one.asked(one.call(wish, DEADLINE_US), wish)
+    step = next(course)
+    while one.shell.time_us < DEADLINE_US * 9 // 10:
+        assert isinstance(step, Send)
+        one.shell.time_us += 1_000
+        step = course.send(problem(Code.SUPERSEDED))
+        assert isinstance(step, Pause)
+        one.shell.time_us = min(step.until_us, DEADLINE_US * 9 // 10)
+        step = course.send(None)
+    assert isinstance(step, Send)
+    one.shell.time_us = DEADLINE_US
+    step = course.send(last)
+    assert isinstance(step, Pause | UntilLeader)
+    assert step.until_us == DEADLINE_US
+    with pytest.raises(ends_as):
+        course.send(None)
+    assert one.figures.attempts == sum(one.figures.failures.values())
