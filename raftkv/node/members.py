@@ -15,17 +15,16 @@ from functools import partial
 from typing import Any, Final
 
 from raftkv.changing import Asking, is_at_rest, to_be_asked
-from raftkv.core.membership import outcome
+from raftkv.core.membership import Configurations, outcome
 from raftkv.core.messages import Introduction
 from raftkv.core.raft import Raft
-from raftkv.core.types import Configuration, Intent, Member, NodeId, Role
+from raftkv.core.types import Configuration, Index, Intent, Member, NodeId, Role
 from raftkv.members import Alter, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
 from raftkv.node.clock import now_us
 from raftkv.node.logs import event
 from raftkv.node.peers import Peers
 from raftkv.node.probing import Prober
 from raftkv.replica import Replica
-from raftkv.transport.codec import MEMBERS_MAX
 
 _LOG: Final = logging.getLogger("raftkv.node")
 PROBE_S: Final = 10.0
@@ -54,10 +53,10 @@ class Members:
         self._loop, self._peers, self._prober, self._me, self._forget = loop, peers, prober, me, forget
         self._replica: Replica | None = None
         self._has_work: Callable[[], None]
-        self._followed: Configuration | None = None
+        self._followed: tuple[Index, Configuration] | None = None
         self._listed: dict[NodeId, Member] = {}
         self._said: dict[NodeId, Introduction] = {}
-        """The newest word of each member that says it is elsewhere than the log has it."""
+        """The newest word of each member, unless the log has had news of where it is since."""
         self._strangers: set[NodeId] = set()
         """Members in whose name somebody else has spoken since they did: emptied ones, most likely."""
         self._moving_looks: dict[NodeId, int] = {}
@@ -153,37 +152,45 @@ class Members:
             self._strangers.add(said.sender)
             return
         self._strangers.discard(said.sender)
-        if member.url == said.url:
-            self._said.pop(said.sender, None)
-        elif said.sender in self._said or len(self._said) < MEMBERS_MAX:
-            self._said[said.sender] = said
+        self._said[said.sender] = said
 
     def turned(self) -> None:
         """The replica has taken a turn; another configuration may be in force."""
         assert self._replica is not None
         configurations = self._replica.raft.state.configurations
-        if configurations.current is not self._followed:
-            self._follow(configurations.current)
+        if self._followed is None or configurations.current is not self._followed[1]:
+            self._follow(configurations)
 
     @property
     def change_age_ms(self) -> int:
         """For how long a change of members has been running, as this node has seen it; 0: none is."""
         return 0 if self._changing_since_us is None else (now_us() - self._changing_since_us) // 1000
 
-    def _follow(self, configuration: Configuration) -> None:
-        """There is a link to every member, at the address that the log has for it if that is news."""
-        self._followed = configuration
-        members = configuration.members()
+    def _follow(self, configurations: Configurations) -> None:
+        """There is a link to every member, where the log has it or where it says that it is: whichever is news."""
+        is_undone = self._is_undone(configurations)
+        self._followed = (configurations.current_index, configurations.current)
+        members = configurations.current.members()
         me = self._me().sender
         self._peers.reach((id, member.url) for id, member in members.items() if id != me)
+        said: dict[NodeId, Introduction] = {}
         for id, member in members.items():
-            # Also who was not listed before: a link made as this node began goes to where all were when the cluster
-            # formed, and one to a node of that name that has just been removed to where that was.
-            if self._listed.get(id) != member:
+            before, word = self._listed.get(id), self._said.get(id)
+            if word is not None and (before == member or _is_newer(word, member, before, is_undone=is_undone)):
+                said[id] = word
+            elif before != member:
+                # Also who was not listed before: a link made as this node began goes to where all were when the
+                # cluster formed, and one to a node of that name that has just been removed to where that was.
                 self._peers.moved(id, member.url)
-        self._listed = members
+        self._listed, self._said = members, said
         self._strangers &= members.keys()
-        self._said = {id: said for id, said in self._said.items() if id in members and members[id].url != said.url}
+
+    def _is_undone(self, configurations: Configurations) -> bool:
+        """Whether what was followed until now stands in the log no more."""
+        if self._followed is None:
+            return False
+        index, configuration = self._followed
+        return index >= configurations.oldest_index and configurations.at(index) is not configuration
 
     def _tell_of_removal(self, *, removed_at: int | None) -> None:
         if removed_at is None:
@@ -234,12 +241,13 @@ class Members:
         if replica.raft.role is not Role.LEADER or not self._listed:
             return
         self.heard(self._me())
-        for id, said in sorted(self._said.items()):
+        elsewhere = {id: said.url for id, said in sorted(self._said.items()) if said.url != self._listed[id].url}
+        for id, url in elsewhere.items():
             looks = self._moving_looks.get(id, 0)
             self._moving_looks[id] = (looks + 1) % MOVED_AGAIN_LOOKS
             if looks == 0:
-                self.change(Alter(id, url=said.url), Terms(wait_ms=0), partial(self._moved, id, said.url))
-        self._moving_looks = {id: looks for id, looks in self._moving_looks.items() if id in self._said}
+                self.change(Alter(id, url=url), Terms(wait_ms=0), partial(self._moved, id, url))
+        self._moving_looks = {id: looks for id, looks in self._moving_looks.items() if id in elsewhere}
 
     @staticmethod
     def _moved(id: NodeId, url: str, told: MembersOutcome) -> None:
@@ -267,6 +275,16 @@ def _is_in_contact(replica: Replica, id: NodeId) -> bool:
     if progress is None or not progress.has_answered:
         return False
     return state.now_us - progress.last_contact_us < 2 * state.settings.election_timeout_us
+
+
+def _is_newer(said: Introduction, member: Member, before: Member | None, *, is_undone: bool) -> bool:
+    """Whether it said this later than the log has news of it; ``before``: where the log had it until now.
+
+    What it said before is where the log had it. An undone place was its own word once; a third one is so still.
+    """
+    if before is None or said.incarnation != member.incarnation:
+        return False
+    return is_undone or said.url != before.url
 
 
 def _unreachable(whom: Named, why: str) -> MembersRefused:

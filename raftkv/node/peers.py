@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from random import Random
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.types import Incarnation, Member, NodeId
@@ -121,13 +121,16 @@ class Peers:
         """To whom there is a link, in order of id."""
         return sorted(self._links)
 
-    async def let_go(self, peer: NodeId) -> None:
-        """There is no link to it any more, and nothing is known of it."""
+    def let_go(self, peer: NodeId) -> Coroutine[Any, Any, None]:
+        """There is no link to it any more, and nothing is known of it: at once, for it may be let in again at once.
+
+        Comes back: the closing of the link that there was.
+        """
         link = self._links.pop(peer)
         del self._urls[peer]
         self._complaints.pop(peer, None)
         self._told.pop(peer, None)
-        await link.close()
+        return link.close()
 
     def introduce_again(self) -> None:
         """What this node says of itself has changed: everybody hears it."""

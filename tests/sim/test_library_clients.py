@@ -16,9 +16,12 @@ from random import Random
 
 import pytest
 
+from raftkv.errors import Rejected
 from raftkv.http.exchange import HttpAnswer
+from raftkv.kv.commands import Put
 from raftkv.sim.checks.invariants import Violated
-from raftkv.sim.checks.words import Redirects
+from raftkv.sim.checks.words import Redirects, Sent
+from raftkv.sim.clients.library import Task
 from raftkv.sim.clients.workload import Workload, WorkloadPlan
 from raftkv.sim.faults.drawing import draw_profile
 from raftkv.sim.runs import whole
@@ -84,6 +87,24 @@ def test_no_client_knows_nobody_but_nodes_that_never_join(monkeypatch):
         made = Run(seed)
         assert made.cluster.plan.spares
         finish(made)
+
+
+@pytest.mark.usefixtures("library_only")
+def test_the_last_write_may_be_refused_once_for_want_of_space_that_there_was_when_its_session_was_asked_for():
+    """Seed 96610616976464: the answer came late, when there was room again."""
+    made = Run(7)
+    assert isinstance(made.workload, Workload)
+    client = made.workload._libraries[0]
+
+    def is_refused() -> None:
+        client._has_said_last = True
+        sent = Sent(Put(b"k0", b"v"), 0)
+        client._write_ended(Task(1, client.name, sent.request, 0, sent), sent, None, Rejected("", code="disk_full"))
+
+    is_refused()
+    assert not client._has_said_last, "it writes once more"
+    with pytest.raises(Violated, match="find their leader again"):
+        is_refused()
 
 
 def test_a_run_with_both_proves_what_both_were_told(monkeypatch):

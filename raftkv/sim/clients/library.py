@@ -246,6 +246,10 @@ class LibraryClient:
                 self._says_it_again, self._has_said_last = True, False
                 words.unknown(sent)
                 self.world.record_unknown(task)
+            case Rejected(code="disk_full") if self._has_said_last and not self._says_it_again:
+                # Its session was asked for while there was no room, and the answer was late: there is room now.
+                self._says_it_again, self._has_said_last = True, False
+                words.denied(sent, repr(error))
             case _ if self._has_said_last:
                 raise Violated("clients find their leader again", f"{self.name} within {LAST_US_MAX} us: {error!r}")
             case OutcomeUnknown():
