@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,19 +21,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakSet
 
 from tests.live.faults_file import Faults, is_heeded
+from tests.live.ports import HOST as HOST
+from tests.live.ports import free_ports as free_ports
 from tests.live.wire import Address, Connections, Trouble
 
 CHECKOUT: Final = Path(__file__).resolve().parent.parent.parent
-HOST: Final = "127.0.0.1"
-PORTS: Final = range(7500, 8000)
-"""Below what the system gives to outgoing connections, or one of those could take a killed node's port."""
 SERVING_WITHIN_S: Final = 20.0
 STOPPING_WITHIN_S: Final = 15.0
 STATUS_TIMEOUT_S: Final = 0.5
 _LOUD: Final = re.compile(r" (ERROR|CRITICAL) |^Traceback ")
 _BECAME_LEADER: Final = "event=became_leader"
+
+CLUSTERS: Final[WeakSet[LiveCluster]] = WeakSet()
+"""All that somebody still knows, for whoever wants to look when a test has failed."""
 
 Status = Mapping[str, Any]
 T = TypeVar("T")
@@ -191,6 +193,9 @@ class LiveCluster:
         self.directory = directory
         self._breakable, self._options = breakable, tuple(options)
         self.package_root = package_root or CHECKOUT
+        self.made: list[LiveNode] = []
+        """Also those that are no nodes of this cluster's any more, or never were."""
+        CLUSTERS.add(self)
         ports = free_ports(nodes_count)
         urls = {f"n{place}": f"http://{HOST}:{port}" for place, port in enumerate(ports, 1)}
         self.nodes = {id: self.make_node(id, port, directory / id, urls) for port, id in zip(ports, urls, strict=True)}
@@ -206,7 +211,9 @@ class LiveCluster:
         command = [sys.executable, "-m", *program, "serve", "--id", id, "--data-dir", str(directory)]
         command += ["--url", f"http://{HOST}:{port}", "--initial-cluster", listed, *self._options]
         log = directory.with_suffix(".log")
-        return LiveNode(id, port, directory, log, command, self.package_root, control)
+        node = LiveNode(id, port, directory, log, command, self.package_root, control)
+        self.made.append(node)
+        return node
 
     def make_joining(self, id: str, port: int, directory: Path | None = None) -> LiveNode:
         """A node that nothing runs yet, which will ask these nodes to let it in; one of this cluster's from now on."""
@@ -225,6 +232,8 @@ class LiveCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.kill_all()
+        for node in self.made:
+            node.kill()
 
     def start(self) -> None:
         """Every node that does not run is started."""
@@ -361,24 +370,3 @@ async def until(condition: Callable[[], bool], *, within_s: float, what: str) ->
         return condition() or None
 
     await eventually(look, within_s=within_s, what=what)
-
-
-def free_ports(count: int) -> list[int]:
-    """That many ports in a row which nobody listens on. Begins elsewhere in every process."""
-    starts = range(PORTS.start, PORTS.stop - count, count)
-    offset = os.getpid() % len(starts)
-    for place in range(len(starts)):
-        first = starts[(offset + place) % len(starts)]
-        if all(_is_free(port) for port in range(first, first + count)):
-            return list(range(first, first + count))
-    raise OSError(f"no {count} free ports in a row between {PORTS.start} and {PORTS.stop}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
