@@ -141,8 +141,8 @@ class RunningNode:
         self._joining: asyncio.Task[None] | None = None
         self._halted: asyncio.Future[None] = loop.create_future()
         """Done when the node has failed: then nothing that the pump or the disk would do is waited for."""
-        self._said_early: dict[NodeId, Introduction] = {}
-        """What was said of themselves by nodes while this one did not take part yet."""
+        self._said_early: dict[tuple[NodeId, Incarnation], Introduction] = {}
+        """What nodes said of themselves while this one did not take part yet; two may go by one name."""
         self._said = self._refused = ""
         self._refused_at = -REFUSALS_APART_S
         self._why_it_stops = "it was told to stop"
@@ -441,8 +441,9 @@ class RunningNode:
     def _hear(self, said: Introduction) -> None:
         self._client_urls.heard(said)
         if self._replica is None:
-            if said.sender in self._said_early or len(self._said_early) < MEMBERS_MAX:
-                self._said_early[said.sender] = said
+            speaker = (said.sender, said.incarnation)
+            if self._said_early.pop(speaker, None) is not None or len(self._said_early) < MEMBERS_MAX:
+                self._said_early[speaker] = said
             self._forming.hear(said)
             return
         if said.sender == self.config.id:

@@ -379,7 +379,10 @@ async def test_members_that_have_moved_find_each_other_when_they_start_again(tmp
 async def test_who_has_moved_is_reached_also_by_those_that_were_starting_when_it_said_so(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """All start at once, and n2, which is behind, can only be led: it says where it is once for each connection."""
+    """All start at once, and n2, which is behind, can only be led: it says where it is once for each connection.
+
+    Another of that name, perhaps where it was before, may have spoken since.
+    """
     configs = three(tmp_path)
     async with running(configs, KeyValueMachine) as nodes:
         await nodes[1].stop()
@@ -400,6 +403,7 @@ async def test_who_has_moved_is_reached_also_by_those_that_were_starting_when_it
             begun.append(node)
         else:
             await until(partial(has_spoken, node), "n2 to say where it is")
+            node._hear(replace(begun[0]._forming.introduction(), incarnation=ELSEWHERE, url="http://n2.old"))
         await begin(node)
 
     monkeypatch.setattr(RunningNode, "_begin", begin_later)
