@@ -40,7 +40,8 @@ PEER = NodeId("n1")
 @asynccontextmanager
 async def lone(directory: Path, failures: list[BaseException], **settings: Any) -> AsyncIterator[RunningNode]:
     """A node that nobody has let in yet, and whose door is not open."""
-    config = NodeConfig.of(id="n4", data_dir=directory, url=f"http://{HOST}:{free_ports(1)[0]}", **settings)
+    url = settings.pop("url", None) or f"http://{HOST}:{free_ports(1)[0]}"
+    config = NodeConfig.of(id="n4", data_dir=directory, url=url, **settings)
     owner = Owner(turned=lambda: None, failed=failures.append)
     node = RunningNode(config, KeyValueMachine(), asyncio.get_running_loop(), owner)
     try:
@@ -61,7 +62,7 @@ def hear(node: RunningNode, envelope: Envelope) -> tuple[int, str, str]:
 
 
 JOINS = {"join": [f"http://{HOST}:1"]}
-FORMS = {"initial_cluster": {"n4": f"http://{HOST}:2", "n5": f"http://{HOST}:3"}}
+FORMS = {"url": f"http://{HOST}:2", "initial_cluster": {"n4": f"http://{HOST}:2", "n5": f"http://{HOST}:3"}}
 
 
 async def test_a_joining_node_belongs_to_whoever_names_its_very_incarnation(tmp_path: Path) -> None:
@@ -90,9 +91,6 @@ async def test_an_emptied_node_is_told_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{}, FORMS], ids=["started bare", "forms a cluster"])
 async def test_a_node_that_was_not_told_to_join_never_does(tmp_path: Path, settings: dict[str, Any]) -> None:
     """faults 32: not even if it is named, with its incarnation."""
-    if settings:
-        port = free_ports(1)[0]
-        settings = {"initial_cluster": {"n4": f"http://{HOST}:{port}", "n5": f"http://{HOST}:3"}}
     async with lone(tmp_path / "n4", [], **settings) as node:
         incarnation = node._forming.identity.identity.incarnation
         assert not node._forming.introduction().joins
