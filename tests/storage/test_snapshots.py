@@ -544,3 +544,20 @@ def test_a_real_disk_does_the_same(tmp_path):
     assert [each.id for each in opened(directory).stored] == [id, newest]
     assert (tmp_path / snapshot_name(newest)).stat().st_mode & 0o777 == 0o600
     directory.close()
+
+
+@pytest.mark.parametrize("part", ["receiving", "writing"])
+def test_a_large_file_is_synced_piece_by_piece(part, monkeypatch):
+    """Faults 45: one sync of all of it at the end would hold up whoever syncs the log meanwhile."""
+    blocks = [Random(number).randbytes(100) for number in range(20)]
+    monkeypatch.setattr(f"raftkv.storage.snapshot_{part}.SYNC_BYTES", 300)
+    disk = SimulatedDirectory(Random(1))
+    snapshots = opened(disk)
+    id, file = file_of(blocks=blocks)
+    before = disk.syncs
+    if part == "writing":
+        snapshots.write(meta_at(50), blocks)
+    else:
+        for offset in range(0, len(file), 100):
+            snapshots.receive(id, offset, file[offset : offset + 100])
+    assert disk.syncs - before >= len(file) // 400
