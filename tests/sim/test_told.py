@@ -103,6 +103,23 @@ def test_a_change_that_does_not_go_on_is_noticed(scene):
         heard(scene, StillChanging(), Remove("b"))
 
 
+def test_another_change_that_goes_on_is_noticed(scene):
+    node, world = leader_of(scene), scene.world
+    world.talk(list(world.nodes.values()), budget=60, in_order=True)
+    node.running.change_members(Alter("b", votes=False), {}, Terms(force=True), lambda _: None)
+    world.turn(node)
+    assert node.raft.configuration.is_joint
+    heard(scene, StillChanging(), Alter("b", votes=False))
+    with pytest.raises(Violated, match="a change that goes on goes on"):
+        heard(scene, StillChanging(), Alter("c", votes=False))
+
+
+def test_who_does_not_lead_knows_of_no_change_that_goes_on(scene):
+    world = scene.world
+    with pytest.raises(Violated, match="a change that goes on goes on"):
+        world.judge.members(world.nodes[NodeId("b")], Remove("c"), Terms())(StillChanging())
+
+
 def test_a_leader_that_never_led_is_noticed(scene):
     with pytest.raises(Violated, match="who is said to lead leads"):
         heard(scene, Transferred("b", "", leader_of(scene).raft.term))

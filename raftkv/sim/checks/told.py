@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from raftkv.core.types import Configuration, Index, Intent, NodeId
+from raftkv.core import membership
+from raftkv.core.types import Configuration, Index, Intent, NodeId, Role
 from raftkv.members import (
     Add,
     Alter,
@@ -74,7 +75,7 @@ class Told:
                 case MembersAre():
                     self._after(node, lambda: self._are(node, wish, asked_at, commit))
                 case StillChanging():
-                    self._is_still_changing(node)
+                    self._is_still_changing(node, wish)
                 case MembersRefused():
                     self._after(node, lambda: self._are_not(node, wish, outcome, asked_at, commit))
 
@@ -88,10 +89,15 @@ class Told:
         if not any(_is_granted(wish, one) for one in since):
             raise Violated("members are as was said", f"{node.id} says so to {wish}, committed is {since}")
 
-    def _is_still_changing(self, node: VirtualNode) -> None:
+    def _is_still_changing(self, node: VirtualNode, wish: Wish) -> None:
+        """A leader says so of what it is at, and of nothing else that goes on."""
         raft = node.raft
+        if raft.role is not Role.LEADER:
+            raise Violated("a change that goes on goes on", f"{node.id} does not lead")
         if raft.change_status is None and raft.state.configuration_is_committed:
             raise Violated("a change that goes on goes on", f"{node.id} waits for nothing")
+        if not _is_granted(wish, Configuration(membership.outcome(raft.configuration))):
+            raise Violated("a change that goes on goes on", f"{node.id} says so to {wish}, at {raft.configuration}")
 
     def _are_not(self, node: VirtualNode, wish: Wish, outcome: MembersRefused, asked_at: int, commit: int) -> None:
         led: Leadership | None = outcome.leadership
