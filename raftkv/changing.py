@@ -404,13 +404,13 @@ class Changing:
                     begun.done(outcome)
 
     def _give_up(self) -> None:
-        """This node stops: what is begun goes on without it."""
+        """This node stops: what is begun goes on without it, or gives way if nobody else has it."""
         asked, self._asked = self._asked, []
         for one in asked:
             one.done(_no(MembersWhy.SHUTTING_DOWN, "this node is stopping; ask another one"))
         begun, self._begun = self._begun, []
         for change in begun:
-            change.done(_no(MembersWhy.UNKNOWN, "this node is stopping, the change goes on; ask another one"))
+            change.done(_no(MembersWhy.UNKNOWN, "this node stops before it knows what becomes of it; ask another one"))
 
     @property
     def deadline_us(self) -> int | None:

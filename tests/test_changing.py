@@ -415,6 +415,7 @@ def test_a_node_that_stops_lets_nobody_wait():
     lone.replica.shutting_down = True
     lone.turn()
     assert why_not(lone, "d") is MembersWhy.UNKNOWN
+    assert "goes on" not in lone.outcome("d").text, "nobody else may have it"
     wish_for(lone, "c", Remove("c"))
     assert why_not(lone, "c") is MembersWhy.SHUTTING_DOWN
 
