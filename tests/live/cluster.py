@@ -308,6 +308,18 @@ class LiveCluster:
         told = await asyncio.gather(*(self.status(node) for node in asked))
         return {node.id: status for node, status in zip(asked, told, strict=True) if status is not None}
 
+    async def told(self, node: LiveNode) -> Status:
+        """What the node says of itself, once it answers."""
+
+        async def look() -> Status | None:
+            return await self.status(node)
+
+        return await eventually(look, within_s=SERVING_WITHIN_S, what=f"{node.id} to tell of itself")
+
+    async def all_told(self) -> dict[str, Status]:
+        """What all nodes say of themselves, by id, once each answers."""
+        return {id: await self.told(node) for id, node in self.nodes.items()}
+
     async def leader(self) -> LiveNode | None:
         """Who leads now in the highest term, by its own word; None: nobody that answers."""
         leaders = [status for status in (await self.statuses()).values() if status["role"] == "leader"]

@@ -187,9 +187,11 @@ async def test_leadership_is_transferred_and_calls_follow(cluster: LiveCluster, 
 
 
 async def test_many_tasks_write_at_once_each_exactly_once(c: Client) -> None:
+    term = (await c.status()).term
     done = await asyncio.gather(*(c.put("counter", "v") for _ in range(500)))
     assert sorted(each.version for each in done) == list(range(1, 501))
-    assert (c.figures.sessions, c.figures.retries) == (1, 0)
+    assert c.figures.sessions == 1
+    assert c.figures.retries == 0 or (await c.status()).term > term, "only where another has come to lead"
 
 
 async def test_a_restarted_cluster_costs_no_error_and_loses_no_number(cluster: LiveCluster, c: Client) -> None:

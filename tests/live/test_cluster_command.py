@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.live.ports import free_ports, is_free
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -29,21 +30,8 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def base_port() -> int:
-    """The first of five neighbouring ports that are free now."""
-    for base in range(21_000 + os.getpid() % 5_000, 60_000, 11):
-        if all(is_free(base + i) for i in range(5)):
-            return base
-    raise AssertionError("no free ports")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    """The first of five neighbouring ports."""
+    return free_ports(5)[0]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from raftkv.storage.snapshot_reading import SNAPSHOT_PREFIX
 from tests.live.cluster import SERVING_WITHIN_S, LiveCluster, LiveNode, eventually, until
 from tests.live.membership import decided, voters_in
-from tests.live.test_members import command, get, put
+from tests.live.test_members import command, get, put, until_replaced
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 SHORT_LOGS = ("--snapshot-log-entries", "20", "--log-tail-entries", "1", "--log-tail-bytes", "1")
@@ -75,12 +75,7 @@ async def test_the_way_back_from_a_damaged_snapshot_is_what_the_node_says(tmp_pa
         again = cluster.make_joining(hurt.id, hurt.port)
         again.start()
 
-        async def replaced() -> str | None:
-            code, out, err = await command(cluster, *shlex.split(replace[1]))
-            assert code == 0 or "no node answers" in err or "unreachable" in err, err
-            return out if code == 0 else None
-
-        assert f"{hurt.id} is replaced" in await eventually(replaced, within_s=60, what="the node to be replaced")
+        await until_replaced(cluster, *shlex.split(replace[1]))
         await cluster.until_serving()
         assert voters_in(await decided(cluster, "GET")) == sorted(cluster.nodes)
         assert len({status["state_hash"] for status in (await cluster.until_equal()).values()}) == 1

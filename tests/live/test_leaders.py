@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
+from itertools import count
 from random import Random
 
 import pytest
 
 from tests.live.client import now_ms, problem_of
-from tests.live.cluster import LiveCluster, LiveNode, until
+from tests.live.cluster import SERVING_WITHIN_S, LiveCluster, LiveNode, eventually, until
 from tests.live.fuzz import fuzz
 from tests.live.leadership import kill_leader, next_write
 from tests.live.wire import Answer, Trouble, read_answer, request_bytes
@@ -45,11 +47,24 @@ async def ask(cluster: LiveCluster, node: LiveNode, method: str, key: bytes, bod
     return await cluster.connections.exchange(node.address, method, target_of(key), body=body, timeout_s=7.0)
 
 
+async def written(cluster: LiveCluster, key: bytes, value: bytes, *, other_than: LiveNode) -> None:
+    """It is acknowledged, whoever of the others leads."""
+
+    async def look() -> bool | None:
+        leader = await cluster.until_leader(other_than=other_than)
+        with contextlib.suppress(Trouble):
+            return (await ask(cluster, leader, "PUT", key, value)).status in (200, 201) or None
+        return None
+
+    await eventually(look, within_s=SERVING_WITHIN_S, what="a write to be acknowledged")
+
+
 class Prepared:
     """A request over a connection of its own: connected early, sent when told, its answer read later."""
 
-    def __init__(self, node: LiveNode, method: str, target: str, body: bytes = b"") -> None:
-        self._node, self._request = node, request_bytes(node.address, method, target, {}, body)
+    def __init__(self, node: LiveNode, method: str, key: bytes, query: str = "", *, body: bytes = b"") -> None:
+        self.key, self._node = key, node
+        self._request = request_bytes(node.address, method, target_of(key) + query, {}, body)
 
     async def connect(self) -> None:
         self._reader, self._writer = await asyncio.open_connection(*self._node.address)
@@ -91,41 +106,59 @@ async def test_writes_that_wait_at_a_leader_asked_to_stop_are_answered_by_what_b
     cluster: LiveCluster,
 ) -> None:
     """faults 69: the followers sleep while the writes arrive, so that they wait when the leader resigns."""
-    leader = await cluster.until_serving()
-    others = [node for node in cluster.nodes.values() if node is not leader]
-    for node in others:
-        node.pause()
-    sent = [Prepared(leader, "PUT", target_of(b"waits/%d" % number), b"%d" % number) for number in range(IN_FLIGHT)]
-    for each in sent:
-        await each.connect()
-        each.send()
-    await _until_waiting(cluster, leader, IN_FLIGHT)
+    tries = count()
+
+    async def waiting() -> tuple[LiveNode, list[Prepared]] | None:
+        return await _writes_that_wait(cluster, b"waits/%d/" % next(tries))
+
+    leader, sent = await eventually(waiting, within_s=SERVING_WITHIN_S, what="a leader that holds writes")
     leader.ask_to_stop()
-    for node in others:
-        node.resume()
+    cluster.resume_all()
     answers = await asyncio.gather(*(each.answer() for each in sent))
     assert await leader.ended() == 0
     now_leading = await cluster.until_leader()
-    for number, answer in enumerate(answers):
-        read = await ask(cluster, now_leading, "GET", b"waits/%d" % number)
+    for each, answer in zip(sent, answers, strict=True):
+        read = await ask(cluster, now_leading, "GET", each.key)
         found = read.body if read.status == 200 else None
         if answer.status == 201:
-            assert found == b"%d" % number
+            assert found == each.key
         elif answer.status == 503:
             assert found is None and problem_of(answer)["code"] in ("superseded", "shutting_down")
         else:
             assert answer.status == 504, answer
 
 
-async def _until_waiting(cluster: LiveCluster, leader: LiveNode, count: int) -> None:
-    """The leader has taken so many writes that nobody has answered; soon, or the others were not asleep."""
+async def _writes_that_wait(cluster: LiveCluster, prefix: bytes) -> tuple[LiveNode, list[Prepared]] | None:
+    """A leader, and writes that it has taken and cannot answer, for all others sleep.
+
+    None: it stepped down before, as one does that hears nobody for a while; this machine was slow, and all are awake.
+    """
+    leader = await cluster.until_serving()
+    keys = [prefix + b"%d" % number for number in range(IN_FLIGHT)]
+    sent = [Prepared(leader, "PUT", key, body=key) for key in keys]
+    for each in sent:
+        await each.connect()
+    for node in cluster.nodes.values():
+        if node is not leader:
+            node.pause()
+    for each in sent:
+        each.send()
+    if await _are_waiting(cluster, leader, IN_FLIGHT):
+        return leader, sent
+    cluster.resume_all()
+    await asyncio.gather(*(each.answer() for each in sent))
+    return None
+
+
+async def _are_waiting(cluster: LiveCluster, leader: LiveNode, number: int) -> bool:
+    """Within less than an election timeout the leader has taken so many writes that nobody has answered."""
     began_at = now_ms()
-    while True:
+    while now_ms() - began_at < 250:
         text = (await cluster.connections.exchange(leader.address, "GET", "/metrics", timeout_s=2.0)).body.decode()
-        if f"raftkv_replica_writes_in_flight_count {count}.0" in text:
-            return
-        assert now_ms() - began_at < 250, "the leader does not hold the writes"
+        if f"raftkv_replica_writes_in_flight_count {number}.0" in text:
+            return True
         await asyncio.sleep(0.005)
+    return False
 
 
 async def test_a_leader_that_slept_answers_nothing_from_the_past(cluster: LiveCluster) -> None:
@@ -136,17 +169,16 @@ async def test_a_leader_that_slept_answers_nothing_from_the_past(cluster: LiveCl
     """
     sleeper = await cluster.until_serving()
     assert (await ask(cluster, sleeper, "PUT", b"slept", b"old")).status in (200, 201)
-    reads = [Prepared(sleeper, "GET", target_of(b"slept") + query) for query in ["", "?consistency=follower"] * 10]
-    writes = [Prepared(sleeper, "PUT", target_of(b"slept/%d" % number), b"past") for number in range(10)]
+    reads = [Prepared(sleeper, "GET", b"slept", query) for query in ["", "?consistency=follower"] * 10]
+    writes = [Prepared(sleeper, "PUT", b"slept/%d" % number, body=b"past") for number in range(10)]
     for each in [*reads, *writes]:
         await each.connect()
     assert (await ask(cluster, sleeper, "GET", b"slept")).body == b"old", "it leads, and has accepted all of them"
     sleeper.pause()
     began_at = now_ms()
-    leader = await cluster.until_leader(other_than=sleeper)
     for number in range(MISSED):
-        assert (await ask(cluster, leader, "PUT", b"missed/%d" % number, bytes(MISSED_BYTES))).status in (200, 201)
-    assert (await ask(cluster, leader, "PUT", b"slept", b"new")).status == 200
+        await written(cluster, b"missed/%d" % number, bytes(MISSED_BYTES), other_than=sleeper)
+    await written(cluster, b"slept", b"new", other_than=sleeper)
     for each in [*reads, *writes]:
         each.send()
     await until(lambda: now_ms() - began_at > 2_000, within_s=3, what="two seconds of sleep to pass")

@@ -136,8 +136,7 @@ async def until_elections_would_have_been_held(cluster: LiveCluster) -> None:
 
 
 async def uptime_ms(node: LiveNode, cluster: LiveCluster) -> int:
-    status = await cluster.status(node)
-    return 0 if status is None else int(status["uptime_ms"])
+    return int((await cluster.told(node))["uptime_ms"])
 
 
 async def test_what_was_recorded_between_nodes_is_worth_nothing(guarded: tuple[LiveCluster, Middle]) -> None:

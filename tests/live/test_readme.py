@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.live.test_cluster_command import environment, is_free
+from tests.live.ports import free_ports
+from tests.live.test_cluster_command import environment
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -109,7 +110,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def test_the_readmes_sessions_do_what_they_show(shell: Shell) -> None:
-    base = next(base for base in range(26_000, 60_000, 7) if all(is_free(base + i) for i in range(3)))
+    base = free_ports(3)[0]
     assert shell.run(f"raftkv cluster up --detach --base-port {base}")[0] == 0
     pasted = steps(README.read_text())
     assert len(pasted) >= 12
@@ -124,7 +125,7 @@ def test_the_readmes_sessions_do_what_they_show(shell: Shell) -> None:
 
 
 def test_a_repeat_in_the_readme_is_told_as_one(shell: Shell) -> None:
-    base = next(base for base in range(26_000, 60_000, 7) if all(is_free(base + i) for i in range(3)))
+    base = free_ports(3)[0]
     shell.run(f"raftkv cluster up --detach --base-port {base}")
     answers = []
     for step in steps(README.read_text()):
@@ -139,7 +140,7 @@ def test_a_repeat_in_the_readme_is_told_as_one(shell: Shell) -> None:
 
 
 def test_the_readmes_programs_do_what_it_says(shell: Shell, tmp_path: Path) -> None:
-    base = next(base for base in range(26_000, 60_000, 7) if all(is_free(base + i) for i in range(4)))
+    base = free_ports(4)[0]
     assert shell.run(f"raftkv cluster up --detach --base-port {base}")[0] == 0
     printed = []
     for place, program in enumerate(programs(README.read_text())):

@@ -120,8 +120,7 @@ async def test_a_backup_under_load_is_one_moment_and_restores(tmp_path: Path) ->
         assert said["bytes"] == backup.stat().st_size > 4_000_000
         assert sorted(os.listdir(tmp_path)) == [backup.name, "old"]
         # Nothing was acknowledged in the session after the backup: its number 2 is free in both clusters.
-        old_status = await cluster.status(await cluster.until_serving())
-        assert old_status is not None
+        old_status = await cluster.told(await cluster.until_serving())
         cluster.connections.close()
 
     with lone(tmp_path / "new") as cluster:
@@ -158,7 +157,7 @@ async def test_a_survivor_of_three_is_a_cluster_that_grows_to_three_again(tmp_pa
         writer = Writer(cluster)
         for _ in range(20):
             await writer.write()
-        old_status = (await all_applied(cluster))["n1"]
+        old_status = (await all_are_equal(cluster))["n1"]
         running = await raftkv("recover", "--data-dir", str(cluster.nodes["n1"].directory), code=4)
         assert running["error"]["code"] == "directory_locked"
         cluster.kill_all()
@@ -195,11 +194,6 @@ async def test_a_survivor_of_three_is_a_cluster_that_grows_to_three_again(tmp_pa
         assert (await asked(cluster, "GET", "/v1/kv/after")).body == b"value"
         ghost.kill()
         cluster.connections.close()
-
-
-async def all_applied(cluster: LiveCluster) -> Mapping[str, Mapping[str, Any]]:
-    await all_are_equal(cluster)
-    return await cluster.statuses()
 
 
 async def test_clients_that_go_away_midway_leave_nothing_behind(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.cluster import LiveCluster, LiveNode, eventually
+from tests.live.cluster import LiveCluster, LiveNode, Status, eventually
 from tests.live.wire import Answer, Trouble
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -107,15 +107,16 @@ async def take_snapshot(cluster: LiveCluster, node: LiveNode) -> dict[str, Any]:
     return told
 
 
-async def all_are_equal(cluster: LiveCluster) -> None:
-    """All have applied the same entries, and have the same state."""
+async def all_are_equal(cluster: LiveCluster) -> dict[str, Status]:
+    """All have applied the same entries, and have the same state; what they said then."""
 
-    async def equal() -> bool | None:
-        statuses = (await cluster.statuses(cluster.nodes.values())).values()
-        found = {(status["applied_index"], status["state_hash"]) for status in statuses}
-        return (len(statuses) == len(cluster.nodes) and len(found) == 1 and None not in next(iter(found))) or None
+    async def equal() -> dict[str, Status] | None:
+        statuses = await cluster.statuses(cluster.nodes.values())
+        found = {(status["applied_index"], status["state_hash"]) for status in statuses.values()}
+        are_equal = len(statuses) == len(cluster.nodes) and len(found) == 1 and None not in next(iter(found))
+        return statuses if are_equal else None
 
-    await eventually(equal, within_s=CAUGHT_UP_WITHIN_S, what="all nodes to have the same state")
+    return await eventually(equal, within_s=CAUGHT_UP_WITHIN_S, what="all nodes to have the same state")
 
 
 async def metric(cluster: LiveCluster, node: LiveNode, name: str) -> float:
@@ -133,8 +134,8 @@ async def test_the_log_stays_short_however_much_is_written(cluster: LiveCluster)
     writer = Writer(cluster, "endless")
     await writer.write(500)
     for node in cluster.nodes.values():
-        status = await cluster.status(node)
-        assert status is not None and status["snapshot_index"] > 300
+        status = await cluster.told(node)
+        assert status["snapshot_index"] > 300
         assert status["log_bytes"] <= 4 * 1024 * 1024, "10 MB were written"
         assert await metric(cluster, node, "snapshot_writes_total") >= 20
     await writer.check()
@@ -155,8 +156,7 @@ async def test_a_restart_begins_with_the_snapshot_and_goes_on_with_the_log(clust
     await cluster.until_serving()
     for node in cluster.nodes.values():
         assert node.log_text().count("event=snapshot_restored") >= 1
-        status = await cluster.status(node)
-        assert status is not None
+        status = await cluster.told(node)
         assert status["snapshot_index"] >= before[node.id]["snapshot_index"] > 0
     await writer.check()
 
@@ -209,13 +209,12 @@ async def test_who_was_away_for_long_is_sent_a_snapshot_while_clients_write_on(c
     away.kill()
     writer = Writer(cluster, "away")
     await writer.write(5 * ENOUGH)
-    before = await cluster.leader()
-    terms = {status["term"] for status in (await cluster.statuses()).values()}
+    before = await cluster.until_serving()
+    term = (await cluster.told(before))["term"]
     async with writing_on(writer):
         away.start()
         await has_loaded(cluster, away)
-    assert await cluster.leader() is before
-    assert {status["term"] for status in (await cluster.statuses()).values()} == terms
+    assert {status["term"] for status in (await cluster.all_told()).values()} == {term}, "nobody else came to lead"
     await writer.check()
 
 
@@ -224,7 +223,7 @@ async def has_loaded(cluster: LiveCluster, node: LiveNode, *, loads: int = 1) ->
 
     async def caught_up() -> bool | None:
         statuses = await cluster.statuses()
-        newest = max(status["applied_index"] for status in statuses.values())
+        newest = max((status["applied_index"] for status in statuses.values()), default=0)
         own = statuses.get(node.id)
         return (own is not None and own["applied_index"] > newest - 10) or None
 
