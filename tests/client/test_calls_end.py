@@ -61,7 +61,7 @@ async def test_time_over_with_nothing_sent_changed_nothing():
                     await call
             with pytest.raises(Unreachable):
                 await c.get("k", consistency="stale", timeout_s=0.3)
-            assert 0.8 < asyncio.get_running_loop().time() - began_s < 2.0
+            assert 0.8 < asyncio.get_running_loop().time() - began_s < PATIENCE_S
 
 
 async def test_time_over_with_every_arrival_refused_changed_nothing():
@@ -97,7 +97,7 @@ async def test_a_call_that_hangs_ends_at_its_deadline():
         began_s = asyncio.get_running_loop().time()
         with pytest.raises(OutcomeUnknown):
             await c.put("k", "v", timeout_s=0.3)
-        assert 0.29 < asyncio.get_running_loop().time() - began_s < 5.0
+        assert 0.29 < asyncio.get_running_loop().time() - began_s < PATIENCE_S
         gate.opened.set()
 
 
@@ -326,14 +326,14 @@ async def test_closing_ends_what_is_under_way_with_the_truth():
 
 async def test_closing_does_not_wait_for_a_cluster_that_is_gone():
     async with faked() as cluster:
-        c = client(cluster.urls, close_timeout_s=0.2)
+        c = client(cluster.urls, timeout_s=60.0, answer_timeout_s=60.0, close_timeout_s=0.2)
         await c.put("k", "v")
         cluster.nodes[0].always = gate = Gate()
         for node in cluster.nodes:
             node.instead["DELETE"].append(gate)
         began_s = asyncio.get_running_loop().time()
         await c.close()
-        assert asyncio.get_running_loop().time() - began_s < 1.0
+        assert asyncio.get_running_loop().time() - began_s < PATIENCE_S
         gate.opened.set()
 
 

@@ -90,7 +90,7 @@ class BlackHole:
 async def test_a_call_ends_at_its_deadline_also_while_it_connects(whom):
     hole = BlackHole()
     try:
-        async with client([hole.url], connect_timeout_s=1.5, close_timeout_s=0.1) as c:
+        async with client([hole.url], connect_timeout_s=60.0, close_timeout_s=0.1) as c:
             began_s = asyncio.get_running_loop().time()
             calls = {
                 "leader": lambda: c.put("k", "v", timeout_s=0.2),
@@ -99,7 +99,7 @@ async def test_a_call_ends_at_its_deadline_also_while_it_connects(whom):
             }
             with pytest.raises(Unreachable):
                 await calls[whom]()
-            assert asyncio.get_running_loop().time() - began_s < 0.5
+            assert asyncio.get_running_loop().time() - began_s < PATIENCE_S
     finally:
         hole.close()
 
@@ -162,7 +162,7 @@ async def test_drops_that_never_end_do_not_outlast_the_deadline():
             began_s = asyncio.get_running_loop().time()
             with pytest.raises(Unreachable):
                 await c.get("k", timeout_s=0.4)
-            assert asyncio.get_running_loop().time() - began_s < 0.8
+            assert asyncio.get_running_loop().time() - began_s < PATIENCE_S
 
 
 async def test_members_that_all_moved_are_found_again_by_reads_that_anybody_may_answer():
@@ -308,7 +308,7 @@ async def test_closing_waits_for_nobody_and_leaves_no_call_behind(act):
         await until(lambda: c.figures.attempts > 10 or (act == "long pause" and bool(c.figures.failures)))
         began_s = asyncio.get_running_loop().time()
         await c.close()
-        assert asyncio.get_running_loop().time() - began_s < 1.0
+        assert asyncio.get_running_loop().time() - began_s < PATIENCE_S
         assert all(one.done() for one in asking)
         for one in asking:
             with pytest.raises(Unreachable):
