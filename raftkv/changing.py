@@ -142,7 +142,7 @@ class _Roster:
         id = NodeId(named.id)
         member = self.members.get(id)
         if member is None:
-            return self._admit(named, votes, said.get(id), cluster_id)
+            return self._admit(named, votes, said.get(id), cluster_id) or self._shares_a_place(id)
         if not self.has(named):
             return _no(MembersWhy.EXISTS, f"{id} is a member already, at {member.url}, not at {named.url}")
         if id in said and said[id].sender == id and said[id].incarnation != member.incarnation:
@@ -164,7 +164,7 @@ class _Roster:
         if id not in self.members:
             return _no(MembersWhy.NO_SUCH_MEMBER, f"there is no member {id}")
         if wish.url is not None and not self.is_at(Named(id, wish.url)):
-            refused = self._move(Named(id, wish.url), said.get(id), cluster_id)
+            refused = self._move(Named(id, wish.url), said.get(id), cluster_id) or self._shares_a_place(id)
             if refused is not None:
                 return refused
         if wish.votes is not None:
@@ -183,13 +183,19 @@ class _Roster:
         for one in named:
             id, votes = NodeId(one.id), one in wish.voters
             if id in self.members:
-                refused = None if self.has(one) else self._move(one, said.get(id), cluster_id)
+                refused = None if self.has(one) and id not in said else self._move(one, said.get(id), cluster_id)
                 self.votes[id] = votes
             else:
                 refused = self._admit(one, votes, said.get(id), cluster_id)
             if refused is not None:
                 return refused
-        return None
+        return next(filter(None, (self._shares_a_place(NodeId(one.id)) for one in named)), None)
+
+    def _shares_a_place(self, id: NodeId) -> MembersRefused | None:
+        """Why it cannot be where it is now: another member is."""
+        me = self.members[id]
+        other = next((one for one in self.members.values() if one.url == me.url and one != me), None)
+        return None if other is None else _no(MembersWhy.EXISTS, f"{other.id} is the member at {me.url}")
 
     def _admit(
         self, named: Named, votes: bool, said: Introduction | None, cluster_id: ClusterId
@@ -202,8 +208,6 @@ class _Roster:
         for member in self.members.values():
             if member.incarnation == said.incarnation:
                 return _no(MembersWhy.EXISTS, f"{named.id} has the same data directory as {member.id}, or a copy of it")
-            if member.url == said.url:
-                return _no(MembersWhy.EXISTS, f"{member.id} is the member at {said.url}")
         self.members[NodeId(named.id)] = Member(NodeId(named.id), said.incarnation, said.url)
         self.votes[NodeId(named.id)] = votes
         return None
@@ -217,9 +221,6 @@ class _Roster:
         member = self.members[NodeId(named.id)]
         if said.incarnation != member.incarnation:
             return _no(MembersWhy.EXISTS, gone(member.id))
-        taken = next((other for other in self.members.values() if other.url == said.url and other != member), None)
-        if taken is not None:
-            return _no(MembersWhy.EXISTS, f"{taken.id} is the member at {said.url}")
         self.members[member.id] = Member(member.id, member.incarnation, said.url)
         return None
 

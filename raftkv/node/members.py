@@ -19,7 +19,7 @@ from raftkv.core.membership import Configurations, outcome
 from raftkv.core.messages import Introduction
 from raftkv.core.raft import Raft
 from raftkv.core.types import Configuration, Index, Intent, Member, NodeId, Role
-from raftkv.members import Alter, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
+from raftkv.members import Alter, Become, MembersDone, MembersOutcome, MembersRefused, MembersWhy, Named, Terms, Wish
 from raftkv.node.clock import now_us
 from raftkv.node.logs import event
 from raftkv.node.peers import Peers
@@ -242,12 +242,33 @@ class Members:
             return
         self.heard(self._me())
         elsewhere = {id: said.url for id, said in sorted(self._said.items()) if said.url != self._listed[id].url}
-        for id, url in elsewhere.items():
+        for id in elsewhere:
             looks = self._moving_looks.get(id, 0)
             self._moving_looks[id] = (looks + 1) % MOVED_AGAIN_LOOKS
             if looks == 0:
-                self.change(Alter(id, url=url), Terms(wait_ms=0), partial(self._moved, id, url))
+                self._have_moved(replica, id, elsewhere)
         self._moving_looks = {id: looks for id, looks in self._moving_looks.items() if id in elsewhere}
+
+    def _have_moved(self, replica: Replica, id: NodeId, elsewhere: dict[NodeId, str]) -> None:
+        """The log is to say where that member is, and at once where those are with whom it has changed places."""
+        ring, done = _ring(id, elsewhere, self._listed), partial(self._moved, id, elsewhere[id])
+        if not ring:
+            self.change(Alter(id, url=elsewhere[id]), Terms(wait_ms=0), done)
+        elif id == min(ring):
+            self._change_places(replica, [Named(one, elsewhere[one]) for one in ring], done)
+
+    def _change_places(self, replica: Replica, ring: list[Named], done: MembersDone) -> None:
+        """One by one, each would be where the log still has another."""
+        configurations = replica.raft.state.configurations
+        current, at = configurations.current.current, {one.id: one.url for one in ring}
+        voters, learners = (
+            tuple(Named(one.id, at.get(one.id, one.url)) for one in members)
+            for members in (current.voters, [learner.member for learner in current.learners])
+        )
+        wish = Become(voters, learners, expected_index=configurations.current_index)
+        asking = [Asking(named, is_needed=True) for named in ring]
+        if is_at_rest(configurations.current):
+            self._own(self._asking, self._ask_and_change(replica, wish, Terms(wait_ms=0), done, asking))
 
     @staticmethod
     def _moved(id: NodeId, url: str, told: MembersOutcome) -> None:
@@ -285,6 +306,16 @@ def _is_newer(said: Introduction, member: Member, before: Member | None, *, is_u
     if before is None or said.incarnation != member.incarnation:
         return False
     return is_undone or said.url != before.url
+
+
+def _ring(id: NodeId, elsewhere: dict[NodeId, str], listed: dict[NodeId, Member]) -> list[NodeId]:
+    """Members that have changed places all round, ``id`` one of them; none: it has gone elsewhere, or is in the way."""
+    at = {member.url: one for one, member in listed.items()}
+    ring, following = [id], at.get(elsewhere[id])
+    while following is not None and following in elsewhere and following not in ring:
+        ring.append(following)
+        following = at.get(elsewhere[following])
+    return ring if following == id else []
 
 
 def _unreachable(whom: Named, why: str) -> MembersRefused:

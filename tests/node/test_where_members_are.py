@@ -145,6 +145,20 @@ async def test_a_place_that_was_undone_in_the_log_is_where_its_member_is_all_the
         await until(lambda: places.lone.raft.configuration == abc(b=B1), within_s=5, what="the log to have it again")
 
 
+async def test_members_that_have_changed_places_have_done_so_in_the_log_at_once(monkeypatch: Any) -> None:
+    """One by one each would be where the log still has the other; after a start each would look for it at itself."""
+    monkeypatch.setattr(members, "LOOK_EVERY_S", 0.01)
+    async with looking() as places:
+        places.lone.lead()
+        places.hears("b", "http://c")
+        await until(lambda: bool(places.asked), within_s=5, what="b's new place to be looked at")
+        assert places.lone.raft.configuration == abc()
+        places.hears("c", "http://b")
+        swapped = abc(b="http://c", c="http://b")
+        await until(lambda: places.lone.raft.configuration == swapped, within_s=5, what="the log to have both")
+        assert (places.place_of("b"), places.place_of("c")) == ("http://c", "http://b")
+
+
 async def test_who_is_let_in_again_as_its_link_goes_has_a_link(monkeypatch: Any) -> None:
     monkeypatch.setattr(members, "LET_GO_AFTER_LOOKS", 1)
     async with looking() as places:
