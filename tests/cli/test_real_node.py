@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from raftkv.cli.main import main
 from tests.cli.conftest import Ended
+from tests.live.ports import free_ports
 
 pytestmark = pytest.mark.live
 
@@ -34,16 +34,10 @@ KEYS = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A cluster of one."""
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
     words = ("--id", "n1", "--data-dir", str(tmp_path_factory.mktemp("data") / "n1"), "--url", url)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAFTKV_")}
     command = [sys.executable, "-m", "raftkv", "serve", *words, "--initial-cluster", f"n1={url}"]
