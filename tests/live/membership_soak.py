@@ -29,8 +29,6 @@ from tests.live.verdicts import Verdict
 from tests.live.wire import Address
 from tests.live.workload import Story, Worker
 
-PORTS_COUNT: Final = 120
-"""Taken in turn: who left may be told so at its own for a while, and who came early may stay long."""
 SIZE_MAX: Final = 5
 SETTLED_S: Final = 1.0
 """A removed node's process is stopped after that; by then clients have heard of it."""
@@ -72,22 +70,21 @@ class Town:
 
     def __init__(self, cluster: LiveCluster, soaked: Soaked, members: Members, addresses: list[Address]) -> None:
         self._cluster, self._soaked, self._members, self._addresses = cluster, soaked, members, addresses
-        first = next(iter(cluster.nodes.values())).port
-        self._ports = free_ports(PORTS_COUNT)
-        assert first not in self._ports
         self._next = len(cluster.nodes) + 1
         self._originals = set(cluster.nodes)
         self.retired: list[LiveNode] = []
 
-    def _taken(self) -> set[int]:
-        return {node.port for node in self._cluster.nodes.values()}
+    def _port(self) -> int:
+        """No member's, also of none that is down; one that has left may be told so at its own for a while."""
+        taken = {node.port for node in self._cluster.nodes.values()}
+        while (port := free_ports(1)[0]) in taken:
+            continue
+        return port
 
     async def round(self) -> None:
         """Two come, and whoever leads goes, twice."""
         while len(self._cluster.nodes) < SIZE_MAX:
-            id, port = f"n{self._next}", next(port for port in self._ports if port not in self._taken())
-            self._ports.remove(port)
-            self._ports.append(port)
+            id, port = f"n{self._next}", self._port()
             self._next += 1
             self._addresses.append(Address("127.0.0.1", port))
             self._soaked.changes_ms.append(await add(self._cluster, id, port))
