@@ -79,7 +79,7 @@ def memory(
 def sizes(
     names: Sequence[str], available: Available, directory: Path, keys: Sequence[int], seconds: int, progress: Progress
 ) -> tuple[list[Table], dict[str, Any]]:
-    """Each by itself: large values as long as there is nothing else, then few keys, and more and more."""
+    """Each by itself: large values where there is nothing else, and anew few keys, and more and more."""
     headings = ("system", "operation", "keys", "per second", "p50/p99 ms", "CPU µs leader+followers", "limited by")
     many = Table(f"sizes: {CLIENTS} clients, values of {VALUE_BYTES} bytes", headings, left=2)
     large = Table("sizes: values of 64 KiB, beside writing and syncing as much", ("", "clients", "MiB/s", "p50 ms"))
@@ -88,12 +88,14 @@ def sizes(
     floor_mib_s = LARGE_BYTES / 2**20 / (write_us / 1e6)
     large.add("floor: written and synced once, one by one", "1", f"{floor_mib_s:.1f}", f"{write_us / 1000:.2f}")
 
-    def look(system: System) -> None:
+    def look_at_large(system: System) -> None:
         for clients in (1, CLIENTS):
             point = measure(system, Work("put", clients, seconds, LARGE_KEYS, LARGE_BYTES, seed=clients))
             mib_s = point.run.per_second * LARGE_BYTES / 2**20
             large.add(f"{system.title}, put", str(clients), f"{mib_s:.1f}", f"{point.run.latency_ms['50']:.2f}")
             figures["large"].setdefault(system.title, []).append({"clients": clients, "point": point})
+
+    def look_at_many(system: System) -> None:
         for count in sorted(keys):
             system.fill(count, VALUE_BYTES)
             for verb in ("put", "get"):
@@ -101,7 +103,8 @@ def sizes(
                 many.add(*_size_row(system, verb, count, point))
                 figures["sizes"].setdefault(system.title, []).append({"verb": verb, "keys": count, "point": point})
 
-    _one_by_one(names, available, directory, progress, many, look)
+    _one_by_one(names, available, directory, progress, large, look_at_large)
+    _one_by_one(names, available, directory, progress, many, look_at_many)
     figures["floor_us"] = write_us
     return [many, large], figures
 
