@@ -103,8 +103,8 @@ def sizes(
                 many.add(*_size_row(system, verb, count, point))
                 figures["sizes"].setdefault(system.title, []).append({"verb": verb, "keys": count, "point": point})
 
-    _one_by_one(names, available, directory, progress, large, look_at_large)
-    _one_by_one(names, available, directory, progress, many, look_at_many)
+    _one_by_one(names, available, directory / "large", progress, large, look_at_large)
+    _one_by_one(names, available, directory / "many", progress, many, look_at_many)
     figures["floor_us"] = write_us
     return [many, large], figures
 
