@@ -241,14 +241,12 @@ class LibraryClient:
                 words.answered(sent, answer, index)
                 self.memory.was_told(sent.request, answer)
                 self.world.record(task, index, answer)
-            case OutcomeUnknown() if self._has_said_last and not self._says_it_again and task.session_is_over:
+            case OutcomeUnknown() if task.session_is_over and self._may_say_it_again():
                 # It was in doubt when its session ran out, while the last who had to hand over did: once that can be.
-                self._says_it_again, self._has_said_last = True, False
                 words.unknown(sent)
                 self.world.record_unknown(task)
-            case Rejected(code="disk_full") if self._has_said_last and not self._says_it_again:
+            case Rejected(code="disk_full") if self._may_say_it_again():
                 # Its session was asked for while there was no room, and the answer was late: there is room now.
-                self._says_it_again, self._has_said_last = True, False
                 words.denied(sent, repr(error))
             case _ if self._has_said_last:
                 raise Violated("clients find their leader again", f"{self.name} within {LAST_US_MAX} us: {error!r}")
@@ -259,6 +257,13 @@ class LibraryClient:
                 words.denied(sent, repr(error))
             case _:
                 raise Violated("answers that a client can expect", f"{task.request}: {error!r}")
+
+    def _may_say_it_again(self) -> bool:
+        """The last write may be made once more, and will be."""
+        if not self._has_said_last or self._says_it_again:
+            return False
+        self._says_it_again, self._has_said_last = True, False
+        return True
 
     def _transfer(self) -> None:
         """Anybody is to lead, or the best placed."""
