@@ -167,6 +167,21 @@ def test_what_a_slow_disk_was_at_is_done_soon_once_it_is_as_fast_as_others():
     assert node.files.snapshots.newest.id.index == taken.index
 
 
+def test_a_log_that_a_slow_disk_reads_is_open_soon_once_the_disk_is_as_fast_as_others():
+    """A node would take part only long after everything was mended, as seed 235279988000181 at d5fc641 showed."""
+    cluster = cluster_of_one(segment_bytes=4_096)
+    node = the_one(cluster)
+    cluster.crash("a")
+    cluster.slow_disk_down("a", 1_000_000)
+    cluster.start("a")
+    cluster.run_for(50_000)
+    assert node.runs
+    assert not node.is_up
+    cluster.slow_disk_down("a", 1)
+    cluster.run_for(50_000)
+    assert node.is_up
+
+
 def test_a_turn_that_was_stopped_goes_on_with_the_time_that_it_had_read():
     cluster = cluster_of_one()
     node, read = the_one(cluster), []

@@ -26,7 +26,6 @@ from raftkv.sim.world.watching import Watcher
 from raftkv.storage.snapshots import Snapshots, StoredSnapshot
 from raftkv.transport import codec
 
-_OPENING_US_MAX: Final = 20_000
 _TRIED_AGAIN_US: Final = 150_000
 
 
@@ -112,12 +111,12 @@ class Births:
     # ----------------------------------------------------------------------------------- one life
 
     def _identify(self, node: VirtualNode) -> None:
-        disk, process, life = node.disk, node.process, node.life
+        disk, process = node.disk, node.process
         assert isinstance(disk, WalDisk)
         assert process is not None
         shell = FormingShell(
             introduce_again=lambda: self._introduce_soon(node),
-            formed=lambda: self._later(node, life, lambda: self._open_log(node)),
+            formed=lambda: self._world.disks.open(node, lambda: self._guarded(node, lambda: self._open_log(node))),
             waits=lambda why: setattr(node, "waits_for", why),
             failed=lambda error: self._world.halt(node, error),
         )
@@ -140,13 +139,6 @@ class Births:
         raft = raft_of(identity, found.said, node.raft_settings, Random(self._world.rng.randrange(2**32)))
         self._world.take_part(node, raft, snapshots, found.said.snapshot)
         self._world.disks.begin(node)
-
-    def _later(self, node: VirtualNode, life: int, act: Callable[[], None]) -> None:
-        def due() -> None:
-            if node.life == life and node.runs:
-                self._world.happens(node, lambda: self._guarded(node, act))
-
-        self._world.after(self._world.rng.randrange(100, _OPENING_US_MAX) * node.disk.slowness, due)
 
     def _guarded(self, node: VirtualNode, act: Callable[[], None]) -> None:
         """A directory that cannot be used, or a disk that fails, ends the node."""

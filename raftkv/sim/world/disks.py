@@ -29,6 +29,9 @@ _TRIM_US_MAX: Final = 20_000
 _SMALL_US_MAX: Final = 10_000
 _LARGE_US_MAX: Final = 200_000
 """What is done with snapshots: a piece; a whole one, written or loaded."""
+_OPENING_US_MIN: Final = 100
+_OPENING_US_MAX: Final = 20_000
+"""So long a node reads its log when it starts."""
 _SOON_US: Final = 1_000
 """Within this what a slow disk was at is done once it is as fast as others."""
 _LOOK_AGAIN_US: Final = 20_000
@@ -153,8 +156,13 @@ class Disks:
         if was_slow and node.runs and disk.under_way and not disk.hangs:
             self._begin_sync(node)
         slowed, node.slowed = node.slowed, []
-        for act in slowed:
-            self._later(node, self._world.rng.randrange(_SOON_US), act)
+        for do_soon in slowed:
+            do_soon()
+
+    def open(self, node: VirtualNode, act: Callable[[], None]) -> None:
+        """The log of a node that does not take part yet is read, and then ``act`` called in its process."""
+        delay_us = self._world.rng.randrange(_OPENING_US_MIN, _OPENING_US_MAX)
+        self._in_its_time(node, delay_us, lambda: self._world.happens(node, act), is_alive=lambda: node.runs)
 
     def begin(self, node: VirtualNode) -> None:
         """The node's log is open: there should be a spare."""
@@ -244,10 +252,12 @@ class Disks:
 
         self._in_its_time(node, self._world.disk_faults.read_us, done)
 
-    def _in_its_time(self, node: VirtualNode, delay_us: int, act: Callable[[], None]) -> None:
+    def _in_its_time(
+        self, node: VirtualNode, delay_us: int, act: Callable[[], None], *, is_alive: Callable[[], bool] | None = None
+    ) -> None:
         """Once: after so long on a disk that is not slow, or as soon as a slow one is as fast as others."""
         if node.disk.slowness == 1:
-            self._later(node, delay_us, act)
+            self._later(node, delay_us, act, is_alive=is_alive)
             return
         left = [act]
 
@@ -255,15 +265,17 @@ class Disks:
             if left:
                 left.pop()()
 
-        node.slowed.append(once)
-        self._later(node, delay_us * node.disk.slowness, once)
+        node.slowed.append(lambda: self._later(node, self._world.rng.randrange(_SOON_US), once, is_alive=is_alive))
+        self._later(node, delay_us * node.disk.slowness, once, is_alive=is_alive)
 
-    def _later(self, node: VirtualNode, delay_us: int, act: Callable[[], None]) -> None:
-        """In the thread of this life, as soon as it can."""
-        life = node.life
+    def _later(
+        self, node: VirtualNode, delay_us: int, act: Callable[[], None], *, is_alive: Callable[[], bool] | None = None
+    ) -> None:
+        """In the thread of this life, as soon as it can; None: it is alive while its log is open."""
+        life, alive = node.life, is_alive or (lambda: _has_log(node))
 
         def due() -> None:
-            if node.life != life or not node.is_up or (isinstance(node.disk, WalDisk) and not node.disk.is_open):
+            if node.life != life or not alive():
                 return
             if self._stands(node):
                 self._world.after(_LOOK_AGAIN_US, due)
@@ -271,3 +283,7 @@ class Disks:
                 act()
 
         self._world.after(delay_us, due)
+
+
+def _has_log(node: VirtualNode) -> bool:
+    return node.is_up and (not isinstance(node.disk, WalDisk) or node.disk.is_open)
