@@ -83,8 +83,8 @@ class PySyncObj(Inside):
     name = "pysyncobj"
     title = "PySyncObj, tuned, inside the leader"
     remark = (
-        "PySyncObj syncs nothing to disk by default and loses acknowledged writes when its machines do; ticks of 1 ms; "
-        "a get goes through its log; between its runs its processes are stopped (SIGSTOP)."
+        "PySyncObj syncs nothing to disk by default and loses acknowledged writes when its machines do; ticks of 1 ms, "
+        "its log never compacted; a get goes through its log; between its runs its processes are stopped (SIGSTOP)."
     )
 
     def __init__(self, directory: Path, *, python: Path, version: str) -> None:
