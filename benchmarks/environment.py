@@ -103,12 +103,12 @@ def _look_inside(found: Available) -> None:
     if "aetcd" not in found.versions or newest is None:
         found.missing["aetcd-client"] = pip if newest else "there is no etcd for it"
         return
-    make_etcd, version = found.makes[newest], found.versions["aetcd"]
+    make_etcd, aetcd_version = found.makes[newest], found.versions["aetcd"]
 
     def through(directory: Path) -> System:
         under = make_etcd(directory)
         assert isinstance(under, Etcd)
-        return ThroughLibrary(under, library="aetcd", version=version, python=PYTHON)
+        return ThroughLibrary(under, library="aetcd", version=aetcd_version, python=PYTHON)
 
     found.makes["aetcd-client"] = through
 

@@ -102,6 +102,11 @@ class Cluster:
     def __len__(self) -> int:
         return len(self.commands)
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and not ended since."""
+        return bool(self._children)
+
     def start(self, *nodes: int) -> None:
         """These run; without numbers, all."""
         for node in nodes or range(len(self.commands)):

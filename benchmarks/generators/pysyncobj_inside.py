@@ -1,8 +1,8 @@
 """A node of PySyncObj inside this process; its clients are calls, each begun when the one before came back.
 
 Tuned: it ticks every millisecond and sends every two; as it comes, 50 and 100. Its log is not compacted while it is
-measured: as it comes, every 5,000 entries the whole state is pickled and compressed by the thread that serves, which with
-100,000 keys takes seconds, and 760 puts were left of some 20,000 a second. It keeps nothing on disk by default.
+measured: as it comes, every 5,000 entries the thread that serves pickles and compresses the whole state, which takes
+seconds with 100,000 keys, and left 760 puts a second of some 20,000. It keeps nothing on disk by default.
 It has no read but that of whichever node is asked, which may be stale: a linearizable get goes through its log.
 """
 

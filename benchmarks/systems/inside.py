@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -46,9 +45,7 @@ class Inside(System):
 
     def fill(self, keys: int, value_bytes: int) -> None:
         """By the leader itself."""
-        self.wake()
         self._ask(self.leader(), {"do": "fill", "keys": keys, "value_bytes": value_bytes})
-        self.rest()
 
     def run(self, work: Work) -> Run:
         """In the leader."""
@@ -78,17 +75,22 @@ class RaftkvInside(Inside):
 
 
 class PySyncObj(Inside):
-    """Tuned; in memory, as it is by default. It ticks a thousand times a second, so it is stopped between its runs."""
+    """Tuned; in memory, as it is by default.
+
+    It ticks a thousand times a second, so it ends after each run and is filled anew for the next. Stopped and continued
+    it would find all its connections dead, which it makes again after seconds, and elect while it is measured.
+    """
 
     name = "pysyncobj"
     title = "PySyncObj, tuned, inside the leader"
     remark = (
         "PySyncObj syncs nothing to disk by default and loses acknowledged writes when its machines do; ticks of 1 ms, "
-        "its log never compacted; a get goes through its log; between its runs its processes are stopped (SIGSTOP)."
+        "its log never compacted; a get goes through its log; started and filled anew for each of its runs."
     )
 
     def __init__(self, directory: Path, *, python: Path, version: str) -> None:
         self.version, self.title = version, f"PySyncObj {version}, tuned, inside the leader"
+        self._filled: tuple[int, int] | None = None
         addresses = [f"127.0.0.1:{port}" for port in free_ports(NODES)]
         commands = [
             [
@@ -99,11 +101,19 @@ class PySyncObj(Inside):
         ]
         self.cluster = Cluster(self.name, commands, directory, pipes=True)
 
+    def fill(self, keys: int, value_bytes: int) -> None:
+        """By the leader, now and whenever it begins anew."""
+        super().fill(keys, value_bytes)
+        self._filled = keys, value_bytes
+
     def rest(self) -> None:
         """None of its processes runs."""
-        self.cluster.send(signal.SIGSTOP)
+        self.cluster.end()
 
     def wake(self) -> None:
-        """They run again, and one leads."""
-        self.cluster.send(signal.SIGCONT)
-        self.leader()
+        """New ones run, one leads, and holds what was filled."""
+        if self.cluster.runs:
+            return
+        self.start()
+        if self._filled is not None:
+            super().fill(*self._filled)
