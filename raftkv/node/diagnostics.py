@@ -59,6 +59,9 @@ from raftkv.transport.link import PeerLink
 
 _LOG: Final = logging.getLogger("raftkv.node")
 LOOK_EVERY_S: Final = 0.1
+RING_AFTER_S: Final = 0.15
+"""Turns come with every heartbeat, and looks with them: an idle process wakes less. Without turns a timer rings."""
+_NEVER_US: Final = 2**63
 TRY_EVERY_LOOKS: Final = 10
 SILENT_S: Final = 1.0
 """After so long without an answer a link is tried."""
@@ -141,7 +144,7 @@ class Watch:
         """While this node leads, every peer should answer within so long; 0: it does not lead."""
         self._awake_since_s = 0.0
         self._timer: TimerHandle | None = None
-        self._due_us = 0
+        self._due_us = _NEVER_US
         self._looks = 0
         self._proposals: deque[tuple[int, int]] = deque(maxlen=PROPOSALS_MAX)
         """(last index, when it was made) of each that is not committed yet."""
@@ -153,10 +156,11 @@ class Watch:
     def start(self, links: Callable[[], list[tuple[PeerLink, str]]]) -> None:
         """From now on it looks at the clock, and tries silent links."""
         self._links = links
-        self._ring_later()
+        self._look_later()
 
     def stop(self) -> None:
-        """No timer is left."""
+        """No timer is left, and none comes."""
+        self._due_us = _NEVER_US
         if self._timer is not None:
             self._timer.cancel()
 
@@ -199,6 +203,8 @@ class Watch:
 
     def turned(self, raft: Raft) -> None:
         """The replica has taken a turn: what was proposed, and what is committed now."""
+        if self._clock() >= self._due_us:
+            self._look(self._due_us)
         if raft.role is not Role.LEADER:
             self._beats_s = 0.0
             return
@@ -256,12 +262,15 @@ class Watch:
 
     # --------------------------------------------------------------------------------------- its timer
 
-    def _ring_later(self) -> None:
-        self._due_us = self._clock() + round(LOOK_EVERY_S * 1_000_000)
-        self._timer = self._loop.call_later(LOOK_EVERY_S, self._look)
+    def _look_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        at_us = self._clock()
+        self._due_us, ring_us = at_us + round(LOOK_EVERY_S * 1_000_000), at_us + round(RING_AFTER_S * 1_000_000)
+        self._timer = self._loop.call_later(RING_AFTER_S, self._look, ring_us)
 
-    def _look(self) -> None:
-        late_us = self._clock() - self._due_us
+    def _look(self, due_us: int) -> None:
+        late_us = self._clock() - due_us
         if late_us >= STALL_US:
             self.stalls_count += 1
             self.longest_stall_us = max(self.longest_stall_us, late_us)
@@ -277,7 +286,7 @@ class Watch:
         self._looks += 1
         if self._looks % TRY_EVERY_LOOKS == 0:
             self._try_silent_links()
-        self._ring_later()
+        self._look_later()
 
     def _note_outages(self) -> None:
         """Whose silence is longer than the beat of this leader's heartbeats, or has made a link give up."""

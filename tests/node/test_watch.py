@@ -20,10 +20,12 @@ PEER = NodeId("n2")
 
 
 class World:
-    """A clock, a timer, and one link; the loop does nothing by itself."""
+    """A clock, a timer, turns as heartbeats bring them, and one link; the loop does nothing by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, turns: bool = True) -> None:
         self.now_s = 100.0
+        self.turns, self.role, self.rang = turns, Role.FOLLOWER, 0
+        self.ring: Callable[[], None]
         self.link = Link()
         self.watch = Watch(cast(asyncio.AbstractEventLoop, self), clock=lambda: round(self.now_s * 1_000_000))
         self.watch.start(lambda: [(cast(PeerLink, self.link), "http://n2.test:7401")])
@@ -31,32 +33,42 @@ class World:
     def time(self) -> float:
         return self.now_s
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> object:
-        self.due_s, self.ring = self.now_s + delay_s, callback
-        return object()
+    def call_later(self, delay_s: float, callback: Callable[[int], None], due_us: int) -> object:
+        self.due_s, self.ring = self.now_s + delay_s, lambda: callback(due_us)
+        return SimpleNamespace(cancel=lambda: setattr(self, "due_s", float("inf")))
 
     def goes_on(self, seconds: float, *, answers: bool = True, trouble: str = "") -> None:
-        """Turn after turn; the peer answers each time, or not."""
+        """Turn after turn, where there are any; the peer answers each time, or not."""
         until_s = self.now_s + seconds
         self.link.trouble = trouble
         while self.now_s < until_s - 1e-6:
-            self.now_s = self.due_s
+            self.now_s = min(self.due_s, self.now_s + LOOK_EVERY_S) if self.turns else self.due_s
             if answers:
                 self.link.answered_at_s = self.now_s
-            self.ring()
+            self._happens()
 
     def stands_still(self, seconds: float) -> None:
-        """The next ring comes late."""
-        self.now_s = self.due_s + seconds
-        self.ring()
+        """The next turn, or ring, comes late."""
+        self.now_s = (self.now_s + LOOK_EVERY_S if self.turns else self.due_s) + seconds
+        self._happens()
 
-    def leads(self, leads: bool = True) -> None:
-        role = Role.LEADER if leads else Role.FOLLOWER
+    def _happens(self) -> None:
+        if self.turns:
+            self.turn()
+        if self.now_s >= self.due_s:
+            self.rang += 1
+            self.ring()
+
+    def turn(self) -> None:
         settings = SimpleNamespace(election_timeout_us=300_000)
         raft = SimpleNamespace(
-            role=role, last_index=1, commit_index=1, term=1, state=SimpleNamespace(settings=settings)
+            role=self.role, last_index=1, commit_index=1, term=1, state=SimpleNamespace(settings=settings)
         )
         self.watch.turned(cast(Raft, raft))
+
+    def leads(self, leads: bool = True) -> None:
+        self.role = Role.LEADER if leads else Role.FOLLOWER
+        self.turn()
 
     @property
     def outages(self) -> list[float]:
@@ -122,6 +134,28 @@ def test_a_leader_s_own_standing_still_is_no_silence_of_its_peers() -> None:
     world.goes_on(1.0)
     assert world.outages == []
     assert [round(stall.duration_us / 1e6, 1) for stall in world.watch.stalls] == [5.0]
+
+
+def test_where_turns_come_no_timer_rings_and_where_none_come_one_does() -> None:
+    for turns, rings in ((True, 0), (False, 6)):
+        world = World(turns=turns)
+        world.goes_on(0.9)
+        assert world.rang == rings
+        world.stands_still(0.4)
+        assert [round(stall.duration_us / 1e6, 1) for stall in world.watch.stalls] == [0.4]
+
+
+def test_before_it_starts_and_after_it_stopped_turns_set_no_timer() -> None:
+    world = World()
+    world.watch.stop()
+    assert world.due_s == float("inf")
+    world.now_s += 1.0
+    world.turn()
+    assert world.due_s == float("inf")
+    new = Watch(cast(asyncio.AbstractEventLoop, world), clock=lambda: round(world.now_s * 1_000_000))
+    world.watch = new
+    world.turn()
+    assert world.due_s == float("inf")
 
 
 def test_a_peer_that_never_answered_has_no_outage_and_the_newest_are_kept() -> None:
