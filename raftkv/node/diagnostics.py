@@ -58,7 +58,8 @@ from raftkv.replica import Replica
 from raftkv.transport.link import PeerLink
 
 _LOG: Final = logging.getLogger("raftkv.node")
-LOOK_EVERY_S: Final = 0.1
+LOOK_EVERY_S: Final = 0.08
+"""A little less than the default time between two heartbeats, whose turns do not come to the millisecond."""
 RING_AFTER_S: Final = 0.15
 """Turns come with every heartbeat, and looks with them: an idle process wakes less. Without turns a timer rings."""
 _NEVER_US: Final = 2**63

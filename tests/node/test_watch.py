@@ -13,10 +13,11 @@ import pytest
 from raftkv.api.reports import OUTAGES_MAX
 from raftkv.core.raft import Raft
 from raftkv.core.types import NodeId, Role
-from raftkv.node.diagnostics import LOOK_EVERY_S, OUTAGE_S, SILENT_S, Watch
+from raftkv.node.diagnostics import OUTAGE_S, SILENT_S, Watch
 from raftkv.transport.link import PeerLink
 
 PEER = NodeId("n2")
+HEARTBEAT_S = 0.1
 
 
 class World:
@@ -42,14 +43,14 @@ class World:
         until_s = self.now_s + seconds
         self.link.trouble = trouble
         while self.now_s < until_s - 1e-6:
-            self.now_s = min(self.due_s, self.now_s + LOOK_EVERY_S) if self.turns else self.due_s
+            self.now_s = min(self.due_s, self.now_s + HEARTBEAT_S) if self.turns else self.due_s
             if answers:
                 self.link.answered_at_s = self.now_s
             self._happens()
 
     def stands_still(self, seconds: float) -> None:
         """The next turn, or ring, comes late."""
-        self.now_s = (self.now_s + LOOK_EVERY_S if self.turns else self.due_s) + seconds
+        self.now_s = (self.now_s + HEARTBEAT_S if self.turns else self.due_s) + seconds
         self._happens()
 
     def _happens(self) -> None:
@@ -95,7 +96,7 @@ def test_a_silence_that_made_the_link_give_up_is_one_outage_from_answer_to_answe
     world.goes_on(1.0)
     assert world.outages == [3.1]
     (outage,) = world.watch.outages_of(PEER)
-    assert outage.ended_at_s == pytest.approx(world.now_s - 1.0 + LOOK_EVERY_S)
+    assert outage.ended_at_s == pytest.approx(world.now_s - 1.0 + HEARTBEAT_S)
 
 
 def test_a_leader_notices_a_silence_longer_than_its_election_timeout() -> None:
@@ -121,7 +122,7 @@ def test_who_led_expects_no_heartbeats_to_be_answered() -> None:
 def test_a_connection_that_is_made_again_at_once_is_no_outage() -> None:
     world = World()
     world.goes_on(1.0)
-    world.goes_on(OUTAGE_S - LOOK_EVERY_S * 2, answers=False, trouble="connection lost")
+    world.goes_on(OUTAGE_S - HEARTBEAT_S * 2, answers=False, trouble="connection lost")
     world.goes_on(1.0)
     assert world.outages == []
 
