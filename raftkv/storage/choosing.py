@@ -68,9 +68,11 @@ def _is_reset_by(standing: Standing, found: StoredSnapshot, *, path: str) -> boo
 def _standing_in(standing: Standing, found: StoredSnapshot, damaged: list[DataDamaged]) -> Choice:
     """An older one instead of what is damaged: the log has everything since."""
     base = found.meta.base
-    if standing.term_at(base.index) != base.term:
+    term = standing.term_at(base.index)
+    if term != base.term:
         why = f"the snapshot before it, of entry {base.index}, is whole"
-        raise _with(damaged, f"{why}, but the log begins after entry {_begin(standing)}")
+        but = f"begins after entry {_begin(standing)}" if term is None else f"has another entry there, of term {term}"
+        raise _with(damaged, f"{why}, but the log {but}")
     return Choice(found, notes=[f"{error}; the snapshot of entry {base.index} stands in for it" for error in damaged])
 
 

@@ -277,6 +277,19 @@ def test_a_capture_of_a_state_that_was_replaced_is_void(replace):
     fold(capture)
 
 
+def test_sessions_are_void_too_where_the_thread_has_come_to_them(monkeypatch):
+    """The records were all read before: what is left of the capture must not be looked for in what is let go of."""
+    monkeypatch.setattr(snapshot, "SESSIONS_PER_BLOCK", 1)
+    store = busier_store()
+    capture = store.machine.capture()
+    blocks = capture.blocks()
+    while next(blocks)[1] != snapshot._SESSIONS:
+        continue
+    list(store.machine.discard())
+    with pytest.raises(SnapshotError, match="given up"):
+        list(blocks)
+
+
 def test_folding_lets_go_of_everything_a_little_at_a_time():
     store = Store()
     for number in range(5_000):

@@ -477,6 +477,22 @@ def test_where_the_log_does_not_reach_nothing_is_guessed():
     assert open_directory(disk).recovered.last_index == 500
 
 
+def test_a_stand_in_that_the_log_contradicts_is_none():
+    """faults 38, 53: two were received and neither is recorded in the log, which has other entries; one is damaged."""
+    disk = trimmed(at=(30,))
+    snapshots = open_directory(disk).snapshots
+    ids = []
+    for index in (50, 55):
+        id, file = others_file(base_at(index, 2), 0)
+        assert snapshots.receive(id, 0, file).complete is not None
+        ids.append(id)
+    older, newest = ids
+    assert snapshots_in(disk)[-2:] == ids
+    disk.flip_bit(snapshot_name(newest), 8 * newest.size_bytes - 40)
+    with pytest.raises(DataDamaged, match=f"of entry {older.index}, is whole, but the log has another entry there"):
+        open_directory(disk)
+
+
 def test_two_damaged_snapshots_are_both_named():
     disk = trimmed()
     for id in snapshots_in(disk):
