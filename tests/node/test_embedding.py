@@ -15,6 +15,7 @@ import uvloop
 
 from raftkv import Consistency, KeyValueMachine, Node, NotLeader, OutcomeUnknown, RaftkvError, Rejected, Unreachable
 from raftkv.errors import DirectoryLocked
+from raftkv.outcomes import Refused, Why
 from raftkv.replica import HASH_INTERVAL
 from raftkv.state_machine import SUBMITTED_BYTES_MAX
 from tests.live.cluster import until
@@ -193,6 +194,22 @@ async def test_a_node_that_stops_answers_what_it_has_taken_and_refuses_the_rest(
         assert await asyncio.gather(*taken) == list(range(1, 11))
         assert await node.ended is None
         await node.stop()
+
+
+async def test_while_a_node_hands_over_it_takes_nothing_more(tmp_path) -> None:
+    """Its ports are still open then: clients who go on writing would keep it from ever coming to an end."""
+    async with lone_node(tmp_path) as node:
+        running_node = node._running
+        assert running_node is not None
+        refused: list[Why] = []
+        stops = asyncio.create_task(node.stop())
+        while not stops.done() and Why.SHUTTING_DOWN not in refused:
+            running_node.service.submit(
+                b"1", lambda outcome: refused.append(outcome.why) if isinstance(outcome, Refused) else None
+            )
+            await asyncio.sleep(0)
+        assert Why.SHUTTING_DOWN in refused
+        await stops
 
 
 async def test_a_stop_without_a_majority_leaves_no_write_without_an_end(tmp_path) -> None:

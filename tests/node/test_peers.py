@@ -1,15 +1,17 @@
-"""What the log is told of peers that refuse this node, or of whoever answers in their place."""
+"""What the log is told of peers that refuse this node, or of whoever answers in their place; and who moves a link."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from raftkv.core.messages import Envelope, Introduction
-from raftkv.core.types import NodeId
+from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId
 from raftkv.node.peers import COMPLAINTS_MAX, Peers
 from raftkv.transport.settings import TransportSettings
+from tests.node.nodes import configs, leader_of, running
 from tests.transport.samples import introduction
 
 N1 = NodeId("n1")
@@ -50,3 +52,16 @@ def test_what_befalls_a_peer_that_was_heard_again_is_told_anew(peers: Peers, cap
         peers.on_introduced(N1, introduction())
         assert peers.complaint_about(N1) is None
     assert len(caplog.records) == 2
+
+
+async def test_whoever_bears_a_member_s_name_in_another_incarnation_moves_no_link(tmp_path: Path) -> None:
+    """faults 31, 32: an emptied one, one of another cluster, and one of this cluster that was replaced long ago."""
+    async with running(configs(tmp_path, 3)) as nodes:
+        node = (await leader_of(nodes))._running
+        assert node is not None
+        peer, ours = node._peers.names()[0], node._forming.cluster_id
+        before = node._peers.links()
+        for cluster_id in (None, ClusterId(b"another cluster."), ours):
+            said = Introduction(peer, Incarnation(bytes(ID_BYTES)), "http://127.0.0.1:1", cluster_id, True, [])
+            node._hear(said)
+            assert node._peers.links() == before

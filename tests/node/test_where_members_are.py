@@ -13,12 +13,12 @@ import pytest
 from raftkv import frames as framing
 from raftkv.core.messages import AppendEntries, Introduction
 from raftkv.core.types import Configuration, Index, Membership, NodeId, Term
-from raftkv.members import Named
+from raftkv.members import Alter, MembersOutcome, MembersRefused, MembersWhy, Named, Terms
 from raftkv.node import members, peers
 from raftkv.node.members import Members
 from raftkv.node.peers import Peers
 from raftkv.transport.settings import TransportSettings
-from tests.core.lone import CLUSTER_ID
+from tests.core.lone import CLUSTER_ID, incarnation_of
 from tests.live.cluster import until
 from tests.lone_replica import LoneReplica
 from tests.test_changing import member, membership, says
@@ -167,3 +167,29 @@ async def test_who_is_let_in_again_as_its_link_goes_has_a_link(monkeypatch: Any)
         places.appends("b", 1, [abc(c="http://c.new")], prev=1, commit=1)
         await asyncio.gather(*places.members._closing)
         assert places.place_of("c") == "http://c.new"
+
+
+async def test_whoever_speaks_in_a_member_s_name_tells_nothing_of_where_it_is(monkeypatch: Any) -> None:
+    """An emptied node, or one that has been replaced: the member's own word stands, and its leader goes by that."""
+    monkeypatch.setattr(members, "LOOK_EVERY_S", 0.01)
+    async with looking() as places:
+        places.lone.lead()
+        places.hears("b", B1)
+        places.members.heard(says("b", url=B2, incarnation=incarnation_of("another")))
+        await until(lambda: places.lone.raft.configuration == abc(b=B1), within_s=5, what="b's own word in the log")
+        assert {asked.url for asked in places.asked} == {B1}
+
+
+async def test_who_wants_a_change_as_the_node_stops_hears_that_it_does() -> None:
+    async def asks(whom: Named, *, within_s: float) -> Introduction | str:
+        return await asyncio.get_running_loop().create_future()
+
+    async with looking() as places:
+        places.lone.lead()
+        places.ask = asks  # type: ignore[method-assign]
+        told: list[MembersOutcome] = []
+        places.members.change(Alter(NodeId("b"), url=B1), Terms(wait_ms=0), told.append)
+        await asyncio.sleep(0)
+        assert told == []
+        await places.members.stop()
+        assert [one.why for one in told if isinstance(one, MembersRefused)] == [MembersWhy.SHUTTING_DOWN]
