@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -286,6 +287,27 @@ async def test_connections_are_bounded_and_calls_wait_their_turn(value):
             assert sum(not put.cancelled() for put in puts) == 42
         assert node.connections_most <= 4 + 2, "one for the question who leads, one for the session"
         assert cluster.executed["k"] <= 44
+
+
+def is_held(gate: Gate) -> bool:
+    return gate.held == 1
+
+
+async def test_a_cancelled_call_keeps_its_connection_from_nobody():
+    """Its answer comes later: nobody waits for it, and nobody would give the connection back."""
+    async with faked() as cluster:
+        node = cluster.nodes[0]
+        async with client(cluster.urls, connections_per_node_max=1, shared_connections_per_node_max=1) as c:
+            await c.put("k", LARGE)
+            gates = [Gate(), Gate()]
+            node.instead["PUT"] += gates
+            for gate in gates:
+                cancelled = asyncio.create_task(c.put("k", LARGE))
+                await until(partial(is_held, gate))
+                cancelled.cancel()
+                await asyncio.wait([cancelled])
+                gate.opened.set()
+            await c.put("k", LARGE)
 
 
 async def test_closing_ends_the_session_and_every_connection():

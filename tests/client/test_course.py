@@ -100,6 +100,19 @@ def test_who_waits_for_a_number_hears_when_the_session_has_run_out():
     assert (one.session.is_over, one.woken) == (True, 1)
 
 
+def test_a_session_lives_from_when_its_sign_of_life_was_sent():
+    """The cluster may have taken it at once and the answer been long on its way: its time began there, not here."""
+    one = One()
+    assert one.session is not None
+    wish = wishes.put(b"k", b"v", Condition())
+    for begin in (lambda: one.asked(one.call(wish, 10**7), wish), lambda: one._kept_alive(one.session)):
+        course, sent_at_us = begin(), one.shell.time_us
+        assert isinstance(next(course), Send)
+        one.shell.time_us += 5_000_000
+        ends(course, put_done())
+        assert one.session.keepalive_due_us == sent_at_us + 20_000_000
+
+
 def test_what_was_seen_once_is_not_forgotten_for_what_came_late():
     """Two answers may change places on their way; a read that must not go back asks for the higher index."""
     one = One()

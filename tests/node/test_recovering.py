@@ -63,6 +63,11 @@ class TestASurvivor:
         assert machine.query(Revision()) == before.query(Revision()) + REVISION_RAISE == told.revision
         assert (told.keys, told.sessions) == (7, 1)
 
+    def test_goes_on_from_the_cluster_time_of_the_log_s_end(self, life: dict[str, int]) -> None:
+        """Begun again at the snapshot's, time would stand still for the store until it had passed once more."""
+        told = recover(examine(survivor(**life)), peer_url=URL, reserve_bytes=0)
+        assert told.meta.stamp_ms == 1000 + life["last"]
+
     def test_gives_no_revision_twice(self, life: dict[str, int]) -> None:
         disk = survivor(**life)
         rebuilt(disk)
