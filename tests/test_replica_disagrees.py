@@ -63,6 +63,23 @@ def test_a_write_that_waits_when_the_others_tell_is_unknown():
     assert isinstance(lone.outcome("z"), Refused)
 
 
+def test_a_read_that_is_confirmed_in_the_very_turn_that_finds_the_state_wrong_is_refused():
+    """Where nothing comes the state is hashed as it stands: after the core has said that the read may be answered."""
+    lone = LoneReplica()
+    lone.lead()
+    term, index = lone.raft.term, lone.raft.applied_index
+    for name in ("b", "c"):
+        lone.says(name, HeartbeatReply(term, Round(1), index, RIGHT))
+    lone.read("q")
+    assert lone.outcome("q") is None and lone.raft.disagrees_at is None
+    office = lone.raft.state.office
+    assert office is not None
+    lone.says("b", HeartbeatReply(term, office.last_round, index, RIGHT), then_turn=False)
+    lone.turn(lone.raft.state.settings.heartbeat_us)
+    assert lone.raft.disagrees_at == index
+    assert why(lone.outcome("q")) is Why.REPLICAS_DISAGREE
+
+
 def wrong_follower() -> LoneReplica:
     lone = LoneReplica()
     lone.follow("b", 1)
