@@ -138,6 +138,23 @@ def test_what_must_come_after_is_another_write():
     assert [write.ticket for write in writes] == [1, 2, 3, 4]
 
 
+def test_a_new_base_comes_after_whatever_was_there_before_it():
+    """Faults 38: in one write the log would begin anew first, and then be cut below its base."""
+    durability = on_empty_disk()
+    append(durability, 1, 5)
+    durability.truncated(Index(4))
+    durability.base_changed(LogBase(Index(8), Term(2), voters("a")))
+    durability.base_changed(LogBase(Index(9), Term(2), voters("a")))
+    append(durability, 10, 11, term=2)
+    writes = durability.take(now_us=0)
+    assert [(write.base and write.base.index, write.truncate_from, len(write.frames)) for write in writes] == [
+        (None, None, 5),
+        (None, 4, 0),
+        (8, None, 0),
+        (9, None, 2),
+    ]
+
+
 def test_after_a_new_base_nothing_of_the_old_log_counts():
     durability = on_empty_disk()
     append(durability, 1, 9)
