@@ -93,6 +93,21 @@ def test_who_goes_when_others_have_caught_up_goes_after_a_round_trip():
     assert lone.raft.configuration.is_joint
 
 
+def test_where_too_few_have_answered_within_an_election_timeout_they_are_asked_anew():
+    """f takes e's place; b answers and dies, and c answers right after that: never were three that will vote there."""
+    lone = led("abcde")
+    begin(lone, members("abcdf"))
+    lone.acknowledge("b", "c", "f")
+    assert lone.office.asked_around is not None
+    for names in ("e", "be", "e"):
+        beats(lone, *names)
+        lone.acknowledge("f")
+    echo(lone, "c")
+    assert not lone.raft.configuration.is_joint, "that b was there is no news any more"
+    echo(lone, "b")
+    assert lone.raft.configuration.is_joint
+
+
 def test_what_was_answered_for_a_change_that_was_called_off_counts_for_no_other():
     """Within E of it: b answers and dies, and d is to take c's place after all."""
     lone = led()

@@ -158,6 +158,29 @@ def test_a_slow_round_after_a_quick_one_is_what_counts():
     assert told == [False, True, False, True]
 
 
+def test_who_fell_behind_since_its_last_round_has_not_caught_up():
+    """Thesis §4.2.1: it answers, and the round that runs lasts as long as an election already."""
+    progress = Progress(Index(1))
+    told = []
+    for match, now_us in ((0, 0), (10, 1_000), (15, E_US), (16, E_US + 1_000)):
+        progress.match_index, progress.last_contact_us = Index(match), now_us
+        progress.catch_up(last_index=Index(10 + now_us), now_us=now_us)
+        told.append(progress.has_caught_up(now_us=now_us, election_timeout_us=E_US))
+    assert told == [False, True, True, False]
+
+
+def test_by_another_configuration_a_learner_catches_up_anew():
+    """Faults 29: how quick it was under the one before says nothing of how far it is now."""
+    progress = Progress(Index(1), last_contact_us=2_000)
+    for match, last_index, now_us in ((0, 10, 0), (10, 50, 1_000)):
+        progress.match_index = Index(match)
+        progress.catch_up(last_index=Index(last_index), now_us=now_us)
+    assert progress.has_caught_up(now_us=1_000, election_timeout_us=E_US)
+    progress.catch_up_anew()
+    progress.catch_up(last_index=Index(50), now_us=2_000)
+    assert not progress.has_caught_up(now_us=2_000, election_timeout_us=E_US)
+
+
 def test_what_a_snapshot_undid_has_never_listed_anybody():
     """Faults 39: of the log that goes, what is committed stays known, and nothing else."""
     configurations = Configurations(Index(0), voters("a", "b"))

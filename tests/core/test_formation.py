@@ -81,6 +81,15 @@ def test_who_has_heard_all_does_not_vote_before_all_have_stored_the_id() -> None
     assert one.waits_for == ["n2", "n3"]
 
 
+def test_who_has_not_stored_the_id_yet_is_not_said_to_be_emptied() -> None:
+    """It has not heard all; to be told to replace it, the operator would take a healthy node out of a new cluster."""
+    one, two, three = fresh("n1"), fresh("n2"), fresh("n3")
+    one.hear(two.introduction())
+    one.hear(three.introduction())
+    assert one.cluster_id is not None and two.cluster_id is None
+    assert (one.problem, one.waits_for) == (None, ["n2", "n3"])
+
+
 def test_an_emptied_node_does_not_form_again_with_those_who_remember() -> None:
     """faults 31: the new incarnation says that its data is gone."""
     one, _, three = formed_cluster()

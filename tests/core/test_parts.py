@@ -100,6 +100,14 @@ def test_nothing_is_sent_while_blocked_or_while_the_log_is_read():
     assert not progress.may_send(now_us=100, inflight_max=4)
 
 
+def test_entries_that_were_under_way_when_a_snapshot_began_are_not_missed():
+    """Faults 41: counted as lost, they would bring the follower back to PROBE and its snapshot to its beginning."""
+    progress = replicating(5)
+    progress.sent(last_index=Index(7), now_us=10)
+    progress.begin_snapshot()
+    assert (progress.phase, progress.oldest_send_us()) == (Phase.SNAPSHOT, None)
+
+
 # --------------------------------------------------------------------------------------- membership
 
 
@@ -159,6 +167,13 @@ def test_a_joint_configuration_names_everybody_once_in_order():
     assert JOINT.voter_sets() == (frozenset({"b", "c"}), frozenset({"a", "b"}))
     assert JOINT.voters() == ("a", "b", "c")
     assert list(JOINT.members()) == ["a", "b", "c", "d", "e"]
+
+
+def test_while_both_sets_decide_a_member_is_where_the_new_one_has_it():
+    """Else who has moved is not reached until C_new, and where its vote is needed there is never a C_new."""
+    moved = Member(NodeId("b"), incarnation_of("b"), "http://b.new")
+    joint = Configuration(membership_of([moved, member("c")]), membership_of([member("a"), member("b")]))
+    assert joint.members() == {NodeId("a"): member("a"), NodeId("b"): moved, NodeId("c"): member("c")}
 
 
 @pytest.mark.parametrize("configuration", [voters("a"), voters("a", "b", "c"), JOINT])
