@@ -444,6 +444,7 @@ def test_one_whose_file_a_newer_one_replaced_is_begun_anew() -> None:
     first = node.turn(load=80).load
     assert first is not None
     node.snapshots.was_not_loaded(first)
+    assert node.snapshots.is_loading, "what the machine held before is gone: there is no state to read"
     second = node.turn(load=120).load
     assert second is not None and second.index == 120
 

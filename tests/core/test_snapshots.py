@@ -185,12 +185,15 @@ def test_entries_that_come_late_end_a_snapshot_that_is_not_needed(leader):
 
 
 def test_a_late_refusal_or_failure_of_entries_does_not_end_it(leader):
-    leader.reads(leader.refused_by("b"), snapshot(5, 2))
+    term = leader.raft.term
+    (read,) = leader.says("b", AppendEntriesReply(term, False, Index(8), NONE, NO_TERM, Index(4))).snapshot_reads
+    leader.reads(read, snapshot(5, 2))
     append = leader.raft.state.request(NodeId("b"), _empty(leader))
     leader.raft.delivery_failed(append)
-    leader.says("b", AppendEntriesReply(leader.raft.term, False, Index(8), NONE, NO_TERM, Index(1)))
     progress = leader.office.progress[NodeId("b")]
-    assert (progress.phase, progress.sending.snapshot) == (Phase.SNAPSHOT, snapshot(5, 2))
+    for prev in (8, progress.next_index - 1):
+        leader.says("b", AppendEntriesReply(term, False, Index(prev), NONE, NO_TERM, Index(1)))
+        assert (progress.phase, progress.sending.snapshot) == (Phase.SNAPSHOT, snapshot(5, 2))
 
 
 def test_a_snapshot_of_more_than_there_is_is_not_believed(leader):

@@ -35,3 +35,14 @@ def test_an_older_one_is_not() -> None:
     whole(node, snapshot(9, 3))
     node.raft.snapshot_was_written(write, 25, base(7, 3))
     assert (node.turn().load_snapshot, node.raft.loading) == (None, 9)
+
+
+def test_what_is_committed_meanwhile_wakes_nobody_until_it_is_loaded() -> None:
+    """Else turn would follow upon turn for as long as it is loaded, and nothing be done in any."""
+    node = Receiver()
+    whole(node, snapshot(9, 3))
+    effects = node.says("b", AppendEntries(Term(3), Index(9), Term(3), Index(12), entries([3] * 3, first=10)))
+    assert (node.raft.loading, node.raft.commit_index, effects.apply) == (9, 12, [])
+    assert effects.deadline_us is not None and effects.deadline_us > node.now_us
+    node.raft.snapshot_loaded(Index(9))
+    assert [committed.first for committed in node.turn().apply] == [10]
