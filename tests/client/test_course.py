@@ -9,7 +9,7 @@ import pytest
 
 from raftkv.client import wishes
 from raftkv.client.attempts import Patience
-from raftkv.client.course import Courses, Pause, Send, UntilLeader
+from raftkv.client.course import Courses, Pause, Send, UntilLeader, UntilRoom
 from raftkv.client.routing import View
 from raftkv.client.session import Session
 from raftkv.client.wishes import Condition, Freshness
@@ -111,6 +111,21 @@ def test_a_session_lives_from_when_its_sign_of_life_was_sent():
         one.shell.time_us += 5_000_000
         ends(course, put_done())
         assert one.session.keepalive_due_us == sent_at_us + 20_000_000
+
+
+def test_who_waits_for_a_number_as_the_client_closes_changed_nothing():
+    """Its session is ended then, and another is not opened any more: there is nothing left to wait for."""
+    one = One()
+    assert one.session is not None
+    one.session.give()
+    wish = wishes.put(b"k", b"v", Condition())
+    course = one.asked(one.call(wish, 10**7), wish)
+    assert isinstance(next(course), UntilRoom)
+    one.is_closing = True
+    closing = one.closing(10**6)
+    assert isinstance(next(closing), Send)
+    with pytest.raises(Unreachable, match="the client was closed"):
+        course.send(None)
 
 
 def test_what_was_seen_once_is_not_forgotten_for_what_came_late():
