@@ -349,8 +349,8 @@ class Replica:
     def _ask_reads(self) -> None:
         """One request of everything that waits."""
         if self._failed_reads and self._now_us >= self._ask_again_us:
-            self._unasked_reads += self._failed_reads
-            self._failed_reads = []
+            # Who asked first stands first: by the first of a question it is known when its next read is too late.
+            self._unasked_reads[:0], self._failed_reads = self._failed_reads, []
         if self._unasked_reads and self.lease_reads:
             self._try_lease()
         if self._unasked_reads:

@@ -105,6 +105,22 @@ def test_a_followers_read_is_asked_anew_when_its_question_was_lost():
     assert isinstance(lone.outcome("q"), Answered)
 
 
+def test_who_is_asked_for_anew_times_out_before_who_came_later():
+    """They go with one question; the next turn comes in time for the older of them, whatever else happens."""
+    lone = LoneReplica(settings=ReplicaSettings(request_timeout_ms=200))
+    lone.follow("b", 1)
+    lone.read("older", FOLLOWER)
+    lone.replica.delivery_failed(*lone.requests(ReadIndexRequest))
+    lone.turn()
+    lone.turn(50_000)
+    lone.replica.read("newer", FOLLOWER, lambda outcome: lone.told.append(("newer", outcome)))
+    lone.turn(50_000)
+    assert len(lone.requests(ReadIndexRequest)) == 2
+    assert lone.deadline_us == 200_000
+    lone.turn(100_000)
+    assert (lone.outcome("older"), lone.outcome("newer")) == (ReadTimedOut(), None)
+
+
 def test_a_followers_read_whose_questions_are_lost_times_out():
     """Also while it waits to be asked anew."""
     lone = LoneReplica(settings=ReplicaSettings(request_timeout_ms=50))
