@@ -346,6 +346,20 @@ async def test_closing_ends_what_is_under_way_with_the_truth():
                 await one
 
 
+async def test_closing_does_not_wait_until_a_call_would_be_tried_again():
+    async with faked(1) as cluster:
+        (node,) = cluster.nodes
+        c = client(cluster.urls, timeout_s=60.0)
+        await c.put("k", "v")
+        node.always = refuse(Code.OVERLOADED, retry_after_ms=10_000)
+        put = asyncio.create_task(c.put("k", "v"))
+        await until(lambda: c.figures.failures != {})
+        async with asyncio.timeout(PATIENCE_S / 2):
+            await c.close()
+        with pytest.raises(Unreachable, match="the client was closed"):
+            await put
+
+
 async def test_closing_does_not_wait_for_a_cluster_that_is_gone():
     async with faked() as cluster:
         c = client(cluster.urls, timeout_s=60.0, answer_timeout_s=60.0, close_timeout_s=0.2)

@@ -18,6 +18,7 @@ from raftkv.client.session import Numbered, Session
 from raftkv.http.exchange import HttpAnswer, NotSent
 from raftkv.http.requests import RequestProtocol
 from raftkv.problems import Code
+from raftkv.values import Address
 from tests.client.fake import (
     LARGE,
     PATIENCE_S,
@@ -278,6 +279,20 @@ async def test_a_connection_handed_to_who_was_just_cancelled_is_the_next_one_s()
         pool.give_back(other)
         await pool.close()
         await until(lambda: not cluster.nodes[0].connections_count)
+
+
+async def test_who_waits_for_room_hears_when_nothing_came_of_the_connection_that_took_it():
+    """Else only the first would turn to another node at once, and all the others once they had waited in vain."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = Address(*nobody.getsockname())
+        pool = Pool(loop, address, connections_max=1, connect_timeout_s=PATIENCE_S)
+        takes = (pool.take(until_s=inf, look_after_s=PATIENCE_S, look=lambda _: None) for _ in range(3))
+        async with asyncio.timeout(PATIENCE_S / 2):
+            came = await asyncio.gather(*takes)
+    assert [isinstance(one, NotSent) and one.unreachable for one in came] == [True] * 3
+    await pool.close()
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "no-such-host.invalid"])
