@@ -19,7 +19,7 @@ from benchmarks.tables import Key, Table
 from benchmarks.work import Work
 
 GROUPS: Final = {
-    "servers": ("etcd-3.4", "etcd-3.5", "zookeeper", "raftkv-aiohttp", "raftkv"),
+    "servers": ("etcd-3.4", "etcd-3.5", "zookeeper", "raftkv-aiohttp", "raftkv-compiled", "raftkv"),
     "inside": ("pysyncobj", "raftkv-inside"),
     "libraries": ("aetcd-client", "raftkv-client"),
 }

@@ -19,7 +19,7 @@ from benchmarks.systems.base import System
 from benchmarks.systems.etcd import Etcd, version_of
 from benchmarks.systems.inside import PySyncObj, RaftkvInside
 from benchmarks.systems.library import ThroughLibrary
-from benchmarks.systems.raftkv import Raftkv, RaftkvWithoutFastLane
+from benchmarks.systems.raftkv import COMPILED, Raftkv, RaftkvCompiled, RaftkvWithoutFastLane
 from benchmarks.systems.zookeeper import JAR, ZooKeeper
 
 VENV: Final = ROOT / ".venv-bench"
@@ -59,10 +59,15 @@ def _look_for_servers(found: Available) -> None:
     older = shutil.which("etcd", path="/usr/bin:/usr/local/bin")
     has_wrk = shutil.which("wrk") is not None
     if not has_wrk:
-        found.missing.update(dict.fromkeys(("raftkv", "raftkv-aiohttp", "etcd-3.4", "etcd-3.5"), f"needs wrk: {apt}"))
+        ours = ("raftkv", "raftkv-aiohttp", "raftkv-compiled")
+        found.missing.update(dict.fromkeys((*ours, "etcd-3.4", "etcd-3.5"), f"needs wrk: {apt}"))
     else:
         found.makes["raftkv"] = Raftkv
         found.makes["raftkv-aiohttp"] = RaftkvWithoutFastLane
+        if COMPILED.exists():
+            found.makes["raftkv-compiled"] = RaftkvCompiled
+        else:
+            found.missing["raftkv-compiled"] = "not built; scripts/compiled --build"
         for name, binary, how in (("etcd-3.4", older, apt), ("etcd-3.5", NEWER_ETCD, pip)):
             if binary is None or not Path(binary).exists():
                 found.missing[name] = f"not installed; {how}"

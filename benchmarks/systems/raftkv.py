@@ -6,22 +6,28 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from benchmarks.figures import Run, metrics
-from benchmarks.processes import Cluster, free_ports
+from benchmarks.processes import ROOT, Cluster, free_ports
 from benchmarks.systems.base import NODES
 from benchmarks.systems.http import HttpSystem, ask, json_of
 from benchmarks.systems.wrk import drive
 from benchmarks.work import Work, drawn_keys, key
 from raftkv import __version__
 
+COMPILED: Final = ROOT / ".venv-compiled" / "bin" / "python"
+"""Where `scripts/compiled` leaves a raftkv that is compiled."""
 
-def commands(directory: Path, urls: Sequence[str], *more: str) -> list[list[str]]:
+
+def commands(
+    directory: Path, urls: Sequence[str], *more: str, python: Sequence[str] = (sys.executable,)
+) -> list[list[str]]:
     """`raftkv serve` for each node, with default settings but for ``more``."""
     members = ",".join(f"n{number}={url}" for number, url in enumerate(urls, 1))
     return [
         [
-            *(sys.executable, "-m", "raftkv", "serve", "--id", f"n{number}", "--url", url),
+            *(*python, "-m", "raftkv", "serve", "--id", f"n{number}", "--url", url),
             *("--data-dir", str(directory / f"n{number}"), "--initial-cluster", members, *more),
         ]
         for number, url in enumerate(urls, 1)
@@ -35,10 +41,11 @@ class Raftkv(HttpSystem):
     title = "raftkv"
     version = __version__
     more: tuple[str, ...] = ()
+    python: tuple[str, ...] = (sys.executable,)
 
     def __init__(self, directory: Path) -> None:
         self.urls = [f"http://127.0.0.1:{port}" for port in free_ports(NODES)]
-        self.cluster = Cluster(self.name, commands(directory, self.urls, *self.more), directory)
+        self.cluster = Cluster(self.name, commands(directory, self.urls, *self.more, python=self.python), directory)
 
     def leads(self, url: str) -> bool:
         """Its status says so."""
@@ -76,3 +83,11 @@ class RaftkvWithoutFastLane(Raftkv):
     name = "raftkv-aiohttp"
     title = "raftkv, http-fast-lane off"
     more = ("--http-fast-lane", "off")
+
+
+class RaftkvCompiled(Raftkv):
+    """As it was installed by `scripts/compiled`: -I, so that it is not this checkout's source that is imported."""
+
+    name = "raftkv-compiled"
+    title = "raftkv, compiled"
+    python = (str(COMPILED), "-I")

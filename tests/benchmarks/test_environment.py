@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
+
+import pytest
 
 from benchmarks import environment
 
@@ -39,3 +43,16 @@ def test_everything_that_is_named_is_pinned_by_hash_and_nothing_else_is_there() 
     assert reached == set(requirements)
     for name, (lines, _) in requirements.items():
         assert re.match(rf"{re.escape(name)}==[\w.]+ \\\n    --hash=sha256:[0-9a-f]{{64}}", lines)
+
+
+def test_a_compiled_raftkv_is_that_of_its_own_environment_and_no_source_that_lies_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/nowhere/{name}")
+    monkeypatch.setattr(environment, "COMPILED", tmp_path / "python")
+    assert "scripts/compiled" in environment.look().missing["raftkv-compiled"]
+    (tmp_path / "python").touch()
+    made = environment.look().makes["raftkv-compiled"](tmp_path)
+    for command in made.cluster.commands:
+        assert command[0].endswith(".venv-compiled/bin/python")
+        assert command[1] == "-I"
