@@ -12,10 +12,12 @@ from math import inf
 import pytest
 
 from raftkv.client import OutcomeUnknown, Unreachable, course
+from raftkv.client.attempts import Lane
 from raftkv.client.course import PAUSE_US
 from raftkv.client.pool import Pool
 from raftkv.client.session import Numbered, Session
-from raftkv.http.exchange import HttpAnswer, NotSent
+from raftkv.client.shared import SharedPools
+from raftkv.http.exchange import HttpAnswer, NoAnswer, NotSent, encode_request
 from raftkv.http.requests import RequestProtocol
 from raftkv.problems import Code
 from raftkv.values import Address
@@ -293,6 +295,48 @@ async def test_who_waits_for_room_hears_when_nothing_came_of_the_connection_that
             came = await asyncio.gather(*takes)
     assert [isinstance(one, NotSent) and one.unreachable for one in came] == [True] * 3
     await pool.close()
+
+
+async def test_connections_that_were_lost_while_idle_are_none_that_are_in_use():
+    """Else a node that is known no more would be remembered for ever, and every connection that there was to it."""
+    async with faked(1) as cluster:
+        loop, (node,) = asyncio.get_running_loop(), cluster.nodes
+        pool = Pool(loop, node.address, connections_max=1, connect_timeout_s=PATIENCE_S)
+        connection = await pool.take(until_s=inf, look_after_s=PATIENCE_S, look=lambda _: None)
+        assert isinstance(connection, RequestProtocol) and not pool.is_unused
+        pool.give_back(connection)
+        assert (pool.connections_count, pool.is_unused) == (1, True)
+        connection.close("the server closed it")
+        await until(lambda: pool.connections_count == 0)
+        assert pool.is_unused
+        await pool.close()
+
+
+async def test_shared_connections_to_a_node_that_is_known_no_more_stay_while_they_are_in_use():
+    """The answer still comes on them, and a client that closes has to know of them."""
+    async with faked(2) as cluster:
+        one, other = cluster.nodes
+        one.instead["GET"].append(gate := Gate())
+        loop = asyncio.get_running_loop()
+        pools = SharedPools(
+            loop,
+            connections_max=1,
+            connect_timeout_s=PATIENCE_S,
+            silence_s=PATIENCE_S,
+            look=lambda *_: PATIENCE_S,
+            is_known=lambda address: address != one.address,
+            on_doubt=lambda _: None,
+        )
+        pool = pools.at(one.address, Lane.STALE)
+        request = encode_request(b"GET", b"/v1/kv/k", authority=pool.authority, fields=b"", body=b"")
+        asked = pool.ask(request, None, loop.time() + 60.0)
+        await until(lambda: gate.held == 1)
+        pools.at(other.address, Lane.STALE)
+        assert len(pools) == 2
+        await pools.close()
+        assert isinstance(await asked, NoAnswer)
+        gate.opened.set()
+        await until(lambda: not one.connections_count)
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "no-such-host.invalid"])
