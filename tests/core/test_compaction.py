@@ -110,6 +110,32 @@ def test_the_log_is_kept_until_who_got_a_snapshot_has_caught_up():
     assert leader.raft.state.log.base_index == 24
 
 
+def test_the_log_is_kept_anew_for_who_holds_the_snapshot_however_long_it_was_proved():
+    """Counted from its last piece, the log would be gone as it is needed, and the next snapshot be sent, and so on."""
+    leader = Sender(log=(2,) * 20)
+    leader.acknowledge("c")
+    leader.reads(leader.refused_by("b"), snapshot(7, 2))
+    for waited in range(104):
+        if waited == 98:
+            leader.says("b", Reply(leader.raft.term, Index(7), 0, installed=True))
+            leader.raft.snapshot_stored(leader.raft.base_at(Index(26)), size_bytes=100)
+        leader.elapse(E_US - 1000)
+        for name in "bc":
+            leader.says(name, HeartbeatReply(leader.raft.term, Round(0), NONE, b""))
+    assert leader.raft.state.log.base_index == 7
+
+
+def test_what_waits_to_go_is_as_much_as_the_newest_snapshot_allows():
+    leader = Sender(log=(2,) * 20)
+    leader.acknowledge("c")
+    leader.reads(leader.refused_by("b"), snapshot(7, 2))
+    for index in (20, 26):
+        leader.raft.snapshot_stored(leader.raft.base_at(Index(index)), size_bytes=100)
+    leader.says("b", Reply(leader.raft.term, Index(7), 0, installed=True))
+    leader.acknowledge("b")
+    assert leader.raft.state.log.base_index == 24
+
+
 def test_the_log_is_not_kept_for_who_is_not_heard():
     leader = Sender(log=(2,) * 20)
     leader.acknowledge("c")

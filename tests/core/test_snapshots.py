@@ -113,6 +113,12 @@ def test_what_is_heard_late_of_other_pieces_sends_nothing_twice(leader, lost):
     assert leader.elapse(100_000).snapshot_reads == []
 
 
+def test_a_late_answer_about_another_snapshot_moves_nothing(leader):
+    """Faults 41: the next piece would go out from where the other file ends."""
+    leader.reads(leader.refused_by("b"), snapshot(5, 2))
+    assert wants(leader, 4, 2 * CHUNK) == []
+
+
 def test_a_piece_that_is_read_again_is_missed_though_its_first_answer_comes_late(leader):
     """Else it is not known which piece the link has lost, and nothing goes out for forty election timeouts."""
     leader.reads(leader.refused_by("b"), snapshot(5, 2))
