@@ -15,7 +15,7 @@ from raftkv.core.messages import (
 )
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Index, Role, Round, Term
-from raftkv.errors import ConfigError, Misdirected
+from raftkv.errors import ConfigError, MessageError, Misdirected
 from raftkv.outcomes import (
     Answered,
     Applied,
@@ -499,6 +499,17 @@ def test_a_misdirected_request_is_refused_and_told():
     assert isinstance(error, Misdirected)
     assert lone.raft.term == 0
     assert [(note.event, note.text) for note in lone.works[-1].notes] == [("refused_message", "this is a, not b")]
+
+
+def test_a_request_that_no_node_of_ours_sends_ends_neither_the_node_nor_the_turn():
+    """Faults 57: a term out of all measure."""
+    lone, exchange = LoneReplica(), object()
+    absurd = Heartbeat(Term(2**60), NONE, NONE, Round(1), 0, 0)
+    lone.replica.receive(lone.lone.envelope("c", absurd), exchange)
+    lone.follow("b", 1)
+    ((refused, error),) = [refusal for work in lone.works for refusal in work.refusals]
+    assert refused is exchange and isinstance(error, MessageError)
+    assert (lone.raft.term, lone.raft.leader_id) == (1, "b")
 
 
 def test_what_comes_behind_a_misdirected_request_is_heard():
