@@ -11,12 +11,12 @@ from math import inf
 
 import pytest
 
-from raftkv.client import OutcomeUnknown, Unreachable, course
+from raftkv.client import OutcomeUnknown, Unreachable, course, shared
 from raftkv.client.attempts import Lane
 from raftkv.client.course import PAUSE_US
 from raftkv.client.pool import Pool
 from raftkv.client.session import Numbered, Session
-from raftkv.client.shared import SharedPools
+from raftkv.client.shared import SharedPool, SharedPools
 from raftkv.http.exchange import HttpAnswer, NoAnswer, NotSent, encode_request
 from raftkv.http.requests import RequestProtocol
 from raftkv.problems import Code
@@ -337,6 +337,35 @@ async def test_shared_connections_to_a_node_that_is_known_no_more_stay_while_the
         assert isinstance(await asked, NoAnswer)
         gate.opened.set()
         await until(lambda: not one.connections_count)
+
+
+async def test_a_node_that_takes_no_further_connection_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    """It may have as many as it takes: who has one to it that stands does not look for another leader."""
+    async with faked(1) as cluster:
+        node, loop = cluster.nodes[0], asyncio.get_running_loop()
+        node.instead["GET"].append(gate := Gate())
+        pool = SharedPool(
+            loop,
+            node.address,
+            connections_max=2,
+            connect_timeout_s=PATIENCE_S,
+            silence_s=PATIENCE_S,
+            look=lambda *_: PATIENCE_S,
+            on_doubt=lambda: None,
+        )
+        request = encode_request(b"GET", b"/v1/kv/k", authority=pool.authority, fields=b"", body=b"")
+        first = pool.ask(request, None, loop.time() + 60.0)
+        await until(lambda: gate.held == 1)
+
+        async def refused(*_: object) -> None:
+            raise ConnectionRefusedError("connection refused")
+
+        monkeypatch.setattr(shared, "dial", refused)
+        heard = await asyncio.wait_for(pool.ask(request, None, loop.time() + 60.0), PATIENCE_S)
+        assert isinstance(heard, NotSent) and not heard.unreachable
+        gate.opened.set()
+        assert isinstance(await first, HttpAnswer)
+        await pool.close()
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "no-such-host.invalid"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from pathlib import Path
 from random import Random
 
@@ -9,7 +11,9 @@ import pytest
 
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId
+from raftkv.members import Named
 from raftkv.node.peers import COMPLAINTS_MAX, Peers
+from raftkv.node.probing import Prober
 from raftkv.transport.settings import TransportSettings
 from tests.node.nodes import configs, leader_of, running
 from tests.transport.samples import introduction
@@ -65,3 +69,14 @@ async def test_whoever_bears_a_member_s_name_in_another_incarnation_moves_no_lin
             said = Introduction(peer, Incarnation(bytes(ID_BYTES)), "http://127.0.0.1:1", cluster_id, True, [])
             node._hear(said)
             assert node._peers.links() == before
+
+
+async def test_nothing_is_left_of_asking_a_node_who_it_is() -> None:
+    """Else this one would knock at the address of whoever was never let in for as long as it lives."""
+    before = asyncio.all_tasks()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        whom = Named(NodeId("n9"), "http://{}:{}".format(*nobody.getsockname()))
+        told = await Prober(TransportSettings(), Random(1), introduction, None).ask(whom, within_s=0.05)
+    assert isinstance(told, str)
+    assert asyncio.all_tasks() == before
