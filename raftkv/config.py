@@ -254,7 +254,7 @@ SETTINGS: Final = (
 
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 _BY_VARIABLE: Final = {setting.variable: setting for setting in SETTINGS}
-_VARIABLES_OF_OTHERS: Final = frozenset({"RAFTKV_CONFIG", "RAFTKV_ENDPOINTS"})
+_VARIABLES_OF_OTHERS: Final = frozenset({"RAFTKV_COMPILE", "RAFTKV_CONFIG", "RAFTKV_ENDPOINTS"})
 
 
 def load(*, flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> NodeConfig:

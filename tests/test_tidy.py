@@ -26,6 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 MAY_IMPORT: Final = {
     # a room, or one module of it     what it may import besides itself and errors
+    "compiled": (),
     "errors": (),
     "frames": (),
     "outcomes": (),
@@ -83,7 +84,7 @@ MAY_IMPORT: Final = {
         "snapshotting",
         *("values", "core", "kv", "state_machine", "outcomes", "members", "changing", "frames"),
     ),
-    "cli": ("config", "values", "storage", "node", "client", "kv", "sim"),
+    "cli": ("compiled", "config", "values", "storage", "node", "client", "kv", "sim"),
     "__main__": ("cli",),
     "__init__": ("config", "kv.machine", "node.node", "outcomes", "state_machine"),
 }

@@ -63,14 +63,15 @@ class LeanFront:
         self._plain_reader = plain.reader()
         self._ready = ReadyAnswers(api.node_id)
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Everything that was asked is answered, or was given ``grace_seconds``.
+    def stop(self) -> asyncio.Future[None]:
+        """Done when everything that was asked by now is answered; ``asyncio.wait`` gives that its time.
 
-        What arrives meanwhile is answered 503 ``shutting_down``; each answer is its connection's last.
+        What arrives from now on is answered 503 ``shutting_down``; each answer is its connection's last.
         """
         self._all_done = asyncio.get_running_loop().create_future()
-        if self._unanswered_count:
-            await asyncio.wait([self._all_done], timeout=grace_seconds)
+        if not self._unanswered_count:
+            self._all_done.set_result(None)
+        return self._all_done
 
     def handler(self, before: Handler | None = None) -> Handler:
         """Of one more connection. ``before`` is asked first, and has what it does not hand over."""

@@ -23,6 +23,7 @@ from raftkv.cli.failures import (
     wants_json,
 )
 from raftkv.cli.options import Shared, shared_options
+from raftkv.compiled import is_compiled
 from raftkv.errors import RaftkvError
 
 COMPLETION_VARIABLE: Final = "_RAFTKV_COMPLETE"
@@ -73,7 +74,7 @@ SECTIONS: Final = {
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(__version__, prog_name="raftkv")
+@click.version_option(f"{__version__} (compiled)" if is_compiled() else __version__, prog_name="raftkv")
 @shared_options
 def raftkv(options: Shared) -> None:
     """A replicated key-value store. `raftkv cluster up` starts one on this machine.

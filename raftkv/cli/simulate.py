@@ -31,6 +31,7 @@ from raftkv.cli.summary import (
     show_summary,
     span_text,
 )
+from raftkv.compiled import is_compiled
 from raftkv.sim.runs.counted import Finding, shortest, story_end
 from raftkv.sim.runs.exhaustive import STATES_MAX
 from raftkv.sim.runs.failed import RunFailed
@@ -121,6 +122,10 @@ def simulate(
         others = (seed, first_seed, steps, state_machine, many["seeds"], many["jobs"], many["state"])
         if short or trace or any(value is not None for value in others):
             raise Unusable("--exhaustive goes with --start, --states, --minutes and --output alone: nothing is drawn")
+        if is_compiled():
+            raise Unusable(
+                "--exhaustive copies nodes, which cannot be done with compiled ones: install raftkv from source"
+            )
         minutes = many["minutes"]
         exploring = Exploring(exhaustive, starts, states or STATES_MAX, None if minutes is None else minutes * 60)
         return tell_exploration(exploring, _say(), as_json=as_json)

@@ -178,10 +178,11 @@ class RunningNode:
             await self._finish_writes()
         grace_s = 0.0 if self._halted.done() else STOP_GRACE_S
         self._doors.stop_accepting()
-        fronts = (
-            [self._front.stop(grace_s)] if self._lean is None else [self._front.stop(grace_s), self._lean.stop(grace_s)]
-        )
-        await asyncio.gather(*fronts)
+        if self._lean is not None:
+            lean_is_done = self._lean.stop()
+            await asyncio.gather(self._front.stop(grace_s), asyncio.wait([lean_is_done], timeout=grace_s))
+        else:
+            await self._front.stop(grace_s)
         await self._doors.close(grace_s)
         if self._pump is not None:
             self._pump.stop()

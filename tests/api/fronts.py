@@ -405,7 +405,8 @@ class LeanClient(AiohttpClient):
         return self.door.connections_count == 0
 
     async def stop(self, grace_seconds: float) -> None:
-        await asyncio.gather(self.front.stop(grace_seconds), self.lean.stop(grace_seconds))
+        lean_is_done = self.lean.stop()
+        await asyncio.gather(self.front.stop(grace_seconds), asyncio.wait([lean_is_done], timeout=grace_seconds))
         await self.door.close(grace_s=0)
 
     @property

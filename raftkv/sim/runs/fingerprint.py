@@ -94,4 +94,6 @@ class _Reader:
 
 def _names(value: object) -> list[str]:
     found = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
-    return sorted([*found, *getattr(value, "__dict__", ())])
+    found += getattr(value, "__dict__", ())
+    assert found, f"nothing tells what a {type(value).__name__} consists of: is it compiled?"
+    return sorted(found)
