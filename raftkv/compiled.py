@@ -11,5 +11,5 @@ from importlib.util import find_spec
 
 def is_compiled() -> bool:
     """The modules that pyproject.toml names for it are machine code here. Loads none of them."""
-    spec = find_spec("raftkv.frames")
+    spec = find_spec("raftkv.replica")
     return spec is not None and spec.origin is not None and spec.origin.endswith(tuple(EXTENSION_SUFFIXES))

@@ -142,7 +142,7 @@ def test_each_check_finds_its_sample(check, sample: str) -> None:
 
 
 def test_what_the_simulator_counts_and_embedders_inherit_from_is_not_compiled() -> None:
-    for module in ("core.rules", "core.quorum", "state_machine", "kv.machine", "errors", "outcomes", "problems"):
+    for module in ("core.rules", "core.quorum", "state_machine", "kv.machine", "errors", "outcomes", "frames"):
         assert module not in compiled_modules()
     assert "core.raft" in compiled_modules() and len(compiled_modules()) > 30
 

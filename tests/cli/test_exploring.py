@@ -16,6 +16,8 @@ from tests.cli.terminals import on_a_terminal
 from tests.cli.test_simulate import PATIENCE_S, command, environment
 from tests.sim.planted import PLANTED
 
+pytestmark = pytest.mark.usefixtures("interpreted")
+
 
 def test_everything_up_to_a_depth_is_seen(run):
     ended = run("simulate", "--exhaustive", "5")

@@ -28,6 +28,7 @@ from raftkv.sim.runs.starts import STARTS, Driver
 from raftkv.sim.runs.states import _LINKS, Rules, Worlds
 from tests.sim.planted import PLANTED, Plant
 
+pytestmark = pytest.mark.usefixtures("interpreted")
 ROOT = Path(__file__).parent.parent.parent
 STATES_MAX = 12_000
 OWN: dict[str, Plant] = {}
