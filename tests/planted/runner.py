@@ -30,7 +30,10 @@ from rich.table import Table
 from tests.planted.catalogue import FAULTS_MAX, ROOT, BadBug, Bug, load, planted
 from tests.planted.checks import FIRST_BATCH, Caught, run_seeds, simulated, tested
 
-NEEDED: Final = ("raftkv", "tests", "examples", "deploy", "pyproject.toml", "README.md", "CHANGELOG.md")
+NEEDED: Final = (
+    *("raftkv", "tests", "examples", "deploy", "pyproject.toml", "hatch_build.py", "requirements-dev.txt"),
+    *("README.md", "CHANGELOG.md"),
+)
 """What the checks use of the tree."""
 CAUGHT_PERCENT_MIN: Final = 95
 SHARES: Final = {"short": 1 / 6, "whole": 1 / 4}
