@@ -538,13 +538,13 @@ def test_where_nothing_comes_the_state_is_hashed_as_it_stands():
     """faults 61: once, after a heartbeat interval, which all have alike; a loaded cluster hashes no more often."""
     lone = LoneReplica()
     told: list[int] = []
-    known = lone.raft.machine_hash
+    known = lone.machine.state_hash
 
-    def heard(index: Index, state_hash: bytes) -> None:
-        told.append(index)
-        known(index, state_hash)
+    def asked() -> int:
+        told.append(lone.raft.applied_index)
+        return known()
 
-    lone.raft.machine_hash = heard  # type: ignore[method-assign]
+    lone.machine.state_hash = asked  # type: ignore[method-assign]
     lone.append("b", 1, [stamped(0, b"x")] * 3, prev=0, commit=3)
     interval_us = lone.raft.state.settings.heartbeat_us
     for prev in range(3, 9):
