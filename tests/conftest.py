@@ -23,6 +23,9 @@ from raftkv.compiled import is_compiled
 _STAND_IN: Final = re.compile(r"(?P<wanted>[\w.]+) object expected; got (?P<got>tests\.[\w.]+)$")
 """What compiled code says of an argument, or an attribute, of another type than it was told it has."""
 
+_KEPT: Final = re.compile(r"object attribute '\w+' is read-only$")
+"""What an object of a compiled class says to whoever sets one of its methods; our own code sets none."""
+
 
 def _refuse(target: object, name: str) -> None:
     """Skips the test if that is to be replaced in a compiled module, or in a class or an object of one."""
@@ -56,13 +59,17 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Iterator[None]:
-    """A stand-in that compiled code refused ends its test as skipped."""
+    """A stand-in that compiled code refused, or a method that a test may not replace, ends the test as skipped."""
     try:
         return (yield)
     except TypeError as error:
         stood_in = _STAND_IN.search(str(error)) if is_compiled() else None
         if stood_in is not None:
             pytest.skip(f"hands compiled code a stand-in, {stood_in['got']}, for {stood_in['wanted']}")
+        raise
+    except AttributeError as kept:
+        if is_compiled() and _KEPT.search(str(kept)):
+            pytest.skip(f"replaces a method of a compiled class: {kept}")
         raise
 
 

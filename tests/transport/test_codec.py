@@ -36,7 +36,9 @@ MESSAGES = st.sampled_from(sorted({*REQUEST_TYPES, *REPLY_TYPES} - {AppendEntrie
 def filled(kind: type[Any], draw: st.DataObject) -> Any:
     """A message with every field drawn from all that its type allows."""
     of_type = {"bool": st.booleans(), "bytes": st.sampled_from([b"", b"h" * 16])}
-    types = [getattr(field.type, "__name__", field.type) for field in dataclasses.fields(kind)]  # compiled: no words
+    types = [
+        str(getattr(field.type, "__name__", field.type)) for field in dataclasses.fields(kind)
+    ]  # compiled: no words
     return kind(*(draw.draw(of_type.get(one, NUMBERS)) for one in types))
 
 
