@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
 from benchmarks import clusters, comparing, environment, failover, floor
 from benchmarks.comparing import Plan
@@ -86,6 +87,8 @@ def bench(
     Three nodes of each on loopback, default durability, all data on one file system, the same work for all. What is
     not installed is named and left out. Results go to --output as Markdown, JSON and plots.
     """
+    if context.invoked_subcommand is not None:
+        _refuse_lost(context, context.invoked_subcommand, ("short", *chosen))
     if not sys.platform.startswith("linux"):
         raise Failed("needs Linux: what processes cost is read from /proc")
     context.obj = Place(data, output)
@@ -106,6 +109,13 @@ def bench(
         *(f"left out: {name}: {why}" for name, why in result.left_out.items()),
     ]
     publish(context.obj.results, "comparison", comparing.told(result), comparing.kept(result), notes)
+
+
+def _refuse_lost(context: click.Context, command: str, names: Iterable[str]) -> None:
+    """What is said of the comparison does nothing before the name of a command."""
+    lost = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if lost:
+        raise click.UsageError(f"--{lost[0].replace('_', '-')} does nothing before {command}; see {command} --help")
 
 
 def _headline(plan: Plan, sync_us: float) -> str:

@@ -40,6 +40,15 @@ def test_a_system_that_was_asked_for_and_is_not_here_says_how_it_comes_here() ->
     assert "zookeeper: not installed; apt-get install -y zookeeper" in ended.output
 
 
+@pytest.mark.parametrize(
+    "given", [["--systems", "raftkv"], ["--seconds", "5"], ["--value-bytes", "9"], ["--short"]], ids=str
+)
+def test_what_a_command_would_not_hear_is_refused(given: list[str]) -> None:
+    ended = run(*given, "failover")
+    assert ended.exit_code == 2
+    assert f"{given[0]} does nothing before failover" in ended.output
+
+
 @pytest.mark.parametrize("clients", ["", "0", "1,,2", "many", "-3"])
 def test_clients_are_numbers(clients: str) -> None:
     assert run("--clients", clients).exit_code == 2
