@@ -249,7 +249,7 @@ def test_frozen_things_are_keys_and_have_an_order() -> None:
 
 
 def test_numbers_are_of_any_size() -> None:
-    """Hashes are summed beyond 128 bits, terms are of 64; and division goes down, not to zero."""
+    """Hashes are summed beyond 128 bits, terms are of 64."""
     machine = KeyValueMachine()
     for number in range(50):
         machine.apply_batch([LogEntry(number + 1, 2**62 + number, encode(Put(b"%d" % number, b"v" * number)))])

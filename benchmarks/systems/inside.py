@@ -78,7 +78,7 @@ class PySyncObj(Inside):
     """Tuned; in memory, as it is by default.
 
     It ticks a thousand times a second, so it ends after each run and is filled anew for the next. Stopped and continued
-    it would find all its connections dead, which it makes again after seconds, and elect while it is measured.
+    it did not answer all calls: by default its connections are dead after 3.5 s, and made again after 5.
     """
 
     name = "pysyncobj"

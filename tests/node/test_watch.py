@@ -26,6 +26,7 @@ class World:
     def __init__(self, *, turns: bool = True) -> None:
         self.now_s = 100.0
         self.turns, self.role, self.rang = turns, Role.FOLLOWER, 0
+        self.timers: set[object] = set()
         self.ring: Callable[[], None]
         self.link = Link()
         self.watch = Watch(cast(asyncio.AbstractEventLoop, self), clock=lambda: round(self.now_s * 1_000_000))
@@ -35,8 +36,13 @@ class World:
         return self.now_s
 
     def call_later(self, delay_s: float, callback: Callable[[int], None], due_us: int) -> object:
-        self.due_s, self.ring = self.now_s + delay_s, lambda: callback(due_us)
-        return SimpleNamespace(cancel=lambda: setattr(self, "due_s", float("inf")))
+        self.due_s, self.ring, timer = self.now_s + delay_s, lambda: callback(due_us), object()
+        self.timers.add(timer)
+        return SimpleNamespace(cancel=lambda: self._cancelled(timer))
+
+    def _cancelled(self, timer: object) -> None:
+        self.timers.discard(timer)
+        self.due_s = float("inf")
 
     def goes_on(self, seconds: float, *, answers: bool = True, trouble: str = "") -> None:
         """Turn after turn, where there are any; the peer answers each time, or not."""
@@ -142,6 +148,7 @@ def test_where_turns_come_no_timer_rings_and_where_none_come_one_does() -> None:
         world = World(turns=turns)
         world.goes_on(0.9)
         assert world.rang == rings
+        assert len(world.timers) == 1, "each that is not needed is cancelled, or all of them would ring"
         world.stands_still(0.4)
         assert [round(stall.duration_us / 1e6, 1) for stall in world.watch.stalls] == [0.4]
 
