@@ -116,13 +116,15 @@ def _first_accepted(system: System, nodes: Sequence[int]) -> float:
                 accepted.append(time.perf_counter())
                 over.set()
 
-    threads = [threading.Thread(target=ask, args=(node, turn)) for node in nodes for turn in range(ASKERS)]
+    threads = [threading.Thread(target=ask, args=(node, turn), daemon=True) for node in nodes for turn in range(ASKERS)]
     for thread in threads:
         thread.start()
-    over.wait(GIVE_UP_S)
-    over.set()
-    for thread in threads:
-        thread.join()
+    try:
+        over.wait(GIVE_UP_S)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     if not accepted:
         raise Failed(f"{system.name}: no write was accepted within {GIVE_UP_S:.0f} s of the leader's end")
     return min(accepted)

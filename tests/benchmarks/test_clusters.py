@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.progress import Progress
 
 from benchmarks import clusters, failover
 from benchmarks.environment import Available
-from benchmarks.processes import Failed
+from benchmarks.processes import Failed, ended_by_signals
+from benchmarks.systems.base import NotAccepted
 from tests.benchmarks.test_comparing import Fake
 
 
@@ -23,6 +27,7 @@ def available(story: list[str], **fails_at: str) -> Available:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "SETTLE_S", 0)
+    monkeypatch.setattr(failover, "QUIET_S", 0)
 
 
 def test_a_cluster_that_fails_while_it_is_looked_at_is_ended_before_anybody_hears(tmp_path: Path) -> None:
@@ -50,3 +55,31 @@ def test_nobody_waits_for_the_failover_of_what_takes_no_single_writes(tmp_path: 
     with pytest.raises(Failed, match="takes no single writes"):
         failover.measured(["raftkv"], available(story), tmp_path, 1, Progress(disable=True))
     assert story == ["raftkv start", "raftkv end"]
+
+
+def test_who_is_stopped_while_nobody_can_write_leaves_nobody_asking(tmp_path: Path) -> None:
+    class Leaderless(Fake):
+        dead = told = over = False
+
+        def write(self, node: int, timeout_s: float) -> None:
+            if self.over or not self.dead:
+                return
+            with once:
+                if not self.told:
+                    signal.pthread_kill(stopped, signal.SIGTERM)
+                self.told = True
+            raise NotAccepted("nobody leads")
+
+        def kill(self, node: int) -> None:
+            self.dead = True
+
+    stopped, once = threading.get_ident(), threading.Lock()
+    system = Leaderless("raftkv", [])
+    system.cluster = SimpleNamespace(kill=system.kill, start=lambda _: None)  # type: ignore[assignment]
+    before = set(threading.enumerate())
+    try:
+        with ended_by_signals(), pytest.raises(SystemExit):
+            failover.gap_s(system, "kill -9")
+        assert set(threading.enumerate()) == before
+    finally:
+        system.over = True
