@@ -117,14 +117,15 @@ def _first_accepted(system: System, nodes: Sequence[int]) -> float:
                 over.set()
 
     threads = [threading.Thread(target=ask, args=(node, turn), daemon=True) for node in nodes for turn in range(ASKERS)]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         over.wait(GIVE_UP_S)
     finally:
         over.set()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # a signal may come while they are being started
+                thread.join()
     if not accepted:
         raise Failed(f"{system.name}: no write was accepted within {GIVE_UP_S:.0f} s of the leader's end")
     return min(accepted)
