@@ -65,7 +65,6 @@ def memory(
         for count in sorted(keys):
             system.fill(count, VALUE_BYTES)
             time.sleep(SETTLE_S)
-            system.wake()
             leader, held = system.leader(), system.cluster.rss_mib()
             followers = " + ".join(f"{mib:.0f}" for node, mib in enumerate(held) if node != leader)
             table.add(system.title, f"{count:,}", f"{held[leader]:.0f}", followers)

@@ -92,7 +92,7 @@ def running(
 
 
 def compare(plan: Plan, available: Available, directory: Path, progress: Progress) -> Result:
-    """All groups, one after the other, so that none is disturbed by the others' idle nodes."""
+    """All groups, one after the other."""
     result = Result(left_out={name: why for name, why in available.missing.items() if _wanted(plan, name)})
     chosen = {group: [name for name in members(group, available) if _wanted(plan, name)] for group in GROUPS}
     total = sum(_steps(plan, group, len(names)) for group, names in chosen.items())
@@ -145,10 +145,18 @@ def _compare(group: str, plan: Plan, systems: list[System], result: Result, step
                 for system in list(systems):
                     steps.say(f"round {number + 1}: {system.name} {verb}, {clients} clients")
                     points = measured.setdefault(system.name, {}).setdefault((verb, clients), [])
-                    _attempt(system, systems, result, lambda s=system, p=points, w=work: p.append(measure(s, w)))  # type: ignore[misc]
+                    _attempt(system, systems, result, lambda s=system, p=points, w=work: p.append(_alone(s, w)))  # type: ignore[misc]
                     steps.done()
     for name in result.left_out:
         measured.pop(name, None)  # half a round compares with nothing
+
+
+def _alone(system: System, work: Work) -> Point:
+    """One run of a system that rests before and after: nobody is disturbed by what others do when they are idle."""
+    system.wake()
+    point = measure(system, work)
+    system.rest()
+    return point
 
 
 def _attempt(system: System, systems: list[System], result: Result, act: Callable[[], Any]) -> bool:

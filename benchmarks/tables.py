@@ -107,8 +107,8 @@ def limits(measured: Measurements, titles: Mapping[str, str]) -> Table:
                 entries = f"{middle.operations_per_batch:.1f}"
             table.add(verb, str(clients), titles[name], middle.limited_by, entries, syncs)
     table.notes.append(
-        "Shares of one core; of other programs, idle nodes of the others too, of the machine. Waiting: for answers, "
-        "disks and each other."
+        "Shares of one core; of other programs, of the machine, where nodes of the others are stopped meanwhile. "
+        "Waiting: for answers, disks and each other."
     )
     table.notes.append(
         "A batch is what the leader proposed at once; below 1 sync for a batch, one fdatasync was for several. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -13,10 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.figures import Point, Run, syncs_between
-from benchmarks.processes import Cluster, machine_cpu_s, run, shortened
+from benchmarks.processes import Cluster, Failed, machine_cpu_s, run, shortened
 from benchmarks.work import Work
 
 NODES: Final = 3
+SETTLED_S: Final = 2.0
+"""Who has led for so long since its cluster went on is not about to be replaced: an election takes none that long."""
+SETTLE_TIMEOUT_S: Final = 60.0
+LOOK_EVERY_S: Final = 0.1
 
 
 class NotAccepted(Exception):
@@ -66,24 +71,30 @@ class System(ABC):
         self.cluster.end()
 
     def rest(self) -> None:
-        """Takes no CPU until ``wake``, where an idle cluster of its kind would take much."""
-        return
+        """Takes no CPU until ``wake``: stopped where it stands."""
+        self.cluster.send(signal.SIGSTOP)
 
     def wake(self) -> None:
-        """One leads again."""
-        return
+        """Goes on, and one leads for as long as it takes to see that no other is being elected."""
+        self.cluster.send(signal.SIGCONT)
+        give_up = time.monotonic() + SETTLE_TIMEOUT_S
+        leader, since = self.leader(), time.monotonic()
+        while time.monotonic() - since < SETTLED_S:
+            if time.monotonic() > give_up:
+                raise Failed(f"{self.name}: nobody led for {SETTLED_S:g} s within {SETTLE_TIMEOUT_S:.0f} s")
+            time.sleep(LOOK_EVERY_S)
+            if (now := self.leader()) != leader:
+                leader, since = now, time.monotonic()
 
 
 def measure(system: System, work: Work) -> Point:
     """One run, and what it cost."""
-    system.wake()
     leader = system.leader()
     counters_before = system.counters()
     began_s, before, machine_before = time.perf_counter(), system.cluster.cpu_s(), machine_cpu_s()
     done = system.run(work)
     ended_s, after, machine_after = time.perf_counter(), system.cluster.cpu_s(), machine_cpu_s()
     counters_after = system.counters()
-    system.rest()
     syncs = None
     if counters_before is not None and counters_after is not None and work.verb == "put":
         syncs = syncs_between(counters_before, counters_after, leader=leader, seconds=done.seconds)

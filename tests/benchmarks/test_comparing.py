@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
+import time as real_time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +19,7 @@ from benchmarks.comparing import Plan
 from benchmarks.environment import Available
 from benchmarks.figures import Run
 from benchmarks.processes import Failed
+from benchmarks.systems import base
 from benchmarks.systems.base import System
 from benchmarks.work import Work
 
@@ -26,7 +32,11 @@ class Fake(System):
     def __init__(self, name: str, story: list[str], *, fails_at: str = "") -> None:
         self.name = self.title = name
         self._story, self._fails_at = story, fails_at
-        self.cluster = SimpleNamespace(cpu_s=lambda: (0.0, 0.0, 0.0))  # type: ignore[assignment]
+        self.rests = False
+        self.cluster = SimpleNamespace(cpu_s=lambda: (0.0, 0.0, 0.0), send=self._hear)  # type: ignore[assignment]
+
+    def _hear(self, number: signal.Signals) -> None:
+        self.rests = {signal.SIGSTOP: True, signal.SIGCONT: False}[number]
 
     def _do(self, what: str) -> None:
         self._story.append(f"{self.name} {what}")
@@ -50,6 +60,27 @@ class Fake(System):
         return Run(10, 1.0, {"50": 1.0, "99": 1.0})
 
 
+class Clock:
+    """Time passes when somebody sleeps, or looks who leads."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    time = SimpleNamespace(monotonic=found.monotonic, sleep=found.sleep, perf_counter=real_time.perf_counter)
+    monkeypatch.setattr(base, "time", time)
+    return found
+
+
 PLAN = Plan(seconds=1, rounds=2, clients=(1,), keys=5, value_bytes=1, systems=())
 
 
@@ -71,6 +102,48 @@ def test_systems_take_turns_and_all_are_ended(tmp_path: Path) -> None:
         "etcd-3.5": 2,
         "raftkv": 2,
     }
+
+
+def test_while_one_is_measured_the_others_are_stopped_where_they_stand(tmp_path: Path) -> None:
+    made: list[Fake] = []
+    seen: list[dict[str, bool]] = []
+
+    class Seen(Fake):
+        def run(self, work: Work) -> Run:
+            seen.append({fake.name: fake.rests for fake in made})
+            return super().run(work)
+
+    def make(name: str) -> System:
+        made.append(Seen(name, []))
+        return made[-1]
+
+    available = Available()
+    for name in ("etcd-3.5", "raftkv"):
+        available.makes[name] = lambda _, name=name: make(name)  # type: ignore[misc]
+    comparing.compare(replace(PLAN, rounds=1), available, tmp_path, Progress(disable=True))
+    assert seen == 2 * [{"etcd-3.5": False, "raftkv": True}, {"etcd-3.5": True, "raftkv": False}]
+
+
+class Elected(Fake):
+    """Whoever leads, look by look."""
+
+    def __init__(self, leaders: Iterable[int]) -> None:
+        super().__init__("etcd-3.5", [])
+        self._leaders = iter(leaders)
+
+    def leader(self) -> int:
+        return next(self._leaders)
+
+
+def test_who_goes_on_is_measured_when_nobody_else_was_elected_for_a_while(clock: Clock) -> None:
+    Elected([0, 0, 0, 2, 2, 1, *[1] * 40]).wake()
+    elected_after_s = 5 * base.LOOK_EVERY_S
+    assert elected_after_s + base.SETTLED_S <= clock.now_s < elected_after_s + base.SETTLED_S + 2 * base.LOOK_EVERY_S
+
+
+def test_who_elects_somebody_else_again_and_again_is_not_measured() -> None:
+    with pytest.raises(Failed, match="nobody led for"):
+        Elected(itertools.cycle([0, 1])).wake()
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path) -> None:
