@@ -20,8 +20,8 @@ from benchmarks.work import Work
 
 GROUPS: Final = {
     "servers": ("etcd-3.4", "etcd-3.5", "zookeeper", "raftkv-aiohttp", "raftkv-compiled", "raftkv"),
-    "inside": ("pysyncobj", "raftkv-inside"),
-    "libraries": ("aetcd-client", "raftkv-client"),
+    "inside": ("pysyncobj", "raftkv-inside-compiled", "raftkv-inside"),
+    "libraries": ("aetcd-client", "raftkv-client-compiled", "raftkv-client"),
 }
 """What is compared with what. An etcd of another version than these takes part, too."""
 LIBRARY_TASKS: Final = 64

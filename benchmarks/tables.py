@@ -13,7 +13,9 @@ Key = tuple[str, int]
 """What was done, and by how many clients."""
 
 OURS: Final = {"servers": "raftkv", "inside": "raftkv-inside", "libraries": "raftkv-client"}
-"""Whose throughput is divided by that of the others of its group."""
+"""Whose throughput is divided by that of the others of its group …"""
+COMPILED: Final = {group: f"{name}-compiled" for group, name in OURS.items()}
+"""… and the same, compiled, where it is there."""
 
 
 @dataclass
@@ -50,16 +52,18 @@ Measurements = Mapping[str, Mapping[Key, Sequence[Point]]]
 
 def comparison(group: str, measured: Measurements, titles: Mapping[str, str]) -> Table:
     """All systems of a group, point by point, ours last; what ours did divided by what each of the others did."""
-    ours = OURS[group]
+    ours, compiled = OURS[group], COMPILED[group]
+    over = ("raftkv over it", *(["compiled over it"] if compiled in measured else []))
     table = Table(
         f"{group}: operations per second",
-        ("operation", "clients", "system", "per second", "p50/p99 ms", "raftkv over it", "CPU µs leader+followers"),
+        ("operation", "clients", "system", "per second", "p50/p99 ms", *over, "CPU µs leader+followers"),
         left=3,
     )
     names = [*(name for name in measured if name != ours), *([ours] if ours in measured else [])]
     for point in measured[names[0]] if names else ():
         for name in names:
-            table.add(*point_row(point, measured[name][point], measured.get(ours, {}).get(point, ()), titles[name]))
+            divided = [measured.get(dividend, {}).get(point, ()) for dividend in (ours, compiled)[: len(over)]]
+            table.add(*point_row(point, measured[name][point], divided, titles[name]))
     table.notes.append(
         "Median (lowest–highest) of the rounds; ratios are taken round by round. CPU is what each node worked for one "
         "operation, from /proc."
@@ -67,11 +71,14 @@ def comparison(group: str, measured: Measurements, titles: Mapping[str, str]) ->
     return table
 
 
-def point_row(point: Key, theirs: Sequence[Point], ours: Sequence[Point], title: str) -> list[str]:
-    """One system at one point."""
+def point_row(point: Key, theirs: Sequence[Point], ours: Sequence[Sequence[Point]], title: str) -> list[str]:
+    """One system at one point, and what each of ours made of what it did."""
     speeds = [one.run.per_second for one in theirs]
-    ratio = "–" if theirs is ours or not ours else ratios([one.run.per_second for one in ours], speeds).text()
-    return [point[0], str(point[1]), title, spread(speeds).text(0), latency_cell(theirs), ratio, cpu_cell(theirs)]
+    over = [
+        "–" if theirs is dividend or not dividend else ratios([one.run.per_second for one in dividend], speeds).text()
+        for dividend in ours
+    ]
+    return [point[0], str(point[1]), title, spread(speeds).text(0), latency_cell(theirs), *over, cpu_cell(theirs)]
 
 
 def latency_cell(points: Sequence[Point]) -> str:

@@ -6,12 +6,21 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.figures import Run
-from benchmarks.processes import Cluster, Failed, free_ports, wait_for
+from benchmarks.processes import ROOT, Cluster, Failed, free_ports, wait_for
 from benchmarks.systems.base import NODES, System
+from benchmarks.systems.raftkv import COMPILED
 from benchmarks.work import Work
+
+_RUN_MODULE: Final = """\
+import runpy, sys
+sys.path.append(ROOT)
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""What `python -m` does, where it must not put the current directory first."""
 
 
 class Inside(System):
@@ -58,6 +67,7 @@ class RaftkvInside(Inside):
 
     name = "raftkv-inside"
     title = "raftkv, submit inside the leader"
+    python: tuple[str, ...] = (sys.executable, "-m")
 
     def __init__(self, directory: Path) -> None:
         from raftkv import __version__
@@ -66,12 +76,20 @@ class RaftkvInside(Inside):
         members = ",".join(f"n{n}=http://127.0.0.1:{port}" for n, port in enumerate(free_ports(NODES), 1))
         commands = [
             [
-                *(sys.executable, "-m", "benchmarks.generators.raftkv_inside", "--id", f"n{n}"),
+                *(*self.python, "benchmarks.generators.raftkv_inside", "--id", f"n{n}"),
                 *("--data-dir", str(directory / f"n{n}"), "--initial-cluster", members),
             ]
             for n in range(1, NODES + 1)
         ]
         self.cluster = Cluster(self.name, commands, directory, pipes=True)
+
+
+class RaftkvInsideCompiled(RaftkvInside):
+    """With the raftkv that `scripts/compiled` installed: this checkout, where the benchmark is, is looked at last."""
+
+    name = "raftkv-inside-compiled"
+    title = "raftkv compiled, submit inside the leader"
+    python = (str(COMPILED), "-I", "-c", _RUN_MODULE.replace("ROOT", repr(str(ROOT))))
 
 
 class PySyncObj(Inside):

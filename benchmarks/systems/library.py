@@ -24,7 +24,10 @@ class ThroughLibrary(System):
     def __init__(self, under: HttpSystem, *, library: str, version: str, python: Path | str = sys.executable) -> None:
         self._under, self._library, self._python = under, library, python
         self.name, self.version = f"{library}-client", version
-        self.title = "raftkv's Python client" if library == "raftkv" else f"aetcd {version}, {under.name}"
+        self.title = f"aetcd {version}, {under.name}"
+        if library == "raftkv":
+            self.name = under.name.replace("raftkv", "raftkv-client")
+            self.title = "raftkv's Python client" + (", servers compiled" if under.name != "raftkv" else "")
         self.cluster = under.cluster
 
     def leader(self) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import environment
+from benchmarks.systems import inside
 
 REQUIREMENTS = """\
 one==1.0 \\
@@ -50,9 +53,29 @@ def test_a_compiled_raftkv_is_that_of_its_own_environment_and_no_source_that_lie
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_: f"/nowhere/{name}")
     monkeypatch.setattr(environment, "COMPILED", tmp_path / "python")
-    assert "scripts/compiled" in environment.look().missing["raftkv-compiled"]
+    names = ("raftkv-compiled", "raftkv-inside-compiled", "raftkv-client-compiled")
+    for name in names:
+        assert "scripts/compiled" in environment.look().missing[name]
     (tmp_path / "python").touch()
-    made = environment.look().makes["raftkv-compiled"](tmp_path)
-    for command in made.cluster.commands:
-        assert command[0].endswith(".venv-compiled/bin/python")
-        assert command[1] == "-I"
+    for name in names:
+        made = environment.look().makes[name](tmp_path / name)
+        assert made.name == name
+        for command in made.cluster.commands:
+            assert command[0].endswith(".venv-compiled/bin/python")
+            assert command[1] == "-I"
+
+
+def test_what_lies_in_the_checkout_stands_behind_what_is_installed(tmp_path: Path) -> None:
+    """A module of the checkout is found there, and one that is installed where it is installed."""
+    installed, checkout = tmp_path / "installed", tmp_path / "checkout"
+    for directory, names in ((installed, ("both",)), (checkout, ("both", "asked"))):
+        directory.mkdir()
+        for name in names:
+            (directory / f"{name}.py").write_text(f"WHERE = {directory.name!r}")
+    (checkout / "asked.py").write_text("import both, sys; print(both.WHERE, *sys.argv[1:])")
+    run_module = inside._RUN_MODULE.replace("ROOT", repr(str(checkout)))
+    text = f"import sys; sys.path.insert(0, {str(installed)!r})\n{run_module}"
+    told = subprocess.run(
+        [sys.executable, "-I", "-c", text, "asked", "--id", "n1"], capture_output=True, text=True, check=False
+    )
+    assert (told.stdout, told.stderr) == ("installed --id n1\n", "")

@@ -39,6 +39,17 @@ def test_the_others_come_first_and_have_the_ratio() -> None:
     ]
 
 
+def test_a_compiled_raftkv_that_was_measured_has_its_ratios_beside_them() -> None:
+    measured = {
+        "etcd-3.5": {("put", 64): [point(1000)]},
+        "raftkv-compiled": {("put", 64): [point(3000)]},
+        "raftkv": {("put", 64): [point(2000)]},
+    }
+    table = tables.comparison("servers", measured, {**TITLES, "raftkv-compiled": "raftkv, compiled"})
+    assert table.headings[5:7] == ("raftkv over it", "compiled over it")
+    assert [row[5:7] for row in table.rows] == [["2.00", "3.00"], ["0.67", "–"], ["–", "1.50"]]
+
+
 def test_without_ours_there_is_no_ratio() -> None:
     table = tables.comparison("servers", {"etcd-3.5": {("get", 1): [point(1000)]}}, TITLES)
     assert [row[5] for row in table.rows] == ["–"]
