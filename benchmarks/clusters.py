@@ -29,6 +29,10 @@ LARGE_BYTES: Final = 64 * 1024
 LARGE_KEYS: Final = 500
 CLIENTS: Final = 64
 LOOK_EVERY_S: Final = 0.5
+RESTED_S: Final = 1.0
+RESTED_SHARE: Final = 0.15
+"""Of a core, all nodes together, for that long."""
+RESTED_LOOKS_MAX: Final = 60
 
 Found = tuple[Table, dict[str, Any]]
 
@@ -97,6 +101,7 @@ def sizes(
     def look_at_many(system: System) -> None:
         for count in sorted(keys):
             system.fill(count, VALUE_BYTES)
+            rested(system)
             for verb in ("put", "get"):
                 point = measure(system, Work(verb, CLIENTS, seconds, count, VALUE_BYTES, seed=count))
                 many.add(*_size_row(system, verb, count, point))
@@ -106,6 +111,15 @@ def sizes(
     _one_by_one(names, available, directory / "many", progress, many, look_at_many)
     figures["floor_us"] = write_us
     return [many, large], figures
+
+
+def rested(system: System) -> None:
+    """What the last key began, snapshots above all, is over: its nodes are nearly idle, or it takes very long."""
+    for _ in range(RESTED_LOOKS_MAX):
+        began, before = time.perf_counter(), sum(system.cluster.cpu_s())
+        time.sleep(RESTED_S)
+        if sum(system.cluster.cpu_s()) - before <= RESTED_SHARE * (time.perf_counter() - began):
+            return
 
 
 def _size_row(system: System, verb: str, count: int, point: Point) -> list[str]:

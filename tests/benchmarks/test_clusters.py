@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import threading
 from pathlib import Path
@@ -38,6 +39,19 @@ def test_a_cluster_that_fails_while_it_is_looked_at_is_ended_before_anybody_hear
         ["zookeeper start", "zookeeper fill 5", "zookeeper end"],
         "zookeeper cannot fill 5",
     )
+
+
+def test_who_still_works_off_what_was_filled_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "RESTED_S", 0.001)
+    system, looks = Fake("raftkv", []), itertools.count()
+    busy = itertools.accumulate([0.0, 5.0, 5.0, 5.0, 0.0, 0.0])
+    system.cluster = SimpleNamespace(cpu_s=lambda: (next(busy), next(looks) * 0.0))  # type: ignore[assignment]
+    clusters.rested(system)
+    assert next(looks) == 6
+    forever = itertools.count()
+    system.cluster = SimpleNamespace(cpu_s=lambda: (float(next(forever)),))  # type: ignore[assignment]
+    clusters.rested(system)
+    assert next(forever) == 2 * clusters.RESTED_LOOKS_MAX
 
 
 def test_one_is_ended_before_the_next_is_started_and_what_does_not_start_is_a_note(tmp_path: Path) -> None:
