@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from rich.progress import Progress
 
-from benchmarks import clusters, failover
+from benchmarks import clusters, failover, floor
 from benchmarks.environment import Available
 from benchmarks.processes import Failed, ended_by_signals
 from benchmarks.systems.base import NotAccepted
@@ -52,6 +52,17 @@ def test_who_still_works_off_what_was_filled_is_waited_for_but_not_for_ever(monk
     system.cluster = SimpleNamespace(cpu_s=lambda: (float(next(forever)),))  # type: ignore[assignment]
     clusters.rested(system)
     assert next(forever) == 2 * clusters.RESTED_LOOKS_MAX
+
+
+def test_what_filling_began_is_over_before_many_keys_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story: list[str] = []
+    monkeypatch.setattr(floor, "sync_us", lambda *_, **__: 100.0)
+    monkeypatch.setattr(clusters, "rested", lambda system: story.append(f"{system.name} rested"))
+    clusters.sizes(["raftkv"], available(story), tmp_path, [5], 1, Progress(disable=True))
+    many = story[story.index("raftkv fill 5") :]
+    assert many == ["raftkv fill 5", "raftkv rested", "raftkv put 64 5", "raftkv get 64 5", "raftkv end"]
 
 
 def test_one_is_ended_before_the_next_is_started_and_what_does_not_start_is_a_note(tmp_path: Path) -> None:
