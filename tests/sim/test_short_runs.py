@@ -80,6 +80,16 @@ def test_leaving_a_choice_out_leaves_alone_what_the_others_draw():
     assert draws([2, 4, 5]) == [whole[1], whole[3], whole[4]]
 
 
+def test_who_begins_anew_at_the_end_is_not_in_step_with_another():
+    """Two that wait equally long, each time, stand against each other for ever (seed 115156038622648)."""
+    setting = Setting(tuple(map(NodeId, "ab")), RaftSettings(election_timeout_ms=300, heartbeat_ms=100), (1000, 1000))
+    for seed in range(20):
+        end_b = Choice(lambda scene: scene.world.crash(scene.world.nodes[NodeId("b")]), 1)
+        made = Made(setting, seed)
+        made.run([Chosen(1, end_b)])
+        assert made.world.up()
+
+
 def test_talk_is_cut_off_after_so_many_steps():
     talk = next(choice for choice in CHOICES if choice.act is choices.campaign)
     for steps in (0, 1, 5):

@@ -41,6 +41,8 @@ _THEME_WEIGHT: Final = 3
 _TASTES: Final = (0, 1, 1, 1, 8)
 _TASTES_FOR_THE_RARE: Final = (0, 0, 0, 1, 4)
 _OPENING: Final = Choice(campaign, 0)
+_ENDING: Final = CHOICES_MAX + 1
+"""Whoever begins anew at a run's end would, with the seed that the run began with, wait as long as another each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class Made:
         for node in world.nodes.values():
             world.start(node)
         for one in chosen:
-            self._rng.seed(one.number << 64 | self._seed)
+            self._seed_for(one.number)
             world.now += 1
             world.talked, world.talk_max = 0, one.talk_max
             self.done[one] = 0
@@ -172,9 +174,13 @@ class Made:
             finally:
                 self.done[one] = world.talked
         world.talk_max = None
-        self._rng.seed(self._seed)
+        self._seed_for(_ENDING)
         world.settle()
         self._scene.clients.prove()
+
+    def _seed_for(self, number: int) -> None:
+        """What follows draws what only the seed and this number, of one choice or of the end, decide."""
+        self._rng.seed(number << 64 | self._seed)
 
     def failure_of(self, chosen: Sequence[Chosen]) -> Exception | None:
         """What comes of them; None: all properties hold."""
