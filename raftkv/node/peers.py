@@ -145,6 +145,12 @@ class Peers:
             self._urls[peer] = url
             link.move(url)
 
+    def is_there(self, peer: NodeId) -> None:
+        """It has come to us, or somebody in its name: who has just started again does not wait for our word."""
+        link = self._links.get(peer)
+        if link is not None:
+            link.hurry()
+
     def links(self) -> list[tuple[PeerLink, str]]:
         """Every link and the URL that it goes to, in order of id; to be looked at."""
         return [(self._links[peer], self._urls[peer]) for peer in sorted(self._links)]

@@ -426,6 +426,7 @@ class RunningNode:
         """Somebody says who it is."""
         self._watch.heard_from(introduction.sender)
         self._hear(introduction)
+        self._peers.is_there(introduction.sender)
         exchange.introduce(self._forming.introduction())
 
     def on_farewell(self, said: Farewell, exchange: PeerExchange) -> None:

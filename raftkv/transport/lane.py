@@ -8,6 +8,7 @@ repeats by itself what still matters, and what had waited in a queue would be ou
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 from typing import Any, Final, Protocol
@@ -76,7 +77,9 @@ class Lane:
         self.answered_at_s: float | None = None
         """When the peer answered last, by the loop's clock; None: never."""
         self._lost = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._again = asyncio.Event()
+        """The wait for the next attempt is over early."""
+        self._hurried_at_s = -math.inf
         self._task = self._loop.create_task(self._keep_connected())
         self._task.add_done_callback(self._keeper_ended)
 
@@ -103,7 +106,17 @@ class Lane:
         self._failed_attempts = 0
         if self._connection is not None:
             self._connection.close("the peer has moved")
-        self._moved.set()
+        self._again.set()
+
+    def hurry(self) -> None:
+        """The peer is there: it is tried at once, however long the wait has become.
+
+        Once within the longest wait: a peer that comes and comes and cannot be reached is not stormed.
+        """
+        now_s = self._loop.time()
+        if self._connection is None and now_s - self._hurried_at_s >= self._settings.reconnect_max_s:
+            self._hurried_at_s = now_s
+            self._again.set()
 
     async def close(self) -> None:
         """The lane is down for good; what was outstanding has failed."""
@@ -116,13 +129,13 @@ class Lane:
     async def _keep_connected(self) -> None:
         while True:
             self._lost.clear()
-            self._moved.clear()
+            self._again.clear()
             if await self._connect():
                 self._owner.on_connected(self)
                 await self._lost.wait()
             try:
                 async with asyncio.timeout(self._wait_s()):
-                    await self._moved.wait()
+                    await self._again.wait()
             except TimeoutError:
                 continue
 

@@ -198,6 +198,11 @@ class PeerLink:
         for lane in self._lanes():
             lane.move(url)
 
+    def hurry(self) -> None:
+        """The peer has come to us, so it can be reached: lanes that wait for their next attempt make it."""
+        for lane in self._lanes():
+            lane.hurry()
+
     async def close(self) -> None:
         """The link is down for good; everything outstanding has failed."""
         for lane in self._lanes():

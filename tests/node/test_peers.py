@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,10 +13,12 @@ import pytest
 from raftkv.core.messages import Envelope, Introduction
 from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, NodeId
 from raftkv.members import Named
+from raftkv.node.node import Node
 from raftkv.node.peers import COMPLAINTS_MAX, Peers
 from raftkv.node.probing import Prober
 from raftkv.transport.settings import TransportSettings
-from tests.node.nodes import configs, leader_of, running
+from tests.live.cluster import until
+from tests.node.nodes import Adder, configs, leader_of, running
 from tests.transport.samples import introduction
 
 N1 = NodeId("n1")
@@ -80,3 +83,18 @@ async def test_nothing_is_left_of_asking_a_node_who_it_is() -> None:
         told = await Prober(TransportSettings(), Random(1), introduction, None).ask(whom, within_s=0.05)
     assert isinstance(told, str)
     assert asyncio.all_tasks() == before
+
+
+async def test_who_starts_late_is_reached_as_soon_as_it_comes(tmp_path: Path) -> None:
+    """Else who leads then would step down for want of a majority that is there, and waits for its word."""
+    waits = TransportSettings(reconnect_first_s=60.0, reconnect_max_s=60.0)
+    made = [replace(config, transport=waits) for config in configs(tmp_path, 2)]
+    first, late = (Node(config, state_machine=Adder()) for config in made)
+    try:
+        await first.start()
+        ((link, _),) = first._running._peers.links()  # type: ignore[union-attr]
+        await until(lambda: bool(link.trouble), within_s=5, what="the first to have looked for the other in vain")
+        await late.start()
+        await until(lambda: link.is_connected, within_s=5, what="the first to reach the other")
+    finally:
+        await asyncio.gather(first.stop(), late.stop())

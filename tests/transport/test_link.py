@@ -200,6 +200,35 @@ async def test_a_peer_that_moves_while_it_is_down_is_looked_for_at_once(peers: P
     await until(lambda: len(node.introduced) == 2)
 
 
+async def test_a_peer_that_comes_is_tried_at_once(peers: Peers):
+    """However long the pause between attempts has become while it was down."""
+    peer, node = await peers.peer(), Node()
+    peer.stop()
+    link = peers.link(peer, node, reconnect_first_s=60.0, reconnect_max_s=60.0)
+    await until(lambda: link.trouble)
+    await peer.listen()
+    link.hurry()
+    await until(lambda: link.is_connected)
+
+
+async def test_a_peer_that_comes_and_comes_and_hangs_up_is_not_stormed(peers: Peers):
+    attempts: list[float] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        attempts.append(asyncio.get_running_loop().time())
+        writer.close()
+        link.hurry()
+
+    peer, node = await peers.peer(), Node()
+    peer.stop()
+    link = peers.link(peer, node, reconnect_first_s=0.2, reconnect_max_s=0.2)
+    server = await asyncio.start_server(hang_up, "127.0.0.1", peer.port)
+    link.hurry()
+    await until(lambda: len(attempts) >= 12)
+    assert attempts[11] - attempts[0] > 0.3
+    server.close()
+
+
 async def test_pieces_of_a_snapshot_go_where_the_peer_is_now(peers: Peers):
     """Their lane is made with the first of them, long after the others perhaps."""
     old, new = await peers.peer(), await peers.peer()

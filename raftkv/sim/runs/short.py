@@ -42,7 +42,7 @@ _TASTES: Final = (0, 1, 1, 1, 8)
 _TASTES_FOR_THE_RARE: Final = (0, 0, 0, 1, 4)
 _OPENING: Final = Choice(campaign, 0)
 _ENDING: Final = CHOICES_MAX + 1
-"""Whoever begins anew at a run's end would, with the seed that the run began with, wait as long as another each time."""
+"""A number of its own: by the seed that the run began with, who begins anew would wait as long as another each time."""
 
 
 @dataclass(frozen=True, slots=True)
