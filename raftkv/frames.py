@@ -33,11 +33,13 @@ _TERM_INDEX = struct.Struct("<QQ")
 
 
 class EntryKind(IntEnum):
-    """What an entry is for: only COMMAND reaches the state machine."""
+    """What an entry is for: only commands reach the state machine."""
 
     NOOP = 0
     COMMAND = 1
     CONFIGURATION = 2
+    FURTHER_COMMAND = 3
+    """Proposed together with the command before it: what holds for all of them stands only in the first."""
 
 
 _KIND_MAX: Final = max(EntryKind)

@@ -6,20 +6,17 @@ sent, and every waiting client what became of its request. May never know: socke
 It is driven by turns. Whatever arrives only enqueues; ``turn`` makes one proposal of all writes that
 wait, one read round of all reads, applies what is committed, and answers whoever can be answered. While
 a write or a request is in flight, work gathers for the next turn: batches make themselves.
-
-The body of a COMMAND entry is the cluster time (u64, milliseconds) at which the leader proposed it, and
-the state machine's command.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Final
 
 from raftkv import frames as framing
+from raftkv import stamps
 from raftkv.changing import Changing, Said
 from raftkv.comparing import Comparing
 from raftkv.core.effects import (
@@ -49,20 +46,12 @@ from raftkv.outcomes import (
     Why,
 )
 from raftkv.snapshotting import BegunLoading, Restored, SnapshotSettings, Snapshotting, SnapshotWork
-from raftkv.state_machine import LogEntry, StateMachine
+from raftkv.state_machine import StateMachine
 from raftkv.transferring import Transferring
 from raftkv.waiting import ReadDone, WaitingRead, WaitingReads, WaitingWrite, WaitingWrites, WriteDone, expire_reads
 
-_STAMP: Final = struct.Struct("<Q")
-_STAMP_OFFSET: Final = framing.HEADER_BYTES
-_COMMAND_OFFSET: Final = _STAMP_OFFSET + _STAMP.size
 HASH_INTERVAL: Final = 1024
 """State hashes are compared at every multiple of this index, and where nothing comes."""
-
-
-def command_in(frame: bytes) -> tuple[int, bytes]:
-    """Cluster time and command, as the leader put them into an entry of kind COMMAND."""
-    return _STAMP.unpack_from(frame, _STAMP_OFFSET)[0], frame[_COMMAND_OFFSET:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +326,8 @@ class Replica:
         if not self._submitted:
             return
         submitted, self._submitted, self._submitted_bytes = self._submitted, [], 0
-        stamp = _STAMP.pack(self.cluster_time_ms())
-        first = self.raft.propose([stamp + write.command for write in submitted])
+        commands = [write.command for write in submitted]
+        first = self.raft.propose(stamps.bodies(commands, time_ms=self.cluster_time_ms()))
         self._writes.add(submitted, first_index=first, term=self.raft.term)
 
     def _refuse_submitted(self) -> None:
@@ -381,17 +370,7 @@ class Replica:
             first, frames = Index(first + count), frames[count:]
 
     def _apply_batch(self, first: Index, frames: list[bytes]) -> None:
-        entries: list[LogEntry] = []
-        passed: list[int] = []
-        last_stamp_ms, command, at = self.last_stamp_ms, framing.EntryKind.COMMAND, framing.KIND_OFFSET
-        for index, frame in enumerate(frames, first):
-            if frame[at] == command:
-                (stamp_ms,) = _STAMP.unpack_from(frame, _STAMP_OFFSET)
-                last_stamp_ms = max(last_stamp_ms, stamp_ms)
-                entries.append(LogEntry(index, last_stamp_ms, frame[_COMMAND_OFFSET:]))
-            else:
-                passed.append(index)
-        self.last_stamp_ms = last_stamp_ms
+        entries, passed, self.last_stamp_ms = stamps.entries(frames, first, time_ms=self.last_stamp_ms)
         answers = self.machine.apply_batch(entries)
         assert len(answers) == len(entries), "the state machine answered another number than it was given"
         last = Index(first + len(frames) - 1)

@@ -32,6 +32,7 @@ MAY_IMPORT: Final = {
     "outcomes": (),
     "problems": (),
     "state_machine": (),
+    "stamps": ("core.types", "frames", "state_machine"),
     "values": ("core.types",),
     "core": ("frames",),
     "kv": ("state_machine",),
@@ -41,7 +42,7 @@ MAY_IMPORT: Final = {
     "pump": ("replica", "core.effects", "core.messages"),
     "replica": (
         *("core", "frames", "state_machine", "outcomes", "members", "changing"),
-        *("comparing", "snapshotting", "transferring", "waiting"),
+        *("comparing", "snapshotting", "stamps", "transferring", "waiting"),
     ),
     "members": ("outcomes",),
     "changing": ("core", "members", "outcomes"),
@@ -81,7 +82,7 @@ MAY_IMPORT: Final = {
     "sim.world.disk": ("storage.directory",),
     "node": (
         *("api", "transport", "http", "storage", "replica", "pump", "forming", "beginning", "waiting", "config"),
-        "snapshotting",
+        *("snapshotting", "stamps"),
         *("values", "core", "kv", "state_machine", "outcomes", "members", "changing", "frames"),
     ),
     "cli": ("compiled", "config", "values", "storage", "node", "client", "kv", "sim"),
@@ -92,7 +93,7 @@ MAY_IMPORT: Final = {
 
 PURE: Final = (
     *("core", "kv", "sim", "replica", "pump", "forming", "beginning", "waiting", "outcomes", "problems", "frames"),
-    *("members", "changing", "comparing", "snapshotting", "state_machine", "transferring", "values"),
+    *("members", "changing", "comparing", "snapshotting", "stamps", "state_machine", "transferring", "values"),
     *("transport.codec", "api", "cli.diagnosis"),
     *("client.session", "client.attempts", "client.routing", "client.wishes", "client.txn", "client.results"),
     "client.course",

@@ -15,11 +15,17 @@ from raftkv.errors import MessageError
 
 
 def propose(state: State, payloads: list[bytes]) -> Index:
-    """Appends one COMMAND entry for each payload; returns the first index. The caller leads."""
+    """Appends a COMMAND and then FURTHER_COMMANDs, one for each payload; returns the first index. The caller leads."""
     first, term = Index(state.log.last_index + 1), state.current_term
-    command = framing.EntryKind.COMMAND
+    further = framing.EntryKind.FURTHER_COMMAND
     state.append(
-        [framing.encode(command, term=term, index=index, body=body) for index, body in enumerate(payloads, first)]
+        [
+            framing.encode(framing.EntryKind.COMMAND, term=term, index=first, body=payloads[0]),
+            *(
+                framing.encode(further, term=term, index=index, body=body)
+                for index, body in enumerate(payloads[1:], first + 1)
+            ),
+        ]
     )
     return first
 

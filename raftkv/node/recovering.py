@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from raftkv import frames
+from raftkv import stamps
 from raftkv.core.effects import LogBase
 from raftkv.core.types import (
     ID_BYTES,
@@ -37,8 +37,6 @@ from raftkv.errors import DataDamaged, SnapshotError, WrongIdentity
 from raftkv.kv.answers import Malformed
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.snapshot import meta_of, raised
-from raftkv.replica import command_in
-from raftkv.state_machine import LogEntry
 from raftkv.storage.choosing import Choice, choose
 from raftkv.storage.directory import Directory, PosixDirectory, path_of
 from raftkv.storage.format import NO_CONFIGURATION
@@ -214,12 +212,7 @@ def _replayed(machine: KeyValueMachine, survivor: Survivor, stamp_ms: int) -> tu
     commands_count = malformed_count = 0
     while first <= survivor.last_index:
         found = read_entries(survivor.directory, log.index, first=first, last=survivor.last_index, bytes_max=READ_BYTES)
-        entries = []
-        for index, frame in enumerate(found, first):
-            if frames.kind(frame) == frames.EntryKind.COMMAND:
-                said_ms, command = command_in(frame)
-                stamp_ms = max(stamp_ms, said_ms)
-                entries.append(LogEntry(index, stamp_ms, command))
+        entries, _, stamp_ms = stamps.entries(found, first, time_ms=stamp_ms)
         malformed_count += sum(type(answer) is Malformed for answer in machine.apply_batch(entries))
         commands_count += len(entries)
         first = Index(first + len(found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from raftkv import frames
+from raftkv import frames, stamps
 from raftkv.core.effects import DiskWrite, LogBase
 from raftkv.core.types import (
     Configuration,
@@ -20,7 +20,6 @@ from raftkv.core.types import (
 from raftkv.frames import EntryKind
 from raftkv.kv.commands import Numbered, OpenSession, Put, encode
 from raftkv.kv.machine import KeyValueMachine
-from raftkv.replica import command_in
 from raftkv.sim.world.disk import SimulatedDirectory
 from raftkv.state_machine import LogEntry
 from raftkv.storage.identity import Identity, IdentityFile
@@ -47,17 +46,24 @@ def command(index: int) -> bytes:
     return encode(put, Numbered(SESSION, index, 0)) if index == 5 else encode(put)
 
 
+def time_at(index: int) -> int:
+    """Cluster time there: some are proposed together."""
+    return 1000 + index // 4 * 4
+
+
 def entry(index: int, term: int) -> bytes:
     if index == 1:
         return frames.encode(EntryKind.NOOP, term=term, index=index)
-    body = (1000 + index).to_bytes(8, "little") + command(index)
+    if index > 2 and time_at(index) == time_at(index - 1):
+        return frames.encode(EntryKind.FURTHER_COMMAND, term=term, index=index, body=command(index))
+    body = time_at(index).to_bytes(8, "little") + command(index)
     return frames.encode(EntryKind.COMMAND, term=term, index=index, body=body)
 
 
 def machine_at(index: int) -> KeyValueMachine:
     """The store as every node had it there."""
     machine = KeyValueMachine()
-    machine.apply_batch([LogEntry(at, 1000 + at, command(at)) for at in range(2, index + 1)])
+    machine.apply_batch([LogEntry(at, time_at(at), command(at)) for at in range(2, index + 1)])
     return machine
 
 
@@ -83,7 +89,7 @@ def survivor(*, last: int = 20, snapshot_at: int | None = 12, seed: int = 0) -> 
         if index == snapshot_at:
             machine = machine_at(index)
             base = LogBase(Index(index), term, CONFIGURATION)
-            meta = SnapshotMeta(CLUSTER, base, 1000 + index, machine.state_hash().to_bytes(16, "little"))
+            meta = SnapshotMeta(CLUSTER, base, time_at(index), machine.state_hash().to_bytes(16, "little"))
             snapshots.write(meta, machine.capture().blocks())
     wal.close()
     return disk
@@ -93,7 +99,7 @@ def started(disk: SimulatedDirectory) -> tuple[Identity, Recovered, KeyValueMach
     """Who a node is that starts from it, where its log stands, and its store with all of the log."""
     identity, snapshots, wal, recovered = opened(disk)
     machine = KeyValueMachine()
-    first = 1
+    first, time_ms = 1, 0
     if recovered.snapshot is not None:
         reader = snapshots.reader(recovered.snapshot.id)
         assert reader is not None
@@ -102,14 +108,8 @@ def started(disk: SimulatedDirectory) -> tuple[Identity, Recovered, KeyValueMach
             for block in reader.blocks():
                 loading.add(block)
             loading.finish()
-        first = recovered.snapshot.id.index + 1
+        first, time_ms = recovered.snapshot.id.index + 1, recovered.snapshot.meta.stamp_ms
     read = wal.read(Index(first), recovered.last_index, bytes_max=1 << 30)
-    machine.apply_batch(
-        [
-            LogEntry(index, *command_in(frame))
-            for index, frame in enumerate(read, first)
-            if frames.kind(frame) == EntryKind.COMMAND
-        ]
-    )
+    machine.apply_batch(stamps.entries(read, Index(first), time_ms=time_ms).commands)
     wal.close()
     return identity, recovered, machine

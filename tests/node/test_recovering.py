@@ -25,7 +25,7 @@ from raftkv.storage.replacing import PREPARED_NAME, finish
 from raftkv.storage.segments import segment_name, segment_numbers
 from raftkv.storage.snapshot_proving import SnapshotProof
 from raftkv.storage.snapshot_reading import open_unnamed, snapshot_name, snapshots_in
-from tests.node.survivors import CLUSTER, MEMBERS, N1, SESSION, machine_at, started, survivor
+from tests.node.survivors import CLUSTER, MEMBERS, N1, SESSION, machine_at, started, survivor, time_at
 
 URL = "http://n1.test:7401"
 LIVES = [
@@ -66,7 +66,7 @@ class TestASurvivor:
     def test_goes_on_from_the_cluster_time_of_the_log_s_end(self, life: dict[str, int]) -> None:
         """Begun again at the snapshot's, time would stand still for the store until it had passed once more."""
         told = recover(examine(survivor(**life)), peer_url=URL, reserve_bytes=0)
-        assert told.meta.stamp_ms == 1000 + life["last"]
+        assert told.meta.stamp_ms == time_at(life["last"])
 
     def test_gives_no_revision_twice(self, life: dict[str, int]) -> None:
         disk = survivor(**life)

@@ -157,6 +157,19 @@ def test_replicas_that_differ_are_told_apart(oracle):
         wrong.apply_batch([LogEntry(1, 0, b"a")])
 
 
+def test_every_replica_executes_at_the_same_time_which_never_falls(oracle):
+    replica = WatchedReplica(oracle, Bag)
+    for command in (b"a", b"b", b"c"):
+        oracle.submitted(command)
+    replica.apply_batch([LogEntry(1, 7, b"a"), LogEntry(3, 7, b"b")])
+    other = WatchedReplica(oracle, Bag)
+    other.apply_batch([LogEntry(1, 7, b"a")])
+    with violated("equal times"):
+        other.apply_batch([LogEntry(3, 8, b"b")])
+    with violated("cluster time never falls"):
+        replica.apply_batch([LogEntry(4, 6, b"c")])
+
+
 def test_the_order_of_a_set_is_in_the_digest():
     """Processes with other hash seeds come to other digests; within one, all replicas agree."""
     one, other = MachineOracle(IteratesASet), MachineOracle(IteratesASet)

@@ -1,8 +1,9 @@
 """What was executed, index by index, and every acknowledgement held against it: of any state machine.
 
 Told: every command as the replicas execute it, and what clients were told of theirs. Tells: Violated, when two
-commands were executed at one index, when replicas answer differently, when an acknowledged answer is not the one at
-its index, or lies before what its client already knew. May never know: what commands mean.
+commands were executed at one index, when replicas execute one at different times or answer it differently, when an
+acknowledged answer is not the one at its index, or lies before what its client already knew. May never know: what
+commands mean.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class Committed:
         self._answers: dict[int, tuple[bytes, Any]] = {}
         """By log index: the command and its answer, as the first replica executed it."""
         self._newest_index = 0
+        self._times_ms: dict[int, int] = {}
+        """By log index: cluster time, as the first replica was told it."""
 
     def executed(self, entry: LogEntry, answer: Any) -> None:
         """A replica has executed this entry."""
@@ -32,11 +35,19 @@ class Committed:
         if known is None:
             if entry.log_index <= self._newest_index:
                 raise Violated("in order", f"index {entry.log_index} was executed first after {self._newest_index}")
+            if entry.stamp_ms < self._times_ms.get(self._newest_index, 0):
+                raise Violated(
+                    "cluster time never falls", f"it does at index {entry.log_index}, to {entry.stamp_ms} ms"
+                )
             self._newest_index = entry.log_index
             self._answers[entry.log_index] = (entry.command, answer)
+            self._times_ms[entry.log_index] = entry.stamp_ms
             self._executed_first(entry, answer)
         elif known[0] != entry.command:
             raise Violated("State Machine Safety", f"two commands were executed at index {entry.log_index}")
+        elif self._times_ms[entry.log_index] != entry.stamp_ms:
+            times = f"{self._times_ms[entry.log_index]} and {entry.stamp_ms} ms"
+            raise Violated("equal times", f"index {entry.log_index} was executed at {times} of cluster time")
         elif known[1] != answer or type(known[1]) is not type(answer):
             raise Violated("equal answers", f"{known[1]} and {answer} at index {entry.log_index}")
 
