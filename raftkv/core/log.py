@@ -21,7 +21,10 @@ from raftkv.core.types import Index, Term
 class RaftLog:
     """Entries base + 1 … last_index. The entry at base itself is in a snapshot (or is the void before 1)."""
 
-    __slots__ = ("_frames", "_memory_bytes", "_memory_first", "_run_firsts", "_run_terms", "base_index", "base_term")
+    __slots__ = (
+        *("_evicted", "_frames", "_memory_bytes", "_memory_first", "_run_firsts", "_run_terms"),
+        *("base_index", "base_term"),
+    )
 
     def __init__(
         self,
@@ -39,6 +42,8 @@ class RaftLog:
         self._memory_first = base_index + 1 if memory_first is None else memory_first
         self._frames = list(frames)
         self._memory_bytes = sum(map(len, self._frames))
+        self._evicted: list[tuple[int, int]] = []
+        """What was let go together: its first entry and its bytes. It ends where the next, or memory, begins."""
 
     @property
     def last_index(self) -> Index:
@@ -88,13 +93,21 @@ class RaftLog:
         return self.last_index
 
     def before_tail(self, through: int, *, entries_max: int, bytes_max: int) -> Index:
-        """The entry before the newest ones up to ``through`` that are not more than this, and are in memory."""
+        """The entry before the newest ones up to ``through`` that are not more than this, as far as sizes are known.
+
+        What was let go counts by what went together, so that it may be some entries fewer.
+        """
         first, size = through + 1, 0
         while first > self._memory_first and through - first + 1 < entries_max:
             size += len(self._frames[first - 1 - self._memory_first])
             if size > bytes_max:
-                break
+                return Index(first - 1)
             first -= 1
+        for step_first, step_bytes in reversed(self._evicted):
+            size += step_bytes if step_first < first else 0
+            if size > bytes_max or through - first + 1 >= entries_max:
+                break
+            first = min(first, max(step_first, through - entries_max + 1))
         return Index(first - 1)
 
     def compact(self, through: Index) -> None:
@@ -111,6 +124,7 @@ class RaftLog:
         self._memory_bytes -= sum(map(len, self._frames[:dropped]))
         del self._frames[:dropped]
         self._memory_first += dropped
+        self._evicted = [step for step in self._evicted if step[0] > through]
         self.base_index, self.base_term = through, base_term
 
     def begin_anew(self, base_index: Index, base_term: Term) -> None:
@@ -118,6 +132,7 @@ class RaftLog:
         self.base_index, self.base_term = base_index, base_term
         self._run_firsts, self._run_terms = [], []
         self._frames, self._memory_bytes, self._memory_first = [], 0, base_index + 1
+        self._evicted = []
 
     def append(self, frames: Sequence[bytes]) -> None:
         """Puts entries at the end. They follow on without a gap and their terms do not fall."""
@@ -151,6 +166,7 @@ class RaftLog:
         self._memory_bytes -= sum(map(len, self._frames[keep:]))
         del self._frames[keep:]
         self._memory_first = min(self._memory_first, index)
+        self._evicted = [step for step in self._evicted if step[0] < index]
 
     def frames_between(self, first: int, last: int, *, bytes_max: int) -> list[bytes] | None:
         """Entries first … last, cut after the one that reaches bytes_max; None: not (all) in memory any more."""
@@ -169,7 +185,7 @@ class RaftLog:
     def evict(self, *, bytes_max: int, through: int) -> None:
         """Drops the oldest frames beyond bytes_max, never past ``through`` (what a disk can give back).
 
-        Does so in steps of an eighth, so that the list is not shifted at every append.
+        Does so in steps of at least an eighth, so that the list is not shifted at every append.
         """
         if self._memory_bytes <= bytes_max + bytes_max // 8:
             return
@@ -177,6 +193,9 @@ class RaftLog:
         while count < limit and self._memory_bytes - freed > bytes_max:
             freed += len(self._frames[count])
             count += 1
+        if not freed or freed < bytes_max // 8:
+            return
+        self._evicted.append((self._memory_first, freed))
         del self._frames[:count]
         self._memory_first += count
         self._memory_bytes -= freed

@@ -250,12 +250,7 @@ class Raft:
             transfer.go_on(state)
         replication.hand_out_committed(state)
         snapshots.compact_if_due(state)
-        durable_index = state.durability.durable_index
-        state.log.evict(
-            bytes_max=state.settings.log_memory_bytes,
-            # While a snapshot is loaded nothing is handed out, however much comes: what is durable can be read again.
-            through=durable_index if state.snapshots.loading is not None else min(durable_index, state.handed_index),
-        )
+        replication.free_memory(state)
         persist = state.durability.take(now_us=state.now_us)
         state.outbox.release(current_term=state.current_term, durability=state.durability)
         requests, replies = state.outbox.take()

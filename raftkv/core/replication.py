@@ -325,6 +325,25 @@ def _refused(state: State, request: AppendEntries) -> AppendEntriesReply:
     )
 
 
+def free_memory(state: State) -> None:
+    """Lets go of entries that the disk has: soon of those that every member holds, late of those that one still lacks.
+
+    Who does not lead counts what is committed as held by all. While a snapshot is loaded nothing is handed out,
+    however much comes: what is durable can be read again.
+    """
+    log, settings = state.log, state.settings
+    recent_bytes = min(settings.log_recent_bytes, settings.log_memory_bytes)
+    if log.memory_bytes <= recent_bytes:
+        return
+    through = state.durability.durable_index
+    if state.snapshots.loading is None:
+        through = min(through, state.handed_index)
+    log.evict(bytes_max=settings.log_memory_bytes, through=through)
+    if state.office is not None:
+        through = min([through, *(progress.match_index for progress in state.office.progress.values())])
+    log.evict(bytes_max=recent_bytes, through=through)
+
+
 # -------------------------------------------------------------------------------- what is applied
 
 

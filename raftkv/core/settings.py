@@ -25,6 +25,8 @@ class RaftSettings:
     """Read rounds that wait for their majority; further reads gather for the next."""
     log_memory_bytes: int = 64 * 1024 * 1024
     """Entries kept in memory; what a slow follower needs from before is read from disk."""
+    log_recent_bytes: int = 512 * 1024
+    """Of these, what stays in memory though every member holds it."""
     snapshot_chunk_bytes: int = 1024 * 1024
     """Of a snapshot's file in one InstallSnapshot."""
     log_tail_entries: int = 10_000

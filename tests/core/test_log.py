@@ -116,6 +116,15 @@ def test_a_little_above_the_bound_nothing_is_evicted():
     assert log.memory_first == 1
 
 
+def test_a_little_more_that_may_go_waits_until_it_is_an_eighth():
+    """Else each answer of a follower that lags would shift all that it lacks."""
+    log = log_of(*[1] * 40)
+    log.evict(bytes_max=16 * FRAME_BYTES, through=1)
+    assert log.memory_first == 1
+    log.evict(bytes_max=16 * FRAME_BYTES, through=2)
+    assert log.memory_first == 3
+
+
 def test_a_truncation_into_what_memory_no_longer_holds():
     """faults 14: memory begins anew where the log now ends."""
     log = log_of(*[1] * 20)
@@ -144,9 +153,8 @@ steps = st.lists(
 )
 
 
-@given(steps)
-def test_it_says_what_a_list_of_terms_would_say(story):
-    """faults 9, 14: whatever is appended, cut and evicted."""
+def played(story) -> tuple[RaftLog, list[int]]:
+    """The log after all of this, and its terms."""
     log, term = RaftLog(), 1
     terms: list[int] = []
     for word, number, count in story:
@@ -160,6 +168,14 @@ def test_it_says_what_a_list_of_terms_would_say(story):
             del terms[index - 1 :]
         elif word == "evict":
             log.evict(bytes_max=number * FRAME_BYTES, through=min(count, len(terms)))
+    return log, terms
+
+
+@given(steps)
+def test_it_says_what_a_list_of_terms_would_say(story):
+    """faults 9, 14: whatever is appended, cut and evicted."""
+    log, terms = played(story)
+    term = max(terms, default=1)
     assert [log.term_at(index) for index in range(1, len(terms) + 2)] == [*terms, None]
     assert log.last_index == len(terms)
     assert log.last_term == (terms[-1] if terms else 0)
@@ -204,6 +220,71 @@ def test_a_log_that_begins_after_what_is_in_memory():
 @pytest.mark.parametrize(("entries_max", "bytes_max", "before"), [(2, 999, 2), (9, 999, 0), (9, 100, 2), (9, 10, 4)])
 def test_the_tail_is_no_longer_than_either_bound(entries_max, bytes_max, before):
     assert log_of(1, 1, 1, 1, 1).before_tail(4, entries_max=entries_max, bytes_max=bytes_max) == before
+
+
+@pytest.mark.parametrize(
+    ("through", "entries_max", "bytes_max", "before"),
+    [
+        # 1 to 4, 5 to 8 and 9 to 12 were let go together, 13 to 16 are in memory.
+        (16, 99, 99, 0),
+        (16, 99, 16, 0),
+        (16, 99, 15, 4),
+        (16, 99, 8, 8),
+        (16, 99, 7, 12),
+        (16, 99, 3, 13),
+        (16, 6, 99, 10),
+        (16, 3, 99, 13),
+        (14, 99, 10, 4),
+        # Of what went with the entry all counts.
+        (10, 99, 8, 4),
+        (10, 99, 7, 8),
+        (10, 99, 3, 10),
+        (10, 3, 99, 7),
+        (10, 1, 99, 9),
+    ],
+)
+def test_the_tail_goes_back_to_what_memory_no_longer_holds(through, entries_max, bytes_max, before):
+    log = log_of(*[1] * 16)
+    for bytes_left in (12, 8, 4):
+        log.evict(bytes_max=bytes_left * FRAME_BYTES, through=16)
+    assert log.before_tail(through, entries_max=entries_max, bytes_max=bytes_max * FRAME_BYTES) == before
+
+
+def test_of_what_was_compacted_truncated_or_begun_anew_no_size_is_left():
+    def evicted() -> RaftLog:
+        log = log_of(*[1] * 16)
+        for bytes_left in (12, 8, 4):
+            log.evict(bytes_max=bytes_left * FRAME_BYTES, through=16)
+        return log
+
+    log = evicted()
+    log.compact(Index(6))
+    assert log.before_tail(16, entries_max=99, bytes_max=10**9) == 8, "a part of what went together is no known size"
+    log = evicted()
+    log.truncate_from(6)
+    log.append(entries([2] * 2, first=6))
+    assert log.before_tail(7, entries_max=99, bytes_max=10**9) == 0
+    assert log.before_tail(7, entries_max=99, bytes_max=9 * FRAME_BYTES) == 4
+    log = evicted()
+    log.truncate_from(5)
+    log.append(entries([2] * 2, first=5))
+    assert log.before_tail(6, entries_max=99, bytes_max=6 * FRAME_BYTES) == 0
+    log = evicted()
+    log.begin_anew(Index(20), Term(2))
+    log.append(entries([2] * 2, first=21))
+    assert log.before_tail(22, entries_max=99, bytes_max=10**9) == 20
+
+
+@given(steps, st.integers(0, 100), st.integers(1, 20), st.integers(1, 20))
+def test_a_tail_is_never_more_than_it_may_be_nor_behind_what_memory_holds(story, through, entries_max, frames_max):
+    log, terms = played(story)
+    through = through % (len(terms) + 1)
+    bounds = {"entries_max": entries_max, "bytes_max": frames_max * FRAME_BYTES}
+    whole = log_of(*terms)
+    before = log.before_tail(through, **bounds)
+    assert whole.before_tail(through, **bounds) <= before <= through
+    if before >= log.memory_first:
+        assert before == whole.before_tail(through, **bounds)
 
 
 def test_nothing_of_the_old_log_is_left_when_it_begins_anew():

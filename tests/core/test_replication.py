@@ -16,7 +16,7 @@ from raftkv.core.progress import Phase
 from raftkv.core.settings import RaftSettings
 from raftkv.core.types import Configuration, Index, Round, Term, membership_of
 from raftkv.errors import NotLeader
-from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, incarnation_of, voters
+from tests.core.lone import E_US, NO_TERM, NONE, B, Lone, configuration_entry, entries, entry, incarnation_of, voters
 
 
 def append(term: int, prev: int, prev_term: int, terms: tuple[int, ...] = (), *, commit: int = 0) -> AppendEntries:
@@ -386,6 +386,60 @@ def test_at_a_restart_committed_entries_are_read_from_disk_to_be_applied():
     lone.turn()
     lone.turn()
     assert lone.raft.applied_index == 6
+
+
+SMALL_RECENT = RaftSettings(log_memory_bytes=100 * len(entry(1, 1)), log_recent_bytes=5 * len(entry(1, 1)))
+
+
+def test_a_leader_keeps_in_memory_what_a_member_lacks_and_little_of_what_all_have():
+    lone = Lone(settings=SMALL_RECENT)
+    lone.lead()
+    for _ in range(4):
+        lone.raft.propose([bytes(19)] * 10)
+        lone.turn()
+        lone.acknowledge("b")
+    log = lone.raft.state.log
+    assert (lone.raft.applied_index, log.memory_first) == (41, 1), "c may need all of it"
+    lone.acknowledge("c", match=21)
+    assert log.memory_first == 22
+    lone.acknowledge("c")
+    assert 41 - 5 <= log.memory_first <= 41
+
+
+def test_what_a_member_lacks_for_long_is_kept_in_memory_within_the_bound():
+    lone = Lone(settings=SMALL_RECENT)
+    lone.lead()
+    for _ in range(20):
+        lone.raft.propose([bytes(19)] * 10)
+        lone.turn()
+        lone.acknowledge("b")
+    log = lone.raft.state.log
+    assert 201 - 113 <= log.memory_first <= 201 - 80
+
+
+def test_a_follower_keeps_little_of_what_is_applied():
+    lone = Lone(settings=SMALL_RECENT)
+    lone.follow("b", 1)
+    lone.says("b", AppendEntries(Term(1), Index(0), Term(0), Index(0), entries([1] * 40)))
+    log = lone.raft.state.log
+    assert log.memory_first == 1, "it may be applied yet"
+    lone.says("b", AppendEntries(Term(1), Index(40), Term(1), Index(30), []))
+    assert (lone.raft.applied_index, log.memory_first) == (30, 31)
+    lone.says("b", AppendEntries(Term(1), Index(40), Term(1), Index(40), []))
+    assert 40 - 5 <= log.memory_first <= 40
+
+
+def test_what_the_own_disk_does_not_have_yet_stays_in_memory_though_it_is_applied():
+    lone = Lone(settings=SMALL_RECENT)
+    lone.follow("b", 1)
+    lone.disk_answers = False
+    lone.says("b", AppendEntries(Term(1), Index(0), Term(0), Index(40), entries([1] * 40)))
+    log = lone.raft.state.log
+    assert (lone.raft.applied_index, lone.raft.durable_index, log.memory_first) == (40, 0, 1)
+    lone.disk_answers = True
+    lone.sync()
+    lone.turn()
+    assert 40 - 5 <= log.memory_first <= 40
 
 
 def test_a_proposal_needs_a_leader():

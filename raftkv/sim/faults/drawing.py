@@ -52,6 +52,7 @@ def draw_profile(rng: Random) -> Profile:
             log_memory_bytes=rng.choice((1, 500, 5_000)),
             apply_entries_max=rng.choice((1, 5, 100)),
         )
+        raft = replace(raft, log_recent_bytes=max(1, raft.log_memory_bytes // 10))
     clocks_differ = rng.randrange(2) == 0
     if rng.randrange(3) == 0:
         raft = replace(raft, lease_reads=True, clock_drift_max_per_mille=_DRIFT_PER_MILLE if clocks_differ else 1)

@@ -30,9 +30,14 @@ _TRIES_MAX: Final = 300
 _NAMES: Final = tuple(map(NodeId, ("a", "b", "c", "d", "e")))
 _SETTINGS: Final = RaftSettings(election_timeout_ms=300, heartbeat_ms=100)
 _SMALL_SETTINGS: Final = RaftSettings(
-    election_timeout_ms=300, heartbeat_ms=100, append_bytes_max=1, inflight_appends_max=2, log_memory_bytes=64
+    election_timeout_ms=300,
+    heartbeat_ms=100,
+    append_bytes_max=1,
+    inflight_appends_max=2,
+    log_memory_bytes=64,
+    log_recent_bytes=1,
 )
-"""One entry a message, and all but the newest entries read back from disk."""
+"""One entry a message, and all but what some node lacks, or is newest, read back from disk."""
 _PACES: Final = (1000, 1000, 1050, 1100)
 """None runs faster than another by more than the bound on drift."""
 _THEMES: Final = (Theme.ANYTHING, Theme.MEMBERS, Theme.SNAPSHOTS)
