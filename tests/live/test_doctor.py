@@ -209,6 +209,10 @@ async def test_an_event_loop_that_stands_still(ward: Ward) -> None:
 
 
 async def test_a_slow_disk(ward: Ward) -> None:
+    """Half of its syncs are slow once those of the tests before count no more."""
+    await _anew(ward.second)
+    ward.second.start()
+    await ward.cluster.until_serving()
     ward.second.breaks(sync_delay_ms=70)
     writes = asyncio.create_task(_write_on(ward))
     try:
