@@ -213,7 +213,12 @@ SETTINGS: Final = (
     ),
     Setting("append-bytes-max", whole_number(1, 16 * _MIB), "Entries in one message to a follower.", "raft"),
     Setting("inflight-appends-max", whole_number(1, 1024), "Messages with entries under way to one follower.", "raft"),
-    Setting("log-memory-bytes", whole_number(_MIB, _TIB), "Newest entries that are kept in memory while a member lacks them.", "raft"),
+    Setting(
+        "log-memory-bytes",
+        whole_number(_MIB, _TIB),
+        "Newest entries, kept in memory while a member lacks them.",
+        "raft",
+    ),
     Setting("request-timeout-ms", whole_number(1, _HOUR_MS), "After so long a request is given up.", "replica"),
     Setting(
         "proposals-in-flight-max", whole_number(1, 10**7), "Writes taken and not answered; beyond: 429.", "replica"
