@@ -22,7 +22,7 @@ class RaftLog:
     """Entries base + 1 … last_index. The entry at base itself is in a snapshot (or is the void before 1)."""
 
     __slots__ = (
-        *("_evicted", "_frames", "_memory_bytes", "_memory_first", "_run_firsts", "_run_terms"),
+        *("_frames", "_memory_bytes", "_memory_first", "_run_firsts", "_run_terms", "_sizes"),
         *("base_index", "base_term"),
     )
 
@@ -42,8 +42,8 @@ class RaftLog:
         self._memory_first = base_index + 1 if memory_first is None else memory_first
         self._frames = list(frames)
         self._memory_bytes = sum(map(len, self._frames))
-        self._evicted: list[tuple[int, int]] = []
-        """What was let go together: its first entry and its bytes. It ends where the next, or memory, begins."""
+        self._sizes: list[tuple[int, int, int]] = []
+        """First and last entry, and bytes, of what was let go or read together, in order, before memory."""
 
     @property
     def last_index(self) -> Index:
@@ -95,7 +95,7 @@ class RaftLog:
     def before_tail(self, through: int, *, entries_max: int, bytes_max: int) -> Index:
         """The entry before the newest ones up to ``through`` that are not more than this, as far as sizes are known.
 
-        What was let go counts by what went together, so that it may be some entries fewer.
+        What is not in memory counts by what went or came together, so that it may be some entries fewer.
         """
         first, size = through + 1, 0
         while first > self._memory_first and through - first + 1 < entries_max:
@@ -103,11 +103,13 @@ class RaftLog:
             if size > bytes_max:
                 return Index(first - 1)
             first -= 1
-        for step_first, step_bytes in reversed(self._evicted):
-            size += step_bytes if step_first < first else 0
-            if size > bytes_max or through - first + 1 >= entries_max:
+        for part_first, part_last, part_bytes in reversed(self._sizes):
+            if part_first >= first:
+                continue
+            size += part_bytes
+            if size > bytes_max or through - first + 1 >= entries_max or part_last < first - 1:
                 break
-            first = min(first, max(step_first, through - entries_max + 1))
+            first = max(part_first, through - entries_max + 1)
         return Index(first - 1)
 
     def compact(self, through: Index) -> None:
@@ -124,7 +126,7 @@ class RaftLog:
         self._memory_bytes -= sum(map(len, self._frames[:dropped]))
         del self._frames[:dropped]
         self._memory_first += dropped
-        self._evicted = [step for step in self._evicted if step[0] > through]
+        self._sizes = [part for part in self._sizes if part[0] > through]
         self.base_index, self.base_term = through, base_term
 
     def begin_anew(self, base_index: Index, base_term: Term) -> None:
@@ -132,7 +134,7 @@ class RaftLog:
         self.base_index, self.base_term = base_index, base_term
         self._run_firsts, self._run_terms = [], []
         self._frames, self._memory_bytes, self._memory_first = [], 0, base_index + 1
-        self._evicted = []
+        self._sizes = []
 
     def append(self, frames: Sequence[bytes]) -> None:
         """Puts entries at the end. They follow on without a gap and their terms do not fall."""
@@ -166,7 +168,7 @@ class RaftLog:
         self._memory_bytes -= sum(map(len, self._frames[keep:]))
         del self._frames[keep:]
         self._memory_first = min(self._memory_first, index)
-        self._evicted = [step for step in self._evicted if step[0] < index]
+        self._sizes = [(first, min(last, index - 1), size) for first, last, size in self._sizes if first < index]
 
     def frames_between(self, first: int, last: int, *, bytes_max: int) -> list[bytes] | None:
         """Entries first … last, cut after the one that reaches bytes_max; None: not (all) in memory any more."""
@@ -195,7 +197,13 @@ class RaftLog:
             count += 1
         if not freed or freed < bytes_max // 8:
             return
-        self._evicted.append((self._memory_first, freed))
+        self._sizes.append((self._memory_first, self._memory_first + count - 1, freed))
         del self._frames[:count]
         self._memory_first += count
         self._memory_bytes -= freed
+
+    def was_read(self, first: int, frames: Sequence[bytes]) -> None:
+        """What memory does not hold came back from disk, in order: how large it is counts for the tail."""
+        known_through = self._sizes[-1][1] if self._sizes else 0
+        if frames and known_through < first and first + len(frames) <= self._memory_first:
+            self._sizes.append((first, first + len(frames) - 1, sum(map(len, frames))))

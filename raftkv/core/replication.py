@@ -97,6 +97,7 @@ def log_was_read(state: State, read: LogRead, frames: list[bytes]) -> None:
     if read.follower is None:
         state.apply_read_under_way = False
         if still_ours and read.first == state.handed_index + 1:
+            state.log.was_read(read.first, frames)
             _hand_out(state, frames)
         return
     progress = state.office.progress.get(read.follower) if state.office is not None else None
@@ -332,8 +333,7 @@ def free_memory(state: State) -> None:
     however much comes: what is durable can be read again.
     """
     log, settings = state.log, state.settings
-    recent_bytes = min(settings.log_recent_bytes, settings.log_memory_bytes)
-    if log.memory_bytes <= recent_bytes:
+    if log.memory_bytes <= settings.log_kept_bytes:
         return
     through = state.durability.durable_index
     if state.snapshots.loading is None:
@@ -341,7 +341,7 @@ def free_memory(state: State) -> None:
     log.evict(bytes_max=settings.log_memory_bytes, through=through)
     if state.office is not None:
         through = min([through, *(progress.match_index for progress in state.office.progress.values())])
-    log.evict(bytes_max=recent_bytes, through=through)
+    log.evict(bytes_max=settings.log_kept_bytes, through=through)
 
 
 # -------------------------------------------------------------------------------- what is applied

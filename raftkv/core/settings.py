@@ -26,7 +26,7 @@ class RaftSettings:
     log_memory_bytes: int = 64 * 1024 * 1024
     """Entries kept in memory; what a slow follower needs from before is read from disk."""
     log_recent_bytes: int = 512 * 1024
-    """Of these, what stays in memory though every member holds it."""
+    """Of these, what stays in memory though every member holds it, and what a start reads in advance."""
     snapshot_chunk_bytes: int = 1024 * 1024
     """Of a snapshot's file in one InstallSnapshot."""
     log_tail_entries: int = 10_000
@@ -80,6 +80,11 @@ class RaftSettings:
     def withholds_ms(self) -> int:
         """How long this voter promises not to vote after it has heard a leader, a restart included; 0: no promise."""
         return self.election_timeout_ms if self.lease_reads else 0
+
+    @property
+    def log_kept_bytes(self) -> int:
+        """``log_recent_bytes``, if so much may be kept in memory at all."""
+        return min(self.log_recent_bytes, self.log_memory_bytes)
 
     @property
     def heartbeat_us(self) -> int:

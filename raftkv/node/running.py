@@ -286,7 +286,7 @@ class RunningNode:
             self._directory,
             self._forming.identity,
             segment_bytes=self.config.segment_bytes,
-            tail_bytes_max=self.config.raft.log_memory_bytes,
+            tail_bytes_max=self.config.raft.log_kept_bytes,
             snapshots=snapshots,
         )
 

@@ -250,6 +250,33 @@ def test_the_tail_goes_back_to_what_memory_no_longer_holds(through, entries_max,
     assert log.before_tail(through, entries_max=entries_max, bytes_max=bytes_max * FRAME_BYTES) == before
 
 
+def test_what_is_read_back_in_order_counts_for_the_tail():
+    """As after a start, when memory holds only the newest."""
+    frames = entries([1] * 16)
+    log = RaftLog(term_runs=runs_of(frames), memory_first=Index(13), frames=frames[12:])
+    assert log.before_tail(16, entries_max=99, bytes_max=10**9) == 12
+    log.was_read(5, frames[4:8])
+    assert log.before_tail(16, entries_max=99, bytes_max=10**9) == 12, "nothing is known of 9 to 12"
+    assert log.before_tail(7, entries_max=99, bytes_max=10**9) == 4
+    log.was_read(9, frames[8:12])
+    assert log.before_tail(16, entries_max=99, bytes_max=10**9) == 4
+    assert log.before_tail(16, entries_max=99, bytes_max=11 * FRAME_BYTES) == 8
+    log.was_read(5, frames[4:8])
+    assert log.before_tail(16, entries_max=99, bytes_max=12 * FRAME_BYTES) == 4, "once is enough"
+    log.evict(bytes_max=2 * FRAME_BYTES, through=16)
+    assert log.before_tail(16, entries_max=99, bytes_max=12 * FRAME_BYTES) == 4
+
+
+def test_sizes_with_a_gap_between_them_are_not_added_up():
+    frames = entries([1] * 16)
+    log = RaftLog(term_runs=runs_of(frames), memory_first=Index(13), frames=frames[12:])
+    log.was_read(1, frames[:4])
+    log.evict(bytes_max=2 * FRAME_BYTES, through=16)
+    assert log.before_tail(16, entries_max=99, bytes_max=10**9) == 12
+    log.was_read(3, frames[2:14])
+    assert log.before_tail(16, entries_max=99, bytes_max=4 * FRAME_BYTES) == 12
+
+
 def test_of_what_was_compacted_truncated_or_begun_anew_no_size_is_left():
     def evicted() -> RaftLog:
         log = log_of(*[1] * 16)

@@ -429,6 +429,17 @@ def test_a_follower_keeps_little_of_what_is_applied():
     assert 40 - 5 <= log.memory_first <= 40
 
 
+def test_the_first_snapshot_after_a_start_leaves_a_tail_of_what_was_replayed():
+    """Though memory has held none of it."""
+    lone = Lone(log=[1] * 6, tail_first=7, settings=RaftSettings(log_tail_entries=2))
+    lone.follow("b", 1)
+    (read,) = lone.says("b", append(1, 6, 1, commit=6)).read_log
+    lone.raft.log_was_read(read, entries([1] * 6))
+    lone.turn()
+    lone.raft.snapshot_stored(lone.raft.base_at(Index(6)), size_bytes=1)
+    assert lone.raft.state.log.base_index == 4
+
+
 def test_what_the_own_disk_does_not_have_yet_stays_in_memory_though_it_is_applied():
     lone = Lone(settings=SMALL_RECENT)
     lone.follow("b", 1)

@@ -235,7 +235,7 @@ def _empty(leader: Sender) -> AppendEntries:
 
 
 def test_entries_read_from_disk_that_the_log_has_no_more_are_not_sent():
-    leader = Lone(log=[1] * 6, tail_first=7, settings=SETTINGS)
+    leader = Lone(log=[1] * 6, tail_first=7, settings=replace(SETTINGS, log_tail_bytes=1))
     leader.lead()
     refusal = AppendEntriesReply(leader.raft.term, False, Index(6), NONE, NO_TERM, Index(3))
     (read,) = leader.says("b", refusal).read_log

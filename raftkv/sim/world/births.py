@@ -132,7 +132,7 @@ class Births:
         identity = forming.identity.identity
         assert identity.cluster_id is not None
         snapshots = open_snapshots(disk.directory, identity.cluster_id)
-        found = disk.open_log(snapshots, tail_bytes_max=node.raft_settings.log_memory_bytes)
+        found = disk.open_log(snapshots, tail_bytes_max=node.raft_settings.log_kept_bytes)
         for watcher in self._world.watchers:
             watcher.recovered(node, found)
             watcher.formed(node, identity.cluster_id)
