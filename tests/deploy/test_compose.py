@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ def make_secret(directory: Path) -> Path:
     service = compose()["services"]["secret"]
     (script,) = service["command"]
     command = [*service["entrypoint"], script.replace("/secret/", f"{directory}/")]
-    subprocess.run(command, check=True, env={"PATH": os.environ["PATH"]}, cwd=directory)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(command, check=True, env={"PATH": path}, cwd=directory)
     return directory / "peer-secret"
 
 
