@@ -13,16 +13,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Final
 
 from raftkv import frames as framing
 from raftkv.core.types import Index, Term
+
+PART_BYTES: Final = 64 * 1024
+"""Of what is not in memory, the sizes of parts of about so much are known."""
 
 
 class RaftLog:
     """Entries base + 1 … last_index. The entry at base itself is in a snapshot (or is the void before 1)."""
 
     __slots__ = (
-        *("_frames", "_memory_bytes", "_memory_first", "_run_firsts", "_run_terms", "_sizes"),
+        *("_frames", "_looked_at", "_memory_bytes", "_memory_first", "_run_firsts", "_run_terms", "_sizes"),
         *("base_index", "base_term"),
     )
 
@@ -43,7 +47,9 @@ class RaftLog:
         self._frames = list(frames)
         self._memory_bytes = sum(map(len, self._frames))
         self._sizes: list[tuple[int, int, int]] = []
-        """First and last entry, and bytes, of what was let go or read together, in order, before memory."""
+        """First and last entry, and bytes, of each part of what was let go or read, in order, before memory."""
+        self._looked_at = (0, 0)
+        """So many of the oldest frames held, with so many bytes, might go, and are too few to."""
 
     @property
     def last_index(self) -> Index:
@@ -95,7 +101,7 @@ class RaftLog:
     def before_tail(self, through: int, *, entries_max: int, bytes_max: int) -> Index:
         """The entry before the newest ones up to ``through`` that are not more than this, as far as sizes are known.
 
-        What is not in memory counts by what went or came together, so that it may be some entries fewer.
+        What is not in memory counts by parts of about PART_BYTES, so that it may be so much less.
         """
         first, size = through + 1, 0
         while first > self._memory_first and through - first + 1 < entries_max:
@@ -126,6 +132,7 @@ class RaftLog:
         self._memory_bytes -= sum(map(len, self._frames[:dropped]))
         del self._frames[:dropped]
         self._memory_first += dropped
+        self._looked_at = (0, 0)
         self._sizes = [part for part in self._sizes if part[0] > through]
         self.base_index, self.base_term = through, base_term
 
@@ -134,7 +141,7 @@ class RaftLog:
         self.base_index, self.base_term = base_index, base_term
         self._run_firsts, self._run_terms = [], []
         self._frames, self._memory_bytes, self._memory_first = [], 0, base_index + 1
-        self._sizes = []
+        self._sizes, self._looked_at = [], (0, 0)
 
     def append(self, frames: Sequence[bytes]) -> None:
         """Puts entries at the end. They follow on without a gap and their terms do not fall."""
@@ -168,6 +175,7 @@ class RaftLog:
         self._memory_bytes -= sum(map(len, self._frames[keep:]))
         del self._frames[keep:]
         self._memory_first = min(self._memory_first, index)
+        self._looked_at = (0, 0)
         self._sizes = [(first, min(last, index - 1), size) for first, last, size in self._sizes if first < index]
 
     def frames_between(self, first: int, last: int, *, bytes_max: int) -> list[bytes] | None:
@@ -187,17 +195,23 @@ class RaftLog:
     def evict(self, *, bytes_max: int, through: int) -> None:
         """Drops the oldest frames beyond bytes_max, never past ``through`` (what a disk can give back).
 
-        Does so in steps of at least an eighth, so that the list is not shifted at every append.
+        Does so in steps of at least an eighth, so that the list is not shifted at every append; each frame is looked
+        at once, however often somebody asks while they may not go.
         """
         if self._memory_bytes <= bytes_max + bytes_max // 8:
             return
-        count, freed, limit = 0, 0, through - self._memory_first + 1
+        limit = through - self._memory_first + 1
+        count, freed = self._looked_at
+        if count > limit or self._memory_bytes - freed <= bytes_max:
+            count, freed = 0, 0
         while count < limit and self._memory_bytes - freed > bytes_max:
             freed += len(self._frames[count])
             count += 1
         if not freed or freed < bytes_max // 8:
+            self._looked_at = (count, freed)
             return
-        self._sizes.append((self._memory_first, self._memory_first + count - 1, freed))
+        self._looked_at = (0, 0)
+        self._note_sizes(self._memory_first, self._frames[:count])
         del self._frames[:count]
         self._memory_first += count
         self._memory_bytes -= freed
@@ -206,4 +220,15 @@ class RaftLog:
         """What memory does not hold came back from disk, in order: how large it is counts for the tail."""
         known_through = self._sizes[-1][1] if self._sizes else 0
         if frames and known_through < first and first + len(frames) <= self._memory_first:
-            self._sizes.append((first, first + len(frames) - 1, sum(map(len, frames))))
+            self._note_sizes(first, frames)
+
+    def _note_sizes(self, first: int, frames: Sequence[bytes]) -> None:
+        """Of entries after all whose sizes are known, in parts, so that the tail may end within what went together."""
+        size_bytes, part_first = 0, first
+        for index, frame in enumerate(frames, first):
+            size_bytes += len(frame)
+            if size_bytes >= PART_BYTES:
+                self._sizes.append((part_first, index, size_bytes))
+                size_bytes, part_first = 0, index + 1
+        if size_bytes:
+            self._sizes.append((part_first, first + len(frames) - 1, size_bytes))

@@ -98,7 +98,7 @@ def log_was_read(state: State, read: LogRead, frames: list[bytes]) -> None:
         state.apply_read_under_way = False
         if still_ours and read.first == state.handed_index + 1:
             state.log.was_read(read.first, frames)
-            _hand_out(state, frames)
+            state.read_to_apply = frames
         return
     progress = state.office.progress.get(read.follower) if state.office is not None else None
     if progress is None or not progress.reads_log:
@@ -352,17 +352,30 @@ def hand_out_committed(state: State) -> None:
     first = Index(state.handed_index + 1)
     if first > state.commit_index or state.apply_read_under_way or state.snapshots.loading is not None:
         return
-    last = Index(min(state.commit_index, state.handed_index + state.settings.apply_entries_max))
-    frames = state.log.frames_between(first, last, bytes_max=state.settings.append_bytes_max)
-    if frames is None:
-        state.apply_read_under_way = True
-        last = Index(min(last, state.log.memory_first - 1))
-        state.log_reads.append(LogRead(first, last, state.settings.append_bytes_max, None))
-    else:
-        _hand_out(state, frames)
-
-
-def _hand_out(state: State, frames: list[bytes]) -> None:
-    if frames:
-        state.commits.append(Committed(Index(state.handed_index + 1), frames))
+    count = min(state.commit_index - state.handed_index, state.settings.apply_entries_max)
+    frames = _taken_of_what_was_read(state, first, count) or state.log.frames_between(
+        first, state.handed_index + count, bytes_max=state.settings.append_bytes_max
+    )
+    if frames is not None:
+        state.commits.append(Committed(first, frames))
         state.handed_index = Index(state.handed_index + len(frames))
+    if not state.read_to_apply:
+        _read_to_apply(state)
+
+
+def _taken_of_what_was_read(state: State, first: Index, count: int) -> list[bytes]:
+    """Nothing: none is left, or a snapshot has taken the place of what was read."""
+    read = state.read_to_apply
+    if not read or framing.term_and_index(read[0])[1] != first:
+        state.read_to_apply = []
+        return []
+    state.read_to_apply = read[count:]
+    return read[:count]
+
+
+def _read_to_apply(state: State) -> None:
+    """What is next and not in memory, as much as may come at once: each reading begins at a batch's first byte."""
+    first, last = Index(state.handed_index + 1), Index(min(state.commit_index, state.log.memory_first - 1))
+    if first <= last:
+        state.apply_read_under_way = True
+        state.log_reads.append(LogRead(first, last, state.settings.append_bytes_max, None))

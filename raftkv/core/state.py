@@ -271,6 +271,8 @@ class State:
         self.commits: list[Committed] = []
         self.log_reads: list[LogRead] = []
         self.apply_read_under_way = False
+        self.read_to_apply: list[bytes] = []
+        """Committed entries that came back from disk, of which the first is the next to be handed out."""
         self.snapshots = SnapshotState(restored.index)
         self.reads_ready: list[ReadReady] = []
         self.reads_failed: list[int] = []

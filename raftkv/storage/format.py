@@ -36,7 +36,7 @@ from raftkv.core.types import ClusterId, Configuration, Incarnation, Index, Memb
 from raftkv.errors import MessageError
 from raftkv.storage.operations import Run
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 BLOCK_BYTES: Final = 512
 SEGMENT_MAGIC: Final = b"RaftkvSg"
 BATCH_MAGIC: Final = b"RkvBatch"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.core.log import RaftLog
+from raftkv.core.log import PART_BYTES, RaftLog
 from raftkv.core.types import Index, Term
 from tests.core.lone import entries, entry, runs_of
 
@@ -123,6 +123,48 @@ def test_a_little_more_that_may_go_waits_until_it_is_an_eighth():
     assert log.memory_first == 1
     log.evict(bytes_max=16 * FRAME_BYTES, through=2)
     assert log.memory_first == 3
+
+
+class Counted(list[bytes]):
+    """Frames, and how often somebody looked at one."""
+
+    looks = 0
+
+    def __getitem__(self, place):
+        self.looks += 1
+        return super().__getitem__(place)
+
+
+def test_what_may_not_go_yet_is_not_looked_at_again_and_again():
+    """While a member is away each turn asks, and the frames that all have are many."""
+    log = log_of(*[1] * 100)
+    log._frames = Counted(log._frames)
+    for _ in range(50):
+        log.evict(bytes_max=80 * FRAME_BYTES, through=9)
+    assert (log.memory_first, log._frames.looks) == (1, 9)
+    log.evict(bytes_max=80 * FRAME_BYTES, through=7)
+    assert log.memory_first == 1
+    log.evict(bytes_max=80 * FRAME_BYTES, through=12)
+    assert log.memory_first == 13
+    log.append(entries([1] * 20, first=101))
+    log.evict(bytes_max=80 * FRAME_BYTES, through=14)
+    assert log.memory_first == 13
+    log.truncate_from(14)
+    log.append([entry(index, 2, "of another size" * 2) for index in range(14, 104)])
+    log.evict(bytes_max=80 * FRAME_BYTES, through=30)
+    held = log.frames_between(log.memory_first, log.last_index, bytes_max=10**9)
+    assert 14 < log.memory_first <= 31
+    assert held is not None and log.memory_bytes == sum(map(len, held))
+
+
+def test_of_what_goes_at_one_stroke_the_tail_can_be_a_part():
+    log = log_of(*[1] * 10_000)
+    log.evict(bytes_max=FRAME_BYTES, through=10_000)
+    assert log.memory_first == 10_000
+    bytes_max = 200 * 1024
+    before = log.before_tail(10_000, entries_max=10_000, bytes_max=bytes_max)
+    assert bytes_max - PART_BYTES - FRAME_BYTES <= (10_000 - before) * FRAME_BYTES <= bytes_max
+    assert log.before_tail(10_000, entries_max=10_000, bytes_max=10**9) == 0
 
 
 def test_a_truncation_into_what_memory_no_longer_holds():

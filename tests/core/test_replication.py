@@ -388,6 +388,33 @@ def test_at_a_restart_committed_entries_are_read_from_disk_to_be_applied():
     assert lone.raft.applied_index == 6
 
 
+def test_what_came_back_from_disk_at_once_is_handed_out_in_turns_and_read_once():
+    """However little of it may be handed out in a turn: where it stands is read from its beginning each time."""
+    lone = Lone(log=[1] * 9, tail_first=8, settings=RaftSettings(apply_entries_max=3))
+    lone.says("b", append(1, 9, 1, commit=9))
+    (read,) = lone.effects.read_log
+    assert (read.first, read.last) == (1, 7)
+    lone.raft.log_was_read(read, entries([1] * 7))
+    handed = []
+    for _ in range(5):
+        effects = lone.turn()
+        assert effects.read_log == []
+        handed += [(committed.first, len(committed.frames)) for committed in effects.apply]
+        assert lone.raft.applied_index == 9 or effects.deadline_us == lone.now_us
+    assert handed == [(1, 3), (4, 3), (7, 1), (8, 2)]
+
+
+def test_what_came_back_from_disk_is_nothing_once_a_snapshot_took_its_place():
+    lone = Lone(log=[1] * 9, tail_first=10, settings=RaftSettings(apply_entries_max=3))
+    lone.says("b", append(1, 9, 1, commit=9))
+    (read,) = lone.effects.read_log
+    lone.raft.log_was_read(read, entries([1] * 9))
+    assert [committed.first for committed in lone.turn().apply] == [1]
+    lone.raft.state.handed_index = Index(7)
+    (read,) = lone.turn().read_log
+    assert (read.first, read.last) == (8, 9)
+
+
 SMALL_RECENT = RaftSettings(log_memory_bytes=100 * len(entry(1, 1)), log_recent_bytes=5 * len(entry(1, 1)))
 
 
@@ -438,6 +465,24 @@ def test_the_first_snapshot_after_a_start_leaves_a_tail_of_what_was_replayed():
     lone.turn()
     lone.raft.snapshot_stored(lone.raft.base_at(Index(6)), size_bytes=1)
     assert lone.raft.state.log.base_index == 4
+
+
+def test_a_leader_that_steps_down_after_a_member_was_away_leaves_a_tail():
+    """It lets go of much at one stroke."""
+    lone = Lone(settings=RaftSettings(log_tail_bytes=1024 * 1024))
+    lone.lead()
+    lone.acknowledge("b", "c")
+    for _ in range(20):
+        lone.raft.propose([bytes(1000)] * 100)
+        lone.turn()
+        lone.acknowledge("b")
+    last, term = lone.raft.last_index, lone.raft.term
+    lone.says("b", AppendEntries(Term(term + 1), last, term, last, []))
+    lone.turn()
+    assert lone.raft.state.log.memory_first > 1_000
+    base = lone.raft.base_at(Index(last - 1000))
+    lone.raft.snapshot_stored(base, size_bytes=1)
+    assert 900 < base.index - lone.raft.state.log.base_index < 1_024
 
 
 def test_what_the_own_disk_does_not_have_yet_stays_in_memory_though_it_is_applied():

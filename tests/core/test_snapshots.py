@@ -243,6 +243,7 @@ def test_entries_read_from_disk_that_the_log_has_no_more_are_not_sent():
     for wanted in leader.effects.read_log:
         leader.raft.log_was_read(wanted, entries([1] * 6))
     leader.turn()
+    leader.turn()
     assert leader.raft.applied_index == 7
     leader.forget()
     leader.raft.snapshot_stored(leader.raft.base_at(Index(3)), size_bytes=1)

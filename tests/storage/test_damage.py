@@ -354,7 +354,7 @@ def test_another_node_incarnation_or_cluster_is_refused():
 
 def test_a_format_of_another_version_is_unknown_not_damaged(monkeypatch):
     with monkeypatch.context() as future:
-        future.setattr("raftkv.storage.format.FORMAT_VERSION", 2)
+        future.setattr("raftkv.storage.format.FORMAT_VERSION", 3)
         disk, _ = _small_log(marked=True)
     with pytest.raises(UnknownFormat, match="format 2"):
         open_log(disk)
