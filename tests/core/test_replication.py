@@ -418,13 +418,17 @@ def test_what_came_back_from_disk_is_nothing_once_a_snapshot_took_its_place():
 SMALL_RECENT = RaftSettings(log_memory_bytes=100 * len(entry(1, 1)), log_recent_bytes=5 * len(entry(1, 1)))
 
 
+def put_while_c_is_away(lone: Lone, batches_count: int, payloads: list[bytes]) -> None:
+    for _ in range(batches_count):
+        lone.raft.propose(payloads)
+        lone.turn()
+        lone.acknowledge("b")
+
+
 def test_a_leader_keeps_in_memory_what_a_member_lacks_and_little_of_what_all_have():
     lone = Lone(settings=SMALL_RECENT)
     lone.lead()
-    for _ in range(4):
-        lone.raft.propose([bytes(19)] * 10)
-        lone.turn()
-        lone.acknowledge("b")
+    put_while_c_is_away(lone, 4, [bytes(19)] * 10)
     log = lone.raft.state.log
     assert (lone.raft.applied_index, log.memory_first) == (41, 1), "c may need all of it"
     lone.acknowledge("c", match=21)
@@ -436,10 +440,7 @@ def test_a_leader_keeps_in_memory_what_a_member_lacks_and_little_of_what_all_hav
 def test_what_a_member_lacks_for_long_is_kept_in_memory_within_the_bound():
     lone = Lone(settings=SMALL_RECENT)
     lone.lead()
-    for _ in range(20):
-        lone.raft.propose([bytes(19)] * 10)
-        lone.turn()
-        lone.acknowledge("b")
+    put_while_c_is_away(lone, 20, [bytes(19)] * 10)
     log = lone.raft.state.log
     assert 201 - 113 <= log.memory_first <= 201 - 80
 
@@ -472,10 +473,7 @@ def test_a_leader_that_steps_down_after_a_member_was_away_leaves_a_tail():
     lone = Lone(settings=RaftSettings(log_tail_bytes=1024 * 1024))
     lone.lead()
     lone.acknowledge("b", "c")
-    for _ in range(20):
-        lone.raft.propose([bytes(1000)] * 100)
-        lone.turn()
-        lone.acknowledge("b")
+    put_while_c_is_away(lone, 20, [bytes(1000)] * 100)
     last, term = lone.raft.last_index, lone.raft.term
     lone.says("b", AppendEntries(Term(term + 1), last, term, last, []))
     lone.turn()
