@@ -418,12 +418,12 @@ async def test_nodes_that_know_no_leader_or_are_of_another_cluster_are_told_of()
         cluster.lead(None)
         async with client(cluster.urls) as c:
             with pytest.raises(Unreachable, match="it knows no leader"):
-                await c.get("k", timeout_s=0.3)
+                await c.get("k", timeout_s=0.8)
         cluster.nodes[1].view = other.nodes[0].view = strange
         async with client([cluster.nodes[0].url]) as c:
             await until(lambda: c._asker is not None and len(c._asker.routing.everybody()) == 3)
             with pytest.raises(Unreachable, match=f"{cluster.nodes[1].address.port}: it is a node of another cluster"):
-                await c.put("k", "v", timeout_s=0.3)
+                await c.put("k", "v", timeout_s=0.8)
 
 
 async def test_a_session_that_could_not_be_opened_is_told_with_its_last_word():

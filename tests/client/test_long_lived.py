@@ -137,12 +137,12 @@ async def test_bytes_that_still_come_are_no_silence():
             while whole:
                 asked.writer.write(whole[:share])
                 whole = whole[share:]
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.1)
             return b""
 
         for node in cluster.nodes:
             node.always = trickle
-        async with client(cluster.urls, silence_s=0.2, answer_timeout_s=0.25) as c:
+        async with client(cluster.urls, silence_s=0.5, answer_timeout_s=0.6) as c:
             for consistency in ("linearizable", "follower"):
                 item = await c.get("k", consistency=consistency)
                 assert item is not None
@@ -221,7 +221,7 @@ async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPa
 async def test_one_connection_that_was_forgotten_is_enough_to_distrust_those_that_lay_beside_it(value):
     async with faked(1) as cluster:
         node = cluster.nodes[0]
-        async with client(cluster.urls, silence_s=0.1, answer_timeout_s=0.2) as c:
+        async with client(cluster.urls, silence_s=0.5, answer_timeout_s=0.6) as c:
             await c.put("k", "v")
             node.always = gate = Gate()
             puts = [asyncio.create_task(c.put("k", LARGE)) for _ in range(4)]

@@ -326,14 +326,14 @@ async def test_a_silent_connection_on_which_nobody_waits_any_more_ends():
 
 
 async def test_where_something_comes_or_nothing_is_owed_is_no_silence():
-    shared = Shared(silence_s=0.05)
+    shared = Shared(silence_s=0.5)
     asked = await shared.asked("ab")
     drops, began_s = said("1") + said("2"), shared.loop.time()
-    for at in range(len(drops)):
-        await time_passes(0.005)
-        shared.protocol.data_received(drops[at : at + 1])
-    assert shared.loop.time() - began_s > 0.2
-    await time_passes(0.1)
+    for at in range(0, len(drops), 5):
+        await time_passes(0.04)
+        shared.protocol.data_received(drops[at : at + 5])
+    assert shared.loop.time() - began_s > 0.6
+    await time_passes(0.7)
     assert (told(asked), shared.looked, shared.lost) == (["1", "2"], [], 0)
     asked = await shared.asked("c")
     await time_passes(0.02)
