@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ LARGE_BYTES: Final = 64 * 1024
 SYNCS: Final = 500
 COPIES: Final = 20_000
 EXCHANGES: Final = 3_000
+PASSED_ON: Final = 4_096
 EXCHANGE_BYTES: Final = 300
 CLIENTS: Final = (1, 64, 256)
 VALUE_BYTES: Final = 256
@@ -71,12 +73,13 @@ def measured(directory: Path, seconds: int, progress: Progress) -> tuple[Table, 
     """Everything, as a table."""
     table = Table("floor: what this machine allows", ("what", "p50 µs", "p99 µs", "per second"))
     figures: dict[str, Any] = {}
-    task = progress.add_task("floor", total=6 + 2 * len(CLIENTS))
+    task = progress.add_task("floor", total=8 + 2 * len(CLIENTS))
 
-    def add(what: str, taken_us: list[float]) -> None:
+    def add(what: str, taken_us: list[float], mib_s: float | None = None) -> None:
         ordered = sorted(taken_us)
         p50, p99 = percentile(ordered, 50), percentile(ordered, 99)
-        table.add(what, f"{p50:,.1f}", f"{p99:,.1f}", f"{len(taken_us) / sum(taken_us) * 1e6:,.0f}")
+        per_second = len(taken_us) / sum(taken_us) * 1e6 if mib_s is None else mib_s * 2**20 / LARGE_BYTES
+        table.add(what, f"{p50:,.1f}", f"{p99:,.1f}", f"{per_second:,.0f}")
         figures[what] = {"p50_us": p50, "p99_us": p99}
         progress.advance(task)
 
@@ -86,6 +89,9 @@ def measured(directory: Path, seconds: int, progress: Progress) -> tuple[Table, 
     add("64 KiB copied in memory", _copies_us())
     add("64 KiB written to a file, not synced", _writes_us(directory))
     add(f"{EXCHANGE_BYTES} bytes there and back between two processes", _exchanges_us(directory))
+    for clients in (1, CLIENTS[1]):
+        taken_us, mib_s = passed_on(directory, clients)
+        add(f"64 KiB passed on to two more processes and synced by all three, {clients} at a time", taken_us, mib_s)
     _event_loop(directory, seconds, lambda: progress.advance(task), table, figures)
     return table, {"floor": figures}
 
@@ -128,6 +134,37 @@ def _exchanges_us(directory: Path) -> list[float]:
         return taken
     finally:
         end([child])
+
+
+def passed_on(directory: Path, clients: int) -> tuple[list[float], float]:
+    """How long each block of 64 KiB took, and MiB/s, through three processes that only copy, write and sync."""
+    import asyncio
+
+    from benchmarks.generators import closing
+    from benchmarks.generators.nothing import Caller
+
+    async def call(port: int) -> tuple[list[float], float]:
+        loop = asyncio.get_running_loop()
+        callers = [Caller(PASSED_ON // clients, LARGE_BYTES, 1) for _ in range(clients)]
+        began = time.perf_counter()
+        for caller in callers:
+            await loop.create_connection(partial(lambda each: each, caller), "127.0.0.1", port)
+        taken = await asyncio.wait_for(asyncio.gather(*(caller.taken_us for caller in callers)), 120)
+        blocks = clients * (PASSED_ON // clients)
+        return [each for one in taken for each in one], blocks * LARGE_BYTES / 2**20 / (time.perf_counter() - began)
+
+    children: list[subprocess.Popen[str]] = []
+    ports = free_ports(3)
+    try:
+        for node, others in ((1, ()), (2, ()), (0, (1, 2))):
+            file, passes_to = directory / f"copies-{node}", [str(ports[other]) for other in others]
+            command = [sys.executable, "-m", "benchmarks.generators.copies", str(file), str(ports[node]), *passes_to]
+            children.append(start(command, log=directory / f"copies-{node}.log"))
+            wait_for("who takes copies", partial(_listens, ports[node]), timeout_s=20)
+        found: tuple[list[float], float] = closing.run(call(ports[0]))
+        return found
+    finally:
+        end(children)
 
 
 def _event_loop(directory: Path, seconds: int, done: Callable[[], None], table: Table, figures: dict[str, Any]) -> None:

@@ -42,11 +42,12 @@ class Echo(asyncio.Protocol):
 
 
 class Caller(asyncio.Protocol):
-    """Sends so many bytes, waits until they are back, and does so again."""
+    """Sends so many bytes, waits until they are back or as many as are the answer, and does so again."""
 
-    def __init__(self, exchanges: int, message_bytes: int) -> None:
+    def __init__(self, exchanges: int, message_bytes: int, answer_bytes: int | None = None) -> None:
         self.taken_us: asyncio.Future[list[float]] = asyncio.get_running_loop().create_future()
         self._left, self._message, self._missing = exchanges, b"x" * message_bytes, 0
+        self._answer_bytes = message_bytes if answer_bytes is None else answer_bytes
         self._taken: list[float] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,7 +74,7 @@ class Caller(asyncio.Protocol):
             self._transport.close()
 
     def _send(self) -> None:
-        self._missing, self._sent_ns = len(self._message), time.perf_counter_ns()
+        self._missing, self._sent_ns = self._answer_bytes, time.perf_counter_ns()
         self._transport.write(self._message)
 
 

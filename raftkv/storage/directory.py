@@ -26,6 +26,7 @@ LOCK_NAME: Final = "lock"
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
 _OUT_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ABLE: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class File(Protocol):
@@ -57,6 +58,13 @@ class File(Protocol):
 
         A sync after a later write then changes no metadata: for 4 KiB it takes 153 µs at the median, against
         190 µs after fallocate alone and 256 µs in a file that grows.
+        """
+        ...
+
+    def reserve(self, size_bytes: int) -> None:
+        """The file is at least so long, and has room for it on the disk; what was added reads as zeros.
+
+        Quick, and not synced. Where the system cannot reserve room, it is allocated.
         """
         ...
 
@@ -150,6 +158,19 @@ def _sync_fully(fd: int) -> None:
 _sync_content = getattr(os, "fdatasync", _sync_fully)
 
 
+def _has_reserved(fd: int, offset: int, size_bytes: int) -> bool:
+    """Whether the system and its file system can reserve room (macOS cannot, nor can every file system)."""
+    reserve = getattr(os, "posix_fallocate", None)
+    try:
+        if reserve is not None:
+            reserve(fd, offset, size_bytes)
+    except OSError as error:
+        if error.errno not in _NOT_ABLE:
+            raise
+        return False
+    return reserve is not None
+
+
 class PosixFile:
     """An open file of a real disk."""
 
@@ -199,6 +220,15 @@ class PosixFile:
             self.pwrite(chunk, offset=offset)
             self.sync()
             offset += len(chunk)
+
+    def reserve(self, size_bytes: int) -> None:
+        """See File."""
+        missing_bytes = size_bytes - (offset := self.size_bytes())
+        if missing_bytes > 0:
+            with _failing_as("fallocate", self._path):
+                if _has_reserved(self._fd, offset, missing_bytes):
+                    return
+        self.allocate(size_bytes)
 
     def size_bytes(self) -> int:
         """See File."""

@@ -1,8 +1,13 @@
 """The next segment, made ready before it is needed.
 
 Told: a directory and a size. Tells: a file of zeros that were really written, and whether the disk has
-room for one. Zeroing 16 MiB takes tens of milliseconds, so ``prepare`` may run in another thread than the
-one that writes the log: it touches only the spare's own files, and a lock makes ``taken`` wait for it.
+room for one. Zeroing 16 MiB takes tens of milliseconds, beside much else hundreds, so ``prepare`` may run in
+another thread than the one that writes the log: it touches only the spare's own files.
+
+A log that is written faster than zeros does not wait for them: its next segment is room that was only reserved, which
+costs each sync a little more. Where a segment is full after a few large batches zeros do not pay at all, being as
+much to write again: ``is_zeroed`` says so. With both values of 64 KiB went half as fast, and when the log waited
+leaders took their disk for stuck.
 
 A spare is room that the disk has already given. While there is none to be had, the log goes on in what is
 left of the present segment, and the node takes no new puts (507), so that what is left serves deletes
@@ -14,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from raftkv.errors import DiskFailed
 from raftkv.storage.directory import ALLOCATION_CHUNK_BYTES, Directory, File, is_disk_full
@@ -23,17 +28,28 @@ SPARE_NAME: Final = "spare"
 UNFINISHED_NAME: Final = "spare.new"
 USED_NAME: Final = "spare.used"
 """A segment that nobody needs any more, to be zeroed."""
+RESERVED_NAME: Final = "spare.now"
+"""Of one that could not be waited for."""
+
+
+class Taken(NamedTuple):
+    """A file that is to become a segment."""
+
+    name: str
+    file: File
 
 
 class Spare:
     """At most one file in waiting."""
 
-    __slots__ = ("_directory", "_is_ready", "_lock", "_room_is_short", "_segment_bytes")
+    __slots__ = ("_directory", "_is_ready", "_lock", "_room_is_short", "_segment_bytes", "is_zeroed")
 
     def __init__(self, directory: Directory, *, segment_bytes: int) -> None:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
+        self.is_zeroed = True
+        """Whether the next one is to be zeros that were written, or only room."""
         self._is_ready = self._found()
         self._room_is_short = False
 
@@ -77,24 +93,42 @@ class Spare:
             return self._is_ready
 
     @contextlib.contextmanager
-    def taken(self, *, size_bytes: int) -> Iterator[File]:
-        """The spare, opened under its name, at least so long; it is renamed before this ends.
+    def taken(self, *, size_bytes: int) -> Iterator[Taken]:
+        """The spare, or room like it, at least so long; it is renamed before this ends.
 
-        Makes one if none is ready. Raises DiskFailed if there is no room. Until the end no other can be made:
-        it would get the name that the caller is about to rename.
+        Raises DiskFailed if there is no room. Until the end no other is made: it would get the name that the caller is
+        about to rename.
         """
+        name = SPARE_NAME if self._is_ready or not self._has_reserved() else RESERVED_NAME
+        file = self._directory.open(name)
+        try:
+            if file.size_bytes() < size_bytes:
+                file.allocate(size_bytes)
+            yield Taken(name, file)
+        except BaseException:
+            file.close()
+            raise
+        if name == SPARE_NAME:
+            self._is_ready = False
+
+    def _has_reserved(self) -> bool:
+        """Room under RESERVED_NAME; else there is a spare: what another thread was making it of was the last room."""
+        file = self._directory.create(RESERVED_NAME)
+        try:
+            file.reserve(self._segment_bytes)
+        except DiskFailed as error:
+            if not is_disk_full(error):
+                raise
+        else:
+            return True
+        finally:
+            file.close()
+        self._delete(RESERVED_NAME)
         with self._lock:
             if not self._is_ready:
                 self._make()
-            self._is_ready = False
-            file = self._directory.open(SPARE_NAME)
-            try:
-                if file.size_bytes() < size_bytes:
-                    file.allocate(size_bytes)
-                yield file
-            except BaseException:
-                file.close()
-                raise
+                self._is_ready = True
+        return False
 
     def _has_room(self) -> bool:
         return self._directory.exists(USED_NAME) or self._directory.free_bytes() >= self._segment_bytes
@@ -102,6 +136,7 @@ class Spare:
     def _found(self) -> bool:
         """A spare from before is as good as a new one: it got its name after its zeros were synced."""
         self._delete(UNFINISHED_NAME)
+        self._delete(RESERVED_NAME)
         self._is_long_enough(USED_NAME)
         return self._is_long_enough(SPARE_NAME)
 
@@ -139,7 +174,10 @@ class Spare:
             name, file = UNFINISHED_NAME, self._directory.create(UNFINISHED_NAME)
         try:
             _zero(file)
-            file.allocate(self._segment_bytes)
+            if self.is_zeroed:
+                file.allocate(self._segment_bytes)
+            else:
+                file.reserve(self._segment_bytes)
             file.sync()
         finally:
             file.close()

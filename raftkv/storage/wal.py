@@ -29,13 +29,16 @@ from raftkv.storage.reading import read_entries
 from raftkv.storage.recovery import TAIL_BYTES_MAX, Recovered, Scan, Tail, remember, scan
 from raftkv.storage.segments import Segment, segment_name, segment_numbers
 from raftkv.storage.snapshots import Snapshots, StoredSnapshot
-from raftkv.storage.spare import SPARE_NAME, Spare
+from raftkv.storage.spare import Spare
 from raftkv.storage.sparse_index import SparseIndex
 from raftkv.storage.standing import Inconsistent, Standing
 from raftkv.storage.starts import Starts
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
+ZEROED_FOR_BATCHES: Final = 64
+"""A segment that so few filled, of 256 KiB and more, is followed by one that is not zeroed first: what it would save of
+their syncs is less than it costs."""
 
 
 class _Draft(NamedTuple):
@@ -50,6 +53,7 @@ class Wal:
 
     __slots__ = (
         "_batch_bytes_max",
+        "_batches_count",
         "_directory",
         "_failure",
         "_file",
@@ -86,6 +90,8 @@ class Wal:
         self._file = directory.open(segment_name(found.segment))
         self._size_bytes = self._file.size_bytes()
         self._unmarked = found.last_batch is not None and not found.last_batch.header.is_mark
+        self._batches_count = ZEROED_FOR_BATCHES
+        """In this segment; as if it had many where nobody counted."""
         self._failure: DiskFailed | None = None
 
     @classmethod
@@ -279,6 +285,7 @@ class Wal:
         self._file.sync_data()
         self._offset += len(batch)
         self._next_batch += 1
+        self._batches_count += 1
         self._unmarked = bool(draft.operations)
 
     def _roll(self, *, room_bytes: int) -> None:
@@ -286,6 +293,8 @@ class Wal:
         header = _header(
             self._identity.identity, self._standing, number=self._segment + 1, first_batch=self._next_batch
         )
+        self._spare.is_zeroed = self._batches_count >= ZEROED_FOR_BATCHES
+        self._batches_count = 0
         file, self._offset = _begin_segment(self._directory, self._spare, header, room_bytes=room_bytes)
         self._file.close()
         self._file, self._segment, self._size_bytes = file, header.number, file.size_bytes()
@@ -343,6 +352,7 @@ def _fresh(directory: Directory, identity: Identity, spare: Spare, *, tail_bytes
     """An empty log whose first segment is there."""
     standing = Standing()
     header = _header(identity, standing, number=1, first_batch=1)
+    spare.prepare()
     file, offset = _begin_segment(directory, spare, header, room_bytes=BLOCK_BYTES)
     log_bytes = file.size_bytes()
     file.close()
@@ -376,10 +386,11 @@ def _begin_segment(directory: Directory, spare: Spare, header: SegmentHeader, *,
     The header is synced before the file gets its name: a segment with a bad header is damaged, never torn.
     """
     header_bytes = len(header.encode())
-    with spare.taken(size_bytes=header_bytes + room_bytes) as file:
+    with spare.taken(size_bytes=header_bytes + room_bytes) as taken:
+        file = taken.file
         file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
         file.sync()
-        directory.rename(SPARE_NAME, segment_name(header.number))
+        directory.rename(taken.name, segment_name(header.number))
         directory.sync()
     return file, header_bytes
 

@@ -45,7 +45,8 @@ from raftkv.core.messages import (
 from raftkv.core.types import ID_BYTES, ClusterId, Incarnation, Index, NodeId, SnapshotId, Term
 from raftkv.errors import FrameError, MessageError
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""1 was of builds whose state hashes are others: compared with ours, every state would be wrong."""
 INTRODUCTION_CODE: Final = 0
 SMALL_BYTES_MAX: Final = 4096
 """Any message but an append, a piece of a snapshot and an introduction."""
@@ -304,7 +305,7 @@ def _sorted_members(members: list[tuple[NodeId, Incarnation]]) -> list[tuple[Nod
     return members
 
 
-def unpack(packed: bytes, *, items_max: int) -> list[Any]:
+def unpack(packed: bytes, *, items_max: int, version: int = VERSION) -> list[Any]:
     """The outermost list, its version checked; nothing larger than the input is ever allocated for."""
     try:
         parts = msgpack.unpackb(
@@ -319,6 +320,6 @@ def unpack(packed: bytes, *, items_max: int) -> list[Any]:
         raise MessageError(f"not msgpack as it is spoken here: {type(error).__name__}") from error
     if type(parts) is not list or len(parts) < 2:
         raise MessageError("a message is a list")
-    if type(parts[0]) is not int or parts[0] != VERSION:
+    if type(parts[0]) is not int or parts[0] != version:
         raise MessageError(f"unknown version {_shown(parts[0])}")
     return parts

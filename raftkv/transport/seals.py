@@ -136,7 +136,7 @@ def _unpacked(packed: bytes, *, parts_count: int) -> list[Any]:
     """What stands behind the version."""
     if len(packed) > HELLO_BYTES_MAX:
         raise MessageError(f"a greeting of {len(packed)} bytes")
-    parts = codec.unpack(packed, items_max=parts_count)
+    parts = codec.unpack(packed, items_max=parts_count, version=VERSION)
     if len(parts) != parts_count:
         raise MessageError(f"a greeting with {len(parts)} parts")
     return parts[1:]

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ from raftkv.kv.commands import (
     Tick,
     Txn,
 )
+from raftkv.kv.hashing import Room, hash_sum, item_hash
 from raftkv.kv.machine import KeyValueMachine
 from raftkv.kv.queries import Range
 from raftkv.kv.snapshot import Meta
@@ -84,9 +86,18 @@ def test_every_process_finds_the_same_hash():
 
 def test_the_hash_is_part_of_the_format():
     """A change of this number is a change of format: nodes of two versions would halt over it."""
-    assert Store().hash == 165591259939033158456811725610772606931
-    assert busy_store().hash == 295067968827883149559663135273520869679
-    assert busier_store().hash == 197721267463714854324135479771377839220
+    assert Store().hash == 48315271135194831186084227649339748412
+    assert busy_store().hash == 99058299852149570583284421996737961392
+    assert busier_store().hash == 23215786954301748652808552327911760762
+
+
+def test_it_is_xxh3_of_the_room_and_the_key_with_its_length_and_the_content():
+    assert xxhash.xxh3_128_intdigest(b"") == 0x99AA06D3014798D86001C324468D497F, "as its specification has it"
+    for size_bytes in (0, 1, 4095, 4096, 4097, 70_000):
+        content = bytes(range(256)) * (size_bytes // 256) + bytes(size_bytes % 256)
+        joined = b"t" + (3).to_bytes(4, "little") + b"key" + content
+        assert item_hash(Room.TABLE, b"key", content) == xxhash.xxh3_128_intdigest(joined)
+        assert hash_sum(Room.TABLE, [b"key"] * 2, [content] * 2) == 2 * item_hash(Room.TABLE, b"key", content)
 
 
 DIFFERENCES = {

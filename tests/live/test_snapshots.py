@@ -137,7 +137,9 @@ async def test_the_log_stays_short_however_much_is_written(cluster: LiveCluster)
         status = await cluster.told(node)
         assert status["snapshot_index"] > 300
         assert status["log_bytes"] <= 4 * 1024 * 1024, "10 MB were written"
-        assert await metric(cluster, node, "snapshot_writes_total") >= 20
+        assert await metric(cluster, node, "snapshot_writes_total") >= 8, (
+            "one for each megabyte, less what a machine that stands still joins"
+        )
     await writer.check()
 
 

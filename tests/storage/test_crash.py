@@ -79,8 +79,8 @@ def _name_before_header(monkeypatch):
 
 def _begin_segment_in_the_wrong_order(directory, spare, header, *, room_bytes):
     header_bytes = len(header.encode())
-    with spare.taken(size_bytes=header_bytes + room_bytes) as file:
-        directory.rename("spare", segment_name(header.number))
+    with spare.taken(size_bytes=header_bytes + room_bytes) as (name, file):
+        directory.rename(name, segment_name(header.number))
         directory.sync()
         file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
         file.sync()
@@ -94,9 +94,9 @@ def _leave_header_to_the_next_sync(monkeypatch):
 
 def _begin_segment_without_sync(directory, spare, header, *, room_bytes):
     header_bytes = len(header.encode())
-    with spare.taken(size_bytes=header_bytes + room_bytes) as file:
+    with spare.taken(size_bytes=header_bytes + room_bytes) as (name, file):
         file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
-        directory.rename("spare", segment_name(header.number))
+        directory.rename(name, segment_name(header.number))
         directory.sync()
     return file, header_bytes
 

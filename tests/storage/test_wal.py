@@ -14,7 +14,6 @@ from raftkv.sim.world.disk import Crash, Moment, SimulatedDirectory
 from raftkv.storage import sparse_index
 from raftkv.storage.directory import PosixDirectory
 from raftkv.storage.segments import segment_name, segment_numbers
-from raftkv.storage.spare import Spare
 from raftkv.storage.sparse_index import SparseIndex
 from tests.storage.life import Life, entry, open_log, overwrite, random_script, state_of, write
 
@@ -206,23 +205,6 @@ def test_a_spare_is_made_in_another_thread_while_the_log_is_written(tmp_path):
     assert len(wal.read(Index(1), Index(199), bytes_max=1 << 20)) == 199
     wal.close()
     directory.close()
-
-
-def test_no_spare_is_made_under_the_name_of_one_that_is_being_taken():
-    """A second one would be renamed in the place of the first, whose header is already written."""
-    disk = SimulatedDirectory(Random(1))
-    spare = Spare(disk, segment_bytes=4096)
-    preparer = threading.Thread(target=spare.prepare)
-    with spare.taken(size_bytes=4096) as file:
-        file.pwrite(b"header", offset=0)
-        preparer.start()
-        preparer.join(0.05)
-        assert preparer.is_alive(), "it waits"
-        disk.rename("spare", segment_name(1))
-    preparer.join(10)
-    assert spare.is_ready
-    assert disk.content(segment_name(1)).startswith(b"header")
-    assert set(disk.content("spare")) == {0}
 
 
 def test_the_directory_is_private_and_holds_what_it_should(tmp_path):

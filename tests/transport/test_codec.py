@@ -122,7 +122,21 @@ def test_what_is_no_truth_value_is_refused(message, from_end, value):
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(0, 0), (0, 2), (0, True), (0, "1"), (0, None), (1, 0), (1, 15), (1, -1), (1, True), (1, "7"), (1, None), (1, [])]
+    [
+        (0, 0),
+        (0, codec.VERSION + 1),
+        (0, codec.VERSION - 1),
+        (0, True),
+        (0, "1"),
+        (0, None),
+        (1, 0),
+        (1, 15),
+        (1, -1),
+        (1, True),
+        (1, "7"),
+        (1, None),
+        (1, []),
+    ]
     + [(place, value) for place in (2, 4, 6) for value in (b"", b"c" * 15, b"c" * 17, "c" * 16, None, 1)]
     + [(place, value) for place in (3, 5) for value in ("", "n" * 65, "n 1", "n/1", "ä", "n1\n", b"n1", None, 1)],
 )

@@ -357,6 +357,12 @@ class SimulatedFile:
             self.sync()
             offset += len(chunk)
 
+    def reserve(self, size_bytes: int) -> None:
+        """See File."""
+        if size_bytes - len(self._inode.content) > self._directory._room_bytes():
+            raise self._directory._failed("fallocate", self._name, errno.ENOSPC)
+        self._directory._operate("fallocate", self._name, lambda: self._changed(_Growth(size_bytes)))
+
     def size_bytes(self) -> int:
         """See File."""
         self._directory._alive()

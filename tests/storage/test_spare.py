@@ -1,0 +1,196 @@
+"""What the log goes on in: made ready in another thread, and never waited for where there is room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from random import Random
+
+import pytest
+
+from raftkv.errors import DiskFailed
+from raftkv.sim.world.disk import SimulatedDirectory, SimulatedFile
+from raftkv.storage import wal as wal_module
+from raftkv.storage.directory import PosixDirectory, is_disk_full
+from raftkv.storage.segments import segment_name, segment_numbers
+from raftkv.storage.spare import RESERVED_NAME, SPARE_NAME, UNFINISHED_NAME, Spare
+from tests.storage.life import SEGMENT_BYTES, entry, open_log, write
+
+PATIENCE_S = 10.0
+BYTES = 4096
+
+
+class Slow:
+    """A thread that makes a spare, and gets no further than into the middle of it until it may."""
+
+    def __init__(self, spare: Spare, monkeypatch: pytest.MonkeyPatch, *, written_bytes: int = 1) -> None:
+        self._entered, self._may_go_on = threading.Event(), threading.Event()
+        allocate = SimulatedFile.allocate
+
+        def slowly(file: SimulatedFile, size_bytes: int) -> None:
+            if threading.current_thread() is self._thread:
+                file.pwrite(bytes(written_bytes), offset=0)
+                self._entered.set()
+                assert self._may_go_on.wait(PATIENCE_S)
+            allocate(file, size_bytes)
+
+        monkeypatch.setattr(SimulatedFile, "allocate", slowly)
+        self._thread = threading.Thread(target=spare.prepare)
+        self._thread.start()
+        assert self._entered.wait(PATIENCE_S)
+
+    def end(self) -> None:
+        self._may_go_on.set()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+
+def test_no_spare_is_made_under_the_name_of_one_that_is_being_taken():
+    """A second one would be renamed in the place of the first, whose header is already written."""
+    disk = SimulatedDirectory(Random(1))
+    spare = Spare(disk, segment_bytes=BYTES)
+    assert spare.prepare()
+    with spare.taken(size_bytes=BYTES) as (name, file):
+        file.pwrite(b"header", offset=0)
+        assert spare.prepare(), "there is one"
+        disk.rename(name, segment_name(1))
+    assert not spare.is_ready
+    assert spare.prepare()
+    assert disk.content(segment_name(1)).startswith(b"header")
+    assert set(disk.content(SPARE_NAME)) == {0}
+
+
+def test_a_log_does_not_wait_for_zeros(monkeypatch):
+    """It did, and large values were half as fast; beside much else its leader took the disk for stuck."""
+    disk = SimulatedDirectory(Random(1))
+    spare = Spare(disk, segment_bytes=BYTES)
+    slow = Slow(spare, monkeypatch)
+    for number in (1, 2):
+        with spare.taken(size_bytes=BYTES) as (name, file):
+            assert (name, file.size_bytes()) == (RESERVED_NAME, BYTES)
+            if number == 2:
+                assert not spare.is_ready
+                slow.end()
+            disk.rename(name, segment_name(number))
+    assert spare.is_ready
+    with spare.taken(size_bytes=BYTES) as (name, _):
+        assert name == SPARE_NAME, "what was made meanwhile is the next"
+        disk.rename(name, segment_name(3))
+
+
+def test_of_the_last_room_what_is_being_made_is_waited_for(monkeypatch):
+    """The room is there, and it is the log's: to fail would end a node that has enough."""
+    disk = SimulatedDirectory(Random(1), capacity_bytes=BYTES + BYTES // 2)
+    spare = Spare(disk, segment_bytes=BYTES)
+    slow = Slow(spare, monkeypatch, written_bytes=BYTES - 1)
+    timer = threading.Timer(0.05, slow.end)
+    timer.start()
+    with spare.taken(size_bytes=BYTES) as (name, _):
+        assert name == SPARE_NAME
+        disk.rename(name, segment_name(1))
+    timer.join()
+    assert disk.names() == [segment_name(1)]
+    assert not spare.is_ready
+
+
+def test_without_room_nothing_is_left_of_the_attempt():
+    disk = SimulatedDirectory(Random(1), capacity_bytes=BYTES // 2)
+    spare = Spare(disk, segment_bytes=BYTES)
+    with pytest.raises(DiskFailed) as failed, spare.taken(size_bytes=BYTES):
+        pass
+    assert is_disk_full(failed.value)
+    assert disk.names() == [UNFINISHED_NAME], "which the next start deletes"
+    assert (Spare(disk, segment_bytes=BYTES).is_ready, disk.names()) == (False, [])
+
+
+def test_what_a_crash_left_of_one_is_gone_after_the_next_start():
+    disk = SimulatedDirectory(Random(1))
+    disk.create(RESERVED_NAME).reserve(BYTES)
+    assert not Spare(disk, segment_bytes=BYTES).is_ready
+    assert disk.names() == []
+
+
+def _noted(monkeypatch, name: str) -> list[int]:
+    """The sizes that files are asked for so."""
+    sizes: list[int] = []
+    act = getattr(SimulatedFile, name)
+
+    def noting(file: SimulatedFile, size_bytes: int) -> None:
+        sizes.append(size_bytes)
+        act(file, size_bytes)
+
+    monkeypatch.setattr(SimulatedFile, name, noting)
+    return sizes
+
+
+@pytest.mark.parametrize("is_zeroed", [True, False])
+def test_zeros_are_written_where_they_pay(monkeypatch, is_zeroed):
+    """A segment that a few large batches fill would be written twice for nothing."""
+    monkeypatch.setattr(wal_module, "ZEROED_FOR_BATCHES", 4 if is_zeroed else 1000)
+    allocated, reserved = _noted(monkeypatch, "allocate"), _noted(monkeypatch, "reserve")
+    disk = SimulatedDirectory(Random(1))
+    wal, _ = open_log(disk)
+    wal.write([write(vote=(1, None))])
+    assert wal.prepare_spare()
+    index = 0
+    while (segments := len(segment_numbers(disk))) < 4:
+        index += 1
+        wal.write([write(entry(index, 1))])
+        if len(segment_numbers(disk)) > segments:
+            assert wal.prepare_spare()
+    assert allocated[:3] == [SEGMENT_BYTES] * 3, "the first, and what was made before and after it: nobody had counted"
+    wanted = ([SEGMENT_BYTES] * 2, []) if is_zeroed else ([], [SEGMENT_BYTES] * 2)
+    assert (allocated[3:], reserved) == wanted
+    _, recovered = open_log(disk)
+    assert recovered.last_index == index
+
+
+# ------------------------------------------------------------------------------------ a real disk's room
+
+
+@pytest.fixture
+def directory(tmp_path):
+    opened = PosixDirectory(tmp_path / "data")
+    yield opened
+    opened.close()
+
+
+def test_reserved_room_reads_as_zeros_behind_what_was_there(directory):
+    file = directory.create("a")
+    file.pwrite(b"kept", offset=0)
+    file.reserve(3_000_001)
+    assert file.size_bytes() == 3_000_001
+    assert file.pread(3_000_001, offset=0) == b"kept" + bytes(3_000_001 - 4)
+    assert os.stat(file.path).st_blocks * 512 >= 3_000_001, "it has the room"
+    file.reserve(10)
+    assert file.size_bytes() == 3_000_001
+    file.close()
+
+
+@pytest.mark.parametrize("missing", ["in the system", errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_no_room_can_be_reserved_it_is_allocated(directory, monkeypatch, missing):
+    def refuse(*_: object) -> None:
+        raise OSError(missing, "not here")
+
+    if isinstance(missing, int):
+        monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    else:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    file = directory.create("a")
+    file.reserve(3_000_001)
+    assert (file.size_bytes(), file.pread(3_000_001, offset=0)) == (3_000_001, bytes(3_000_001))
+    file.close()
+
+
+def test_a_full_disk_says_so_when_room_is_to_be_reserved(directory, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    file = directory.create("a")
+    with pytest.raises(DiskFailed) as failed:
+        file.reserve(3_000_001)
+    assert is_disk_full(failed.value)
+    assert file.size_bytes() == 0
+    file.close()
