@@ -13,7 +13,7 @@ from rich.progress import Progress
 from benchmarks import floor
 from benchmarks.comparing import running
 from benchmarks.environment import Available
-from benchmarks.figures import Point
+from benchmarks.figures import Point, percentile
 from benchmarks.processes import Failed
 from benchmarks.systems.base import System, measure
 from benchmarks.systems.inside import Inside
@@ -90,6 +90,12 @@ def sizes(
     write_us = floor.sync_us(directory, block_bytes=LARGE_BYTES)
     floor_mib_s = LARGE_BYTES / 2**20 / (write_us / 1e6)
     large.add("floor: written and synced once, one by one", "1", f"{floor_mib_s:.1f}", f"{write_us / 1000:.2f}")
+    figures["passed_on"] = []
+    for clients in (1, CLIENTS):
+        taken_us, mib_s = floor.passed_on(directory, clients)
+        p50_ms = percentile(sorted(taken_us), 50) / 1000
+        large.add("floor: passed on, and synced by three processes", str(clients), f"{mib_s:.1f}", f"{p50_ms:.2f}")
+        figures["passed_on"].append({"clients": clients, "mib_s": mib_s, "p50_ms": p50_ms})
 
     def look_at_large(system: System) -> None:
         for clients in (1, CLIENTS):

@@ -59,6 +59,7 @@ def test_what_filling_began_is_over_before_many_keys_are_measured(
 ) -> None:
     story: list[str] = []
     monkeypatch.setattr(floor, "sync_us", lambda *_, **__: 100.0)
+    monkeypatch.setattr(floor, "passed_on", lambda *_: ([100.0], 640.0))
     monkeypatch.setattr(clusters, "rested", lambda system: story.append(f"{system.name} rested"))
     clusters.sizes(["raftkv"], available(story), tmp_path, [5], 1, Progress(disable=True))
     many = story[story.index("raftkv fill 5") :]
