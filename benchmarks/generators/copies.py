@@ -1,8 +1,7 @@
 """Three processes that pass blocks on, write and sync them, and do nothing else: what disk and copying leave over.
 
 The first takes blocks from whoever connects, passes each on to the other two and answers it with a byte once it and one
-of them have it on disk. Nothing is checked, numbered or kept: no store that holds everything on two of three disks
-before it answers can be faster with as many bytes.
+of them have it on disk. Nothing is checked, numbered or kept: what a store in Python does beside this is its own.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,14 +52,18 @@ class Disk:
         pieces = [piece for block, _ in taken for piece in block]
         written = self._loop.run_in_executor(self._thread, self._write_and_sync, pieces, self._at * BLOCK_BYTES)
         self._at = (self._at + len(taken)) % FILE_BLOCKS
-        written.add_done_callback(lambda _: self._written([done for _, done in taken]))
+        written.add_done_callback(lambda written: self._written(written, [done for _, done in taken]))
 
     def _write_and_sync(self, pieces: Sequence[bytes], at: int) -> None:
+        ends_at = at + sum(map(len, pieces))
         for begins in range(0, len(pieces), 1000):  # IOV_MAX is 1024
             at += os.pwritev(self._descriptor, pieces[begins : begins + 1000], at)
+        if at != ends_at:
+            raise OSError("not everything was written")
         os.fdatasync(self._descriptor)
 
-    def _written(self, answers: Sequence[Answer]) -> None:
+    def _written(self, written: Future[None], answers: Sequence[Answer]) -> None:
+        written.result()
         self._is_busy = bool(self._waiting)
         if self._is_busy:
             self._next()

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Protocol
@@ -61,10 +62,10 @@ class File(Protocol):
         """
         ...
 
-    def reserve(self, size_bytes: int) -> None:
+    def reserve(self, size_bytes: int) -> bool:
         """The file is at least so long, and has room for it on the disk; what was added reads as zeros.
 
-        Quick, and not synced. Where the system cannot reserve room, it is allocated.
+        Quick, and not synced. False where the system cannot reserve room: nothing has changed.
         """
         ...
 
@@ -221,14 +222,11 @@ class PosixFile:
             self.sync()
             offset += len(chunk)
 
-    def reserve(self, size_bytes: int) -> None:
+    def reserve(self, size_bytes: int) -> bool:
         """See File."""
         missing_bytes = size_bytes - (offset := self.size_bytes())
-        if missing_bytes > 0:
-            with _failing_as("fallocate", self._path):
-                if _has_reserved(self._fd, offset, missing_bytes):
-                    return
-        self.allocate(size_bytes)
+        with _failing_as("fallocate", self._path):
+            return missing_bytes <= 0 or _has_reserved(self._fd, offset, missing_bytes)
 
     def size_bytes(self) -> int:
         """See File."""
@@ -251,12 +249,14 @@ class PosixFile:
 class PosixDirectory:
     """A directory of a real disk. Names are resolved against its descriptor and never through a link."""
 
-    __slots__ = ("_fd", "_lock_fd", "_open_flags", "_path")
+    __slots__ = ("_fd", "_lock_fd", "_open_flags", "_path", "_sync_failure", "_syncs_one_by_one")
+    _sync_failure: DiskFailed | None
 
     def __init__(self, path: Path | str) -> None:
         """Creates the directory (0700) if need be, and takes its lock; DirectoryLocked if another has it."""
         self._path = os.path.abspath(path)
         self._open_flags = os.O_RDWR
+        self._will_sync()
         with _failing_as("mkdir", self._path):
             _make_directory(self._path)
         self._fd = self._opened_directory()
@@ -273,6 +273,7 @@ class PosixDirectory:
         found = cls.__new__(cls)
         found._path, found._open_flags, found._lock_fd = os.path.abspath(path), os.O_RDONLY, -1
         found._fd = found._opened_directory()
+        found._will_sync()
         return found
 
     @property
@@ -316,9 +317,20 @@ class PosixDirectory:
             os.unlink(name, dir_fd=self._fd)
 
     def sync(self) -> None:
-        """See Directory."""
-        with _failing_as("fsync", self._path):
-            _sync_fully(self._fd)
+        """See Directory. Once it has failed it fails for ever, in whatever thread.
+
+        The system tells of a failure once for each time that the directory was opened. Whoever asks next is told that
+        all is well, and would go by a name that the disk does not have.
+        """
+        with self._syncs_one_by_one:
+            if self._sync_failure is not None:
+                raise self._sync_failure
+            try:
+                with _failing_as("fsync", self._path):
+                    _sync_fully(self._fd)
+            except DiskFailed as error:
+                self._sync_failure = error
+                raise
 
     def free_bytes(self) -> int:
         """See Directory."""
@@ -332,6 +344,10 @@ class PosixDirectory:
             if fd >= 0:
                 os.close(fd)
         self._lock_fd = self._fd = -1
+
+    def _will_sync(self) -> None:
+        self._syncs_one_by_one = threading.Lock()
+        self._sync_failure = None
 
     def _opened_directory(self) -> int:
         with _failing_as("open", self._path):

@@ -1,13 +1,13 @@
 """The next segment, made ready before it is needed.
 
-Told: a directory and a size. Tells: a file of zeros that were really written, and whether the disk has
-room for one. Zeroing 16 MiB takes tens of milliseconds, beside much else hundreds, so ``prepare`` may run in
-another thread than the one that writes the log: it touches only the spare's own files.
+Told: a directory and a size. Tells: a file that has its room, most often of zeros that were really written, and
+whether the disk has room for one. Zeroing 16 MiB takes tens of milliseconds, beside much else hundreds, so
+``prepare`` may run in another thread than the one that writes the log: it touches only the spare's own files.
 
 A log that is written faster than zeros does not wait for them: its next segment is room that was only reserved, which
-costs each sync a little more. Where a segment is full after a few large batches zeros do not pay at all, being as
-much to write again: ``is_zeroed`` says so. With both values of 64 KiB went half as fast, and when the log waited
-leaders took their disk for stuck.
+costs each sync a little more. Only the last room, and a system that cannot reserve any, make it wait. Where a segment
+is full after a few large batches zeros do not pay at all, being as much to write again: ``is_zeroed`` says so. Values
+of 64 KiB went half as fast when the log waited and zeros were always written, and leaders took their disk for stuck.
 
 A spare is room that the disk has already given. While there is none to be had, the log goes on in what is
 left of the present segment, and the node takes no new puts (507), so that what is left serves deletes
@@ -49,13 +49,13 @@ class Spare:
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
         self.is_zeroed = True
-        """Whether the next one is to be zeros that were written, or only room."""
+        """Whether the next one is to be zeros that were written, or only room; one that was used is zeroed anyway."""
         self._is_ready = self._found()
         self._room_is_short = False
 
     @property
     def is_ready(self) -> bool:
-        """The next segment need not wait for zeros."""
+        """There is one."""
         return self._is_ready
 
     @property
@@ -96,10 +96,9 @@ class Spare:
     def taken(self, *, size_bytes: int) -> Iterator[Taken]:
         """The spare, or room like it, at least so long; it is renamed before this ends.
 
-        Raises DiskFailed if there is no room. Until the end no other is made: it would get the name that the caller is
-        about to rename.
+        Raises DiskFailed if there is no room. Until the end no other gets the name that the caller is about to rename.
         """
-        name = SPARE_NAME if self._is_ready or not self._has_reserved() else RESERVED_NAME
+        name = SPARE_NAME if self._is_ready or not self._is_reserved() else RESERVED_NAME
         file = self._directory.open(name)
         try:
             if file.size_bytes() < size_bytes:
@@ -111,30 +110,38 @@ class Spare:
         if name == SPARE_NAME:
             self._is_ready = False
 
-    def _has_reserved(self) -> bool:
-        """Room under RESERVED_NAME; else there is a spare: what another thread was making it of was the last room."""
-        file = self._directory.create(RESERVED_NAME)
-        try:
-            file.reserve(self._segment_bytes)
-        except DiskFailed as error:
-            if not is_disk_full(error):
-                raise
-        else:
+    def _is_reserved(self) -> bool:
+        """Whether there is room under RESERVED_NAME; if not, there is a spare, for whose end this has waited."""
+        if self._has_reserved():
             return True
-        finally:
-            file.close()
-        self._delete(RESERVED_NAME)
         with self._lock:
             if not self._is_ready:
                 self._make()
                 self._is_ready = True
         return False
 
+    def _has_reserved(self) -> bool:
+        """No, where there is too little room beside what another thread may be making, or none can be reserved."""
+        if self._directory.free_bytes() < self._segment_bytes:
+            return False
+        try:
+            file = self._directory.create(RESERVED_NAME)
+            try:
+                if file.reserve(self._segment_bytes):
+                    return True
+            finally:
+                file.close()
+        except DiskFailed as error:
+            if not is_disk_full(error):
+                raise
+        self._delete(RESERVED_NAME)
+        return False
+
     def _has_room(self) -> bool:
         return self._directory.exists(USED_NAME) or self._directory.free_bytes() >= self._segment_bytes
 
     def _found(self) -> bool:
-        """A spare from before is as good as a new one: it got its name after its zeros were synced."""
+        """A spare from before is as good as a new one: it got its name after it was synced."""
         self._delete(UNFINISHED_NAME)
         self._delete(RESERVED_NAME)
         self._is_long_enough(USED_NAME)
@@ -174,10 +181,8 @@ class Spare:
             name, file = UNFINISHED_NAME, self._directory.create(UNFINISHED_NAME)
         try:
             _zero(file)
-            if self.is_zeroed:
+            if self.is_zeroed or not file.reserve(self._segment_bytes):
                 file.allocate(self._segment_bytes)
-            else:
-                file.reserve(self._segment_bytes)
             file.sync()
         finally:
             file.close()

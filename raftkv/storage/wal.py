@@ -37,8 +37,8 @@ from raftkv.storage.starts import Starts
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 ZEROED_FOR_BATCHES: Final = 64
-"""A segment that so few filled, of 256 KiB and more, is followed by one that is not zeroed first: what it would save of
-their syncs is less than it costs."""
+"""A segment that fewer filled, of 256 KiB and more, is followed by one that is not zeroed first: what that would save
+of their syncs is less than it costs."""
 
 
 class _Draft(NamedTuple):

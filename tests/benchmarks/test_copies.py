@@ -85,7 +85,8 @@ def test_three_real_processes(tmp_path, monkeypatch):
     assert len(taken_us) == 40
     assert mib_s > 0
     held = [{file[at : at + BLOCK_BYTES] for at in range(0, len(file), BLOCK_BYTES)} for file in _files(tmp_path)]
-    assert held == [{b"x" * BLOCK_BYTES, bytes(BLOCK_BYTES)}] * 3
+    assert all(blocks <= {b"x" * BLOCK_BYTES, bytes(BLOCK_BYTES)} for blocks in held)
+    assert sum(b"x" * BLOCK_BYTES in blocks for blocks in held) >= 2, "the last of three is not waited for"
 
 
 def _files(directory) -> list[bytes]:

@@ -18,7 +18,6 @@ from raftkv.storage import identity as identities
 from raftkv.storage import recovery, wal
 from raftkv.storage.identity import IdentityFile
 from raftkv.storage.segments import segment_name
-from raftkv.storage.spare import SPARE_NAME
 from raftkv.storage.wal import Wal
 from tests.sim.worlds import first_failure
 
@@ -58,10 +57,10 @@ def a_new_segment_whose_name_is_not_synced(patch: pytest.MonkeyPatch) -> None:
 
     def begin(directory, spare, header, *, room_bytes):
         header_bytes = len(header.encode())
-        with spare.taken(size_bytes=header_bytes + room_bytes) as file:
+        with spare.taken(size_bytes=header_bytes + room_bytes) as (name, file):
             file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
             file.sync()
-            directory.rename(SPARE_NAME, segment_name(header.number))
+            directory.rename(name, segment_name(header.number))
         return file, header_bytes
 
     patch.setattr(wal, "_begin_segment", begin)
@@ -71,9 +70,9 @@ def a_new_segment_whose_name_is_not_synced(patch: pytest.MonkeyPatch) -> None:
 def a_new_segment_is_named_before_its_header_is_synced(patch: pytest.MonkeyPatch) -> None:
     def begin(directory, spare, header, *, room_bytes):
         header_bytes = len(header.encode())
-        with spare.taken(size_bytes=header_bytes + room_bytes) as file:
+        with spare.taken(size_bytes=header_bytes + room_bytes) as (name, file):
             file.pwrite(replace(header, size_bytes=file.size_bytes()).encode(), offset=0)
-            directory.rename(SPARE_NAME, segment_name(header.number))
+            directory.rename(name, segment_name(header.number))
             directory.sync()
             file.sync()
         return file, header_bytes

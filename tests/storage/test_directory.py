@@ -11,6 +11,7 @@ import pytest
 
 from raftkv.errors import DirectoryLocked, DiskFailed
 from raftkv.sim.world.disk import SimulatedDirectory
+from raftkv.storage import directory as directory_module
 from raftkv.storage.directory import PosixDirectory, is_disk_full
 
 
@@ -172,3 +173,25 @@ def test_a_full_disk_is_told_from_a_broken_one(tmp_path, monkeypatch, code, is_f
     assert failed.value.operation == "write"
     file.close()
     directory.close()
+
+
+def test_a_directory_whose_sync_has_failed_is_never_called_synced_again(tmp_path, monkeypatch):
+    """faults 55: of two threads that sync it the system tells one of the failure, and the other's name is lost, too."""
+    directory = PosixDirectory(tmp_path / "data")
+    file = directory.create("a")
+    with monkeypatch.context() as failing:
+        failing.setattr(directory_module, "_sync_fully", _fail)
+        with pytest.raises(DiskFailed):
+            directory.sync()
+    with pytest.raises(DiskFailed, match="fsync"):
+        directory.sync()
+    file.sync()
+    file.close()
+    directory.close()
+    again = PosixDirectory(tmp_path / "data")
+    again.sync()
+    again.close()
+
+
+def _fail(fd: int) -> None:
+    raise OSError(errno.EIO, "simulated")

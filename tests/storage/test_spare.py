@@ -79,28 +79,48 @@ def test_a_log_does_not_wait_for_zeros(monkeypatch):
         disk.rename(name, segment_name(3))
 
 
-def test_of_the_last_room_what_is_being_made_is_waited_for(monkeypatch):
+@pytest.mark.parametrize("why", ["too little is free", "no name is", "others have taken it", "none can be reserved"])
+def test_what_is_being_made_is_waited_for_where_nothing_can_be_reserved(monkeypatch, why):
     """The room is there, and it is the log's: to fail would end a node that has enough."""
-    disk = SimulatedDirectory(Random(1), capacity_bytes=BYTES + BYTES // 2)
+    capacity_bytes = BYTES + BYTES // 2 if why == "too little is free" else None
+    disk = SimulatedDirectory(Random(1), capacity_bytes=capacity_bytes)
     spare = Spare(disk, segment_bytes=BYTES)
     slow = Slow(spare, monkeypatch, written_bytes=BYTES - 1)
-    timer = threading.Timer(0.05, slow.end)
-    timer.start()
+    create, free_bytes, full = disk.create, disk.free_bytes(), disk._failed("create", RESERVED_NAME, errno.ENOSPC)
+
+    def looked() -> int:
+        slow.end()
+        return free_bytes
+
+    def created(name: str) -> SimulatedFile:
+        if why == "no name is" and name == RESERVED_NAME:
+            raise full
+        return create(name)
+
+    def reserved(file: SimulatedFile, size_bytes: int) -> bool:
+        assert why != "too little is free", "what is left would be gone, and the other thread could not end"
+        file.pwrite(b"some", offset=0)
+        if why == "others have taken it":
+            raise full
+        return False
+
+    monkeypatch.setattr(disk, "free_bytes", looked)
+    monkeypatch.setattr(disk, "create", created)
+    monkeypatch.setattr(SimulatedFile, "reserve", reserved)
     with spare.taken(size_bytes=BYTES) as (name, _):
         assert name == SPARE_NAME
         disk.rename(name, segment_name(1))
-    timer.join()
     assert disk.names() == [segment_name(1)]
     assert not spare.is_ready
 
 
-def test_without_room_nothing_is_left_of_the_attempt():
+def test_without_room_there_is_nothing_to_take():
     disk = SimulatedDirectory(Random(1), capacity_bytes=BYTES // 2)
     spare = Spare(disk, segment_bytes=BYTES)
     with pytest.raises(DiskFailed) as failed, spare.taken(size_bytes=BYTES):
         pass
     assert is_disk_full(failed.value)
-    assert disk.names() == [UNFINISHED_NAME], "which the next start deletes"
+    assert disk.names() == [UNFINISHED_NAME], "the log is over, and its next start deletes it"
     assert (Spare(disk, segment_bytes=BYTES).is_ready, disk.names()) == (False, [])
 
 
@@ -116,9 +136,9 @@ def _noted(monkeypatch, name: str) -> list[int]:
     sizes: list[int] = []
     act = getattr(SimulatedFile, name)
 
-    def noting(file: SimulatedFile, size_bytes: int) -> None:
+    def noting(file: SimulatedFile, size_bytes: int) -> object:
         sizes.append(size_bytes)
-        act(file, size_bytes)
+        return act(file, size_bytes)
 
     monkeypatch.setattr(SimulatedFile, name, noting)
     return sizes
@@ -159,11 +179,11 @@ def directory(tmp_path):
 def test_reserved_room_reads_as_zeros_behind_what_was_there(directory):
     file = directory.create("a")
     file.pwrite(b"kept", offset=0)
-    file.reserve(3_000_001)
+    assert file.reserve(3_000_001)
     assert file.size_bytes() == 3_000_001
     assert file.pread(3_000_001, offset=0) == b"kept" + bytes(3_000_001 - 4)
     assert os.stat(file.path).st_blocks * 512 >= 3_000_001, "it has the room"
-    file.reserve(10)
+    assert file.reserve(10)
     assert file.size_bytes() == 3_000_001
     file.close()
 
@@ -178,9 +198,15 @@ def test_where_no_room_can_be_reserved_it_is_allocated(directory, monkeypatch, m
     else:
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
     file = directory.create("a")
-    file.reserve(3_000_001)
-    assert (file.size_bytes(), file.pread(3_000_001, offset=0)) == (3_000_001, bytes(3_000_001))
+    assert (file.reserve(BYTES), file.size_bytes()) == (False, 0)
     file.close()
+    spare = Spare(directory, segment_bytes=BYTES)
+    spare.is_zeroed = False
+    for number in (1, 2):
+        with spare.taken(size_bytes=BYTES) as (name, file):
+            assert (name, file.pread(BYTES + 1, offset=0)) == (SPARE_NAME, bytes(BYTES))
+            directory.rename(name, segment_name(number))
+        file.close()
 
 
 def test_a_full_disk_says_so_when_room_is_to_be_reserved(directory, monkeypatch):

@@ -357,11 +357,13 @@ class SimulatedFile:
             self.sync()
             offset += len(chunk)
 
-    def reserve(self, size_bytes: int) -> None:
+    def reserve(self, size_bytes: int) -> bool:
         """See File."""
+        self._directory._alive()
         if size_bytes - len(self._inode.content) > self._directory._room_bytes():
             raise self._directory._failed("fallocate", self._name, errno.ENOSPC)
         self._directory._operate("fallocate", self._name, lambda: self._changed(_Growth(size_bytes)))
+        return True
 
     def size_bytes(self) -> int:
         """See File."""
