@@ -512,8 +512,7 @@ async def test_no_line_shows_a_secret_a_key_or_a_value(tmp_path: Path, lines: Li
         await eventually(lambda: _told_of(other, follower), within_s=PATIENCE_S, what="a farewell")
         told = await ask(for_clients(other), "GET", "/v1/diagnostics")
         assert b"KeyError" in told.body and MARK.encode() not in told.body, "what a peer says goes on from node to node"
-        for node in (leader, other):
-            machines[nodes.index(node)].fails = "query"
+        machines[nodes.index(leader)].fails = machines[nodes.index(other)].fails = "query"
         ended = await eventually(lambda: _ended_by_a_read(leader, other), within_s=PATIENCE_S, what="a leader's answer")
         assert isinstance(await ended.ended, KeyError)
     finally:
@@ -574,11 +573,8 @@ def test_what_somebody_should_look_at_is_louder_than_what_always_happens() -> No
 @pytest.mark.live
 async def test_real_nodes_write_as_they_are_told_and_nothing_else(tmp_path: Path) -> None:
     """From the first line to the last; standard output has the one line of the contract."""
-    wishes: dict[str, list[str]] = {
-        "n1": [],
-        "n2": ["--log-format", "json"],
-        "n3": ["--log-level", "error", "--log-format", "json"],
-    }
+    as_json = ["--log-format", "json"]
+    wishes: dict[str, list[str]] = {"n1": [], "n2": as_json, "n3": ["--log-level", "error", *as_json]}
     with LiveCluster(tmp_path, nodes_count=3) as cluster:
         for id, words in wishes.items():
             cluster.nodes[id].command += words
