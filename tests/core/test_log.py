@@ -135,10 +135,10 @@ class Counted(list[bytes]):
         return super().__getitem__(place)
 
 
-def test_what_may_not_go_yet_is_not_looked_at_again_and_again():
+def test_what_may_not_go_yet_is_not_looked_at_again_and_again(monkeypatch):
     """While a member is away each turn asks, and the frames that all have are many."""
     log = log_of(*[1] * 100)
-    log._frames = Counted(log._frames)
+    monkeypatch.setattr(log, "_frames", Counted(log._frames))
     for _ in range(50):
         log.evict(bytes_max=80 * FRAME_BYTES, through=9)
     assert (log.memory_first, log._frames.looks) == (1, 9)
