@@ -138,10 +138,11 @@ class Counted(list[bytes]):
 def test_what_may_not_go_yet_is_not_looked_at_again_and_again(monkeypatch):
     """While a member is away each turn asks, and the frames that all have are many."""
     log = log_of(*[1] * 100)
-    monkeypatch.setattr(log, "_frames", Counted(log._frames))
+    frames = Counted(log._frames)
+    monkeypatch.setattr(log, "_frames", frames)
     for _ in range(50):
         log.evict(bytes_max=80 * FRAME_BYTES, through=9)
-    assert (log.memory_first, log._frames.looks) == (1, 9)
+    assert (log.memory_first, frames.looks) == (1, 9)
     log.evict(bytes_max=80 * FRAME_BYTES, through=7)
     assert log.memory_first == 1
     log.evict(bytes_max=80 * FRAME_BYTES, through=12)
