@@ -30,7 +30,8 @@ from raftkv.core.types import ClusterId, Configuration, Index, SnapshotId, Term
 from raftkv.errors import MessageError
 from raftkv.storage.format import BadBytes, OtherFormat
 
-SNAPSHOT_FORMAT: Final = 1
+SNAPSHOT_FORMAT: Final = 2
+"""1 has the same bytes, and other hashes in what the store puts into them."""
 HEADER_MAGIC: Final = b"RaftkvSn"
 TRAILER_MAGIC: Final = b"RkvSnEnd"
 BLOCK_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -207,8 +207,8 @@ def test_another_format_is_unknown_and_another_cluster_wrong(monkeypatch):
     disk, id = written()
     with pytest.raises(WrongIdentity):
         Snapshots.open(disk, cluster_id=ClusterId(b"x" * 16), reserve_bytes=0).prove(id)
-    monkeypatch.setattr("raftkv.storage.snapshot_format.SNAPSHOT_FORMAT", 2)
-    with pytest.raises(UnknownFormat, match="format 1"):
+    monkeypatch.setattr("raftkv.storage.snapshot_format.SNAPSHOT_FORMAT", 3)
+    with pytest.raises(UnknownFormat, match="format 2"):
         opened(disk).prove(id)
 
 
@@ -446,12 +446,12 @@ def test_a_file_that_is_too_short_for_a_snapshot_is_thrown_away(size_bytes):
 def test_a_format_of_the_future_is_refused_with_its_first_bytes(monkeypatch):
     """Not after ten gigabytes of it, and not silently."""
     with monkeypatch.context() as future:
-        future.setattr("raftkv.storage.snapshot_format.SNAPSHOT_FORMAT", 2)
+        future.setattr("raftkv.storage.snapshot_format.SNAPSHOT_FORMAT", 3)
         id, file = file_of()
     disk = SimulatedDirectory(Random(1))
     received = opened(disk).receive(id, 0, file[:250])
     assert received.wanted_offset == 0
-    assert "format 2" in received.problem
+    assert "format 3" in received.problem
     assert disk.names() == []
 
 
