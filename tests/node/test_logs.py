@@ -257,6 +257,8 @@ def test_what_is_written_is_at_least_so_grave(capsys, monkeypatch, level, ours, 
         warnings.showwarning("two\nlines", UserWarning, "file.py", 1)
     finally:
         logging.captureWarnings(capture=False)
+        monkeypatch.undo()
+        logging.root.setLevel(logging.root.level)  # else loggers remember what was enabled
     said = [json.loads(each) for each in capsys.readouterr().err.splitlines()]
     assert [each["level"] for each in said if each["event"] == "node"] == ours
     assert [each["level"] for each in said if each["event"] == "aiohttp.server"] == others
@@ -573,8 +575,7 @@ def test_what_somebody_should_look_at_is_louder_than_what_always_happens() -> No
 @pytest.mark.live
 async def test_real_nodes_write_as_they_are_told_and_nothing_else(tmp_path: Path) -> None:
     """From the first line to the last; standard output has the one line of the contract."""
-    as_json = ["--log-format", "json"]
-    wishes: dict[str, list[str]] = {"n1": [], "n2": as_json, "n3": ["--log-level", "error", *as_json]}
+    wishes = {"n1": [], "n2": ["--log-format", "json"], "n3": ["--log-level", "error", "--log-format", "json"]}
     with LiveCluster(tmp_path, nodes_count=3) as cluster:
         for id, words in wishes.items():
             cluster.nodes[id].command += words
