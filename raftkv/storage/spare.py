@@ -7,7 +7,7 @@ whether the disk has room for one. Zeroing 16 MiB takes tens of milliseconds, be
 A log that is written faster than zeros does not wait for them: its next segment is room that was only reserved, which
 costs each sync a little more. Only the last room, and a system that cannot reserve any, make it wait. Where a segment
 is full after a few large batches zeros do not pay at all, being as much to write again: ``is_zeroed`` says so. Values
-of 64 KiB went half as fast when the log waited and zeros were always written, and leaders took their disk for stuck.
+of 64 KiB went a fifth slower when the log waited and zeros were always written, and leaders took their disk for stuck.
 
 A spare is room that the disk has already given. While there is none to be had, the log goes on in what is
 left of the present segment, and the node takes no new puts (507), so that what is left serves deletes
