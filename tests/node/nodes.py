@@ -12,7 +12,7 @@ from raftkv import Consistency, LogEntry, Node, NodeConfig, NotLeader, RaftkvErr
 from tests.live.cluster import free_ports
 
 PATIENCE_S = 20.0
-QUICK: dict[str, Any] = {"heartbeat_ms": 30, "election_timeout_ms": 200}
+QUICK: dict[str, Any] = {"heartbeat_ms": 50, "election_timeout_ms": 500}
 ALONE: dict[str, Any] = {"heartbeat_ms": 10, "election_timeout_ms": 20}
 
 

@@ -71,8 +71,6 @@ class _Seen:
     rounds: dict[NodeId, _Rounds] = field(default_factory=dict)
     rounds_at: int = 0
     """Of learners that came with the configuration there."""
-    applied: int = 0
-    was_loading: bool = False
 
 
 @dataclass(slots=True)
@@ -124,7 +122,6 @@ class Electorate:
     def stepped(self, node: VirtualNode, work: Work) -> None:
         """Checks everything that this turn can have broken."""
         raft, seen = node.raft, self._seen[node.id]
-        self._nothing_is_applied_while_loading(node, raft, seen)
         self._role_is_by_the_configuration(node, raft, seen)
         if raft.removed_at is not None:
             self._was_removed(node, raft)
@@ -147,12 +144,6 @@ class Electorate:
         self._forced = [forced for forced in self._forced if not forced.is_over]
 
     # ------------------------------------------------------------------------------ roles and members
-
-    def _nothing_is_applied_while_loading(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
-        is_loading = raft.loading is not None
-        if is_loading and seen.was_loading and raft.applied_index != seen.applied:
-            raise Violated("nothing is applied to a state that goes", f"{node.id} loads {raft.loading}")
-        seen.was_loading, seen.applied = is_loading, raft.applied_index
 
     def _role_is_by_the_configuration(self, node: VirtualNode, raft: Raft, seen: _Seen) -> None:
         """Thesis §4.2: who votes by the newest of the log stands; or who did before, if that may be undone."""

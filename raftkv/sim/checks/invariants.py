@@ -18,6 +18,7 @@ from raftkv.core.raft import Raft
 from raftkv.core.types import Index, NodeId, Role
 from raftkv.replica import Work
 from raftkv.sim.checks.electorate import Electorate, Nodes
+from raftkv.sim.checks.loading import Loading
 from raftkv.sim.checks.violated import Violated as Violated
 from raftkv.sim.world.cluster import Watcher
 from raftkv.sim.world.node import VirtualNode
@@ -43,6 +44,7 @@ class _Seen:
     """(term, last index) while it leads."""
     match: dict[tuple[NodeId, bytes | None], int] = field(default_factory=dict)
     """At a leader: how far each incarnation is known to match; None: it has left."""
+    loading: Loading = field(default_factory=Loading)
 
 
 class Invariants(Watcher):
@@ -94,6 +96,7 @@ class Invariants(Watcher):
         self._leader_append_only(node, raft, seen)
         self._log_matching(node, raft, seen)
         self._commit_and_applied_never_fall(node, raft, seen)
+        seen.loading.stepped(loading=raft.loading, applied=raft.applied_index)
         self._state_machine_safety(node, raft, seen)
         self._leader_completeness(node, raft, seen)
         self._match_never_falls(node, raft, seen)

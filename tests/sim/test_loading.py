@@ -1,0 +1,45 @@
+"""A state that is being replaced by a received snapshot gets no more entries, however loadings follow one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.core.types import Index
+from raftkv.sim.checks.loading import Loading
+from raftkv.sim.checks.violated import Violated
+
+RIGHT = {
+    "entries, and no loading": [(None, 3), (None, 8)],
+    "a loading begins and ends": [(None, 3), (9, 3), (None, 9), (None, 12)],
+    "it takes several turns": [(9, 3), (9, 3), (9, 3), (None, 9)],
+    "entries that followed it in the turn in which it ended": [(9, 3), (None, 14)],
+    "a newer one instead": [(9, 3), (20, 3), (None, 20)],
+    "one ended and the next began between two turns": [(None, 3), (9, 3), (20, 9), (None, 20)],
+    "the first of two ends while the second is due": [(9, 3), (20, 3), (20, 3)],
+    "entries in the turn in which it begins": [(None, 3), (9, 5)],
+}
+WRONG = {
+    "entries meanwhile": [(9, 3), (9, 5)],
+    "entries up to what is still being loaded": [(9, 3), (9, 9)],
+    "entries as the next begins": [(9, 3), (20, 5)],
+    "entries after one ended and the next began": [(9, 3), (20, 11)],
+}
+
+
+def watched(turns: list[tuple[int | None, int]]) -> None:
+    watch = Loading()
+    for loading, applied in turns:
+        watch.stepped(loading=None if loading is None else Index(loading), applied=Index(applied))
+
+
+@pytest.mark.parametrize("turns", RIGHT.values(), ids=RIGHT)
+def test_what_may_happen(turns):
+    watched(turns)
+
+
+@pytest.mark.parametrize("turns", WRONG.values(), ids=WRONG)
+def test_what_may_not(turns):
+    *before, wrong = turns
+    watched(before)
+    with pytest.raises(Violated, match="a state that goes"):
+        watched([*before, wrong])
