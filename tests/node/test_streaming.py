@@ -14,7 +14,6 @@ from raftkv import KeyValueMachine
 from tests.api.streams import get, put
 from tests.node.nodes import PATIENCE_S, configs, leader_of, running
 
-
 STEADY: dict[str, Any] = {"heartbeat_ms": 100, "election_timeout_ms": 2000}
 """What is counted here is the same leader's from the first write to the last: a machine that stops for a moment
 elects nobody else.
