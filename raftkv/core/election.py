@@ -180,14 +180,17 @@ def _may_have_heard_leader_us(state: State) -> int | None:
 
 
 def _has_its_majority(state: State) -> bool:
-    assert state.office is not None
-    contact = {peer: progress.last_contact_us for peer, progress in state.office.progress.items()}
-    return not rules.leader_has_lost_its_majority(
-        state.voter_sets,
-        state.with_own(contact, state.now_us),
-        now_us=state.now_us,
-        election_timeout_us=state.settings.election_timeout_us,
-    )
+    """Reckoned anew only when the time is over for which it was known: to be heard again puts it off, nothing else."""
+    office = state.office
+    assert office is not None
+    if state.now_us >= office.has_majority_until_us:
+        contact = {peer: progress.last_contact_us for peer, progress in office.progress.items()}
+        office.has_majority_until_us = rules.leader_loses_its_majority_at_us(
+            state.voter_sets,
+            state.with_own(contact, state.now_us),
+            election_timeout_us=state.settings.election_timeout_us,
+        )
+    return state.now_us < office.has_majority_until_us
 
 
 def check_quorum(state: State) -> None:

@@ -307,23 +307,23 @@ def vote_may_be_promised(*, saved_term: int, leases: bool) -> bool:
 # ------------------------------------------------------------------------------------------ in office
 
 
-def leader_has_lost_its_majority(
-    voter_sets: VoterSets, last_contact_us: Mapping[NodeId, int], *, now_us: int, election_timeout_us: int
-) -> bool:
-    """Thesis §6.2: a leader that hears no majority for E steps down.
+def leader_loses_its_majority_at_us(
+    voter_sets: VoterSets, last_contact_us: Mapping[NodeId, int], *, election_timeout_us: int
+) -> int:
+    """Thesis §6.2: a leader that hears no majority for E steps down; then, if nobody else is heard until then.
 
-    Without it clients would wait for ever at a leader that can commit nothing.
+    Without it clients would wait for ever at a leader that can commit nothing. Who was never heard counts as silent
+    since before time began.
     """
-    in_contact = [node for node, heard_us in last_contact_us.items() if now_us - heard_us < election_timeout_us]
-    return not has_majority(voter_sets, in_contact)
+    return majority_value(voter_sets, last_contact_us, missing=-election_timeout_us) + election_timeout_us
 
 
-def disk_has_stalled(*, oldest_write_us: int | None, now_us: int, election_timeout_us: int) -> bool:
+def disk_has_stalled(*, oldest_write_us: int, now_us: int, election_timeout_us: int) -> bool:
     """Paper §5.6 read for disks: a leader whose own write takes longer than E is no leader for clients.
 
     Its heartbeats go out all the same, so nobody else would ever replace it.
     """
-    return oldest_write_us is not None and now_us - oldest_write_us > election_timeout_us
+    return now_us - oldest_write_us > election_timeout_us
 
 
 def transfer_target_is_ready(*, target_match: Index, our_last_index: Index) -> bool:

@@ -140,6 +140,8 @@ class Office:
     transfer: Transfer | None = None
     lease_forgone: bool = False
     """TimeoutNow went out in this term: votes are no longer withheld from everybody else."""
+    has_majority_until_us: int = 0
+    """As far as is known: each of its voters that is heard later puts it off; other voters make it 0."""
     stall_noted: bool = False
     agreed_hashes: StateHashes = field(default_factory=StateHashes)
     """What a majority of voters has, by index."""
@@ -167,6 +169,7 @@ class Office:
                 self.progress[id] = Progress(next_index=next_index, last_contact_us=now_us)
             self.departing.pop(id, None)
         self.members = dict(members)
+        self.has_majority_until_us = 0
         self.progress = dict(sorted(self.progress.items()))
         for progress in self.progress.values():
             progress.catch_up_anew()

@@ -86,8 +86,11 @@ def handle_timeout_now_reply(state: State, envelope: Envelope, reply: TimeoutNow
 
 def disk_has_stalled(state: State) -> bool:
     """Whether this node's own disk owes an answer for longer than E."""
+    oldest_us = state.durability.oldest_write_us
+    if oldest_us is None:
+        return False
     return rules.disk_has_stalled(
-        oldest_write_us=state.durability.oldest_write_us,
+        oldest_write_us=oldest_us,
         now_us=state.now_us,
         election_timeout_us=state.settings.election_timeout_us,
     )

@@ -82,6 +82,18 @@ def test_who_hears_one_set_only_leads_no_more(silent, leads):
     assert (lone.role == "leader") is leads
 
 
+@pytest.mark.parametrize(("later_us", "leads"), [(E_US - 200_001, True), (E_US - 200_000, False)])
+def test_from_its_beginning_a_change_needs_contact_with_both_sets(later_us, leads):
+    """Thesis §6.2, faults 18, 24: what was known of contact with the old set says nothing of the new one."""
+    lone = led()
+    beats(lone, "b", "c")
+    beats(lone, "c", count=2)
+    begin(lone, members("ab"), force=True)
+    assert lone.raft.configuration.is_joint
+    lone.elapse(later_us)
+    assert (lone.role == "leader") is leads
+
+
 def test_where_an_entry_of_the_new_set_alone_stands_on_most_nodes_it_is_not_committed():
     """Of three and two more, the two and the leader are most of the new five: a majority of the old is needed, too."""
     lone = led()
