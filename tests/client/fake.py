@@ -234,6 +234,7 @@ class FakeCluster:
     leader: FakeNode | None = None
     term: int = 5
     sessions: int = 0
+    session_ttl_ms: int = 1000
     answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
     executed: Counter[str] = field(default_factory=Counter)
     """By key."""
@@ -279,7 +280,7 @@ class FakeCluster:
         self.index += 1
         if asked.target == "/v1/sessions":
             self.sessions += 1
-            return say(201, {"session": f"{self.sessions:032x}", "ttl_ms": 1000})
+            return say(201, {"session": f"{self.sessions:032x}", "ttl_ms": self.session_ttl_ms})
         if asked.target.startswith("/v1/sessions/"):
             gone = asked.target.split("/")[3] in self.expired
             return encoded(problem(Code.SESSION_EXPIRED)) if gone else say(200, {})
