@@ -158,7 +158,7 @@ async def test_a_write_without_an_answer_is_repeated_and_executed_once(act):
     """faults 46, 47, 50."""
     async with faked() as cluster:
         cluster.nodes[0].instead["PUT"].extend([act, act, act])
-        async with client(cluster.urls) as c:
+        async with client(cluster.urls, silence_s=PATIENCE_S, answer_timeout_s=PATIENCE_S, timeout_s=PATIENCE_S) as c:
             done = await c.put("k", "v")
             figures = c.figures
         assert (done.version, cluster.executed["k"]) == (1, 1)
