@@ -180,6 +180,7 @@ async def test_a_write_in_doubt_when_the_session_expires_is_unknown():
 
 async def test_a_session_is_kept_alive_while_nothing_is_written():
     async with faked() as cluster:
+        cluster.session_ttl_ms = 1000
         async with client(cluster.urls, session_ttl_s=1.0) as c:
             await c.put("k", "v")
 

@@ -197,6 +197,7 @@ async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("raftkv.client.shared.IDLE_S_MAX", 0.1)
     async with faked(1) as cluster:
         node = cluster.nodes[0]
+        cluster.session_ttl_ms = 1000  # A look at the session ends the connection that opened it.
         async with client(cluster.urls, silence_s=60.0, answer_timeout_s=60.0) as c:
             await c.put("k", "v")
             node.always = gate = Gate()
@@ -221,7 +222,6 @@ async def test_what_was_long_idle_is_not_used_again(monkeypatch: pytest.MonkeyPa
 async def test_one_connection_that_was_forgotten_is_enough_to_distrust_those_that_lay_beside_it(value):
     async with faked(1) as cluster:
         node = cluster.nodes[0]
-        cluster.session_ttl_ms = 60_000  # A session kept alive on one of these connections would count as well.
         async with client(cluster.urls, silence_s=0.9, answer_timeout_s=1.0) as c:
             await c.put("k", "v")
             node.always = gate = Gate()

@@ -417,7 +417,7 @@ async def test_many_calls_share_few_connections_and_each_has_its_own_answer():
             return (await cluster.execute(asked)).replace(b"value", asked.key[-5:].encode())
 
         node.always = echo
-        async with client(cluster.urls) as c:
+        async with client(cluster.urls, silence_s=PATIENCE_S, timeout_s=PATIENCE_S) as c:
             puts = await asyncio.gather(*(c.put(f"k{number % 50}", "v") for number in range(200)))
             items = await asyncio.gather(*(c.get(f"{number:05}") for number in range(200)))
             assert [item and item.value for item in items] == [b"%05d" % number for number in range(200)]
