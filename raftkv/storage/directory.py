@@ -250,7 +250,8 @@ class PosixDirectory:
     """A directory of a real disk. Names are resolved against its descriptor and never through a link."""
 
     __slots__ = ("_fd", "_lock_fd", "_open_flags", "_path", "_sync_failure", "_syncs_one_by_one")
-    _sync_failure: DiskFailed | None
+    _sync_failure: str | None
+    """In the system's words; None: there was none."""
 
     def __init__(self, path: Path | str) -> None:
         """Creates the directory (0700) if need be, and takes its lock; DirectoryLocked if another has it."""
@@ -320,17 +321,17 @@ class PosixDirectory:
         """See Directory. Once it has failed it fails for ever, in whatever thread.
 
         The system tells of a failure once for each time that the directory was opened. Whoever asks next is told that
-        all is well, and would go by a name that the disk does not have.
+        all is well, and would go by a name that the disk does not have. So it is never want of room either, which
+        whoever asks would wait to end.
         """
         with self._syncs_one_by_one:
-            if self._sync_failure is not None:
-                raise self._sync_failure
-            try:
-                with _failing_as("fsync", self._path):
-                    _sync_fully(self._fd)
-            except DiskFailed as error:
-                self._sync_failure = error
-                raise
+            if self._sync_failure is None:
+                try:
+                    return _sync_fully(self._fd)
+                except OSError as error:
+                    self._sync_failure = error.strerror or str(error)
+            cause = OSError(errno.EIO, f"what was named may be lost: {self._sync_failure}")
+            raise DiskFailed(path=self._path, operation="fsync", cause=cause)
 
     def free_bytes(self) -> int:
         """See Directory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from random import Random
 
 import pytest
@@ -175,16 +176,27 @@ def test_a_full_disk_is_told_from_a_broken_one(tmp_path, monkeypatch, code, is_f
     directory.close()
 
 
-def test_a_directory_whose_sync_has_failed_is_never_called_synced_again(tmp_path, monkeypatch):
-    """faults 55: of two threads that sync it the system tells one of the failure, and the other's name is lost, too."""
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_directory_whose_sync_has_failed_is_never_called_synced_again(tmp_path, monkeypatch, code):
+    """faults 55, 56: of two threads that sync it the system tells one, and the other's name is lost, too.
+
+    Called want of room, it would be waited for without end.
+    """
     directory = PosixDirectory(tmp_path / "data")
     file = directory.create("a")
+
+    def fail(fd: int) -> None:
+        raise OSError(code, "simulated")
+
     with monkeypatch.context() as failing:
-        failing.setattr(directory_module, "_sync_fully", _fail)
-        with pytest.raises(DiskFailed):
+        failing.setattr(directory_module, "_sync_fully", fail)
+        with pytest.raises(DiskFailed, match="simulated") as first:
             directory.sync()
-    with pytest.raises(DiskFailed, match="fsync"):
+    with pytest.raises(DiskFailed, match=r"fsync.*simulated") as second:
         directory.sync()
+    assert not is_disk_full(first.value)
+    assert not is_disk_full(second.value)
+    assert second.value is not first.value, "raised again and again it would keep what it passed through"
     file.sync()
     file.close()
     directory.close()
@@ -193,5 +205,46 @@ def test_a_directory_whose_sync_has_failed_is_never_called_synced_again(tmp_path
     again.close()
 
 
-def _fail(fd: int) -> None:
-    raise OSError(errno.EIO, "simulated")
+def test_who_syncs_a_directory_while_that_fails_for_another_is_not_told_that_all_is_well(tmp_path, monkeypatch):
+    """faults 55: the system tells one of the two, and only when it is over."""
+    directory = PosixDirectory(tmp_path / "data")
+    entered, second_synced = threading.Event(), threading.Event()
+    told: list[str] = []
+
+    def fail_the_first(fd: int) -> None:
+        if threading.current_thread() is first:
+            entered.set()
+            second_synced.wait(0.3)  # The other one gets as far as it can.
+            raise OSError(errno.EIO, "simulated")
+        second_synced.set()
+
+    def sync() -> None:
+        try:
+            directory.sync()
+        except DiskFailed:
+            told.append("failed")
+        else:
+            told.append("synced")
+
+    monkeypatch.setattr(directory_module, "_sync_fully", fail_the_first)
+    first, second = threading.Thread(target=sync), threading.Thread(target=sync)
+    first.start()
+    assert entered.wait(10.0)
+    second.start()
+    for thread in (first, second):
+        thread.join(10.0)
+    directory.close()
+    assert told == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_where_no_room_can_be_reserved_nothing_is_broken(tmp_path, monkeypatch, code):
+    def refuse(*_: object) -> None:
+        raise OSError(code, "not here")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    directory = PosixDirectory(tmp_path / "data")
+    file = directory.create("a")
+    assert (file.reserve(4096), file.size_bytes()) == (False, 0)
+    file.close()
+    directory.close()

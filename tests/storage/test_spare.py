@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from random import Random
 
@@ -11,6 +12,7 @@ import pytest
 
 from raftkv.errors import DiskFailed
 from raftkv.sim.world.disk import SimulatedDirectory, SimulatedFile
+from raftkv.storage import directory as directory_module
 from raftkv.storage import wal as wal_module
 from raftkv.storage.directory import PosixDirectory, is_disk_full
 from raftkv.storage.segments import segment_name, segment_numbers
@@ -220,3 +222,69 @@ def test_a_full_disk_says_so_when_room_is_to_be_reserved(directory, monkeypatch)
     assert is_disk_full(failed.value)
     assert file.size_bytes() == 0
     file.close()
+
+
+def test_no_spare_is_made_under_the_name_of_one_that_had_to_be_waited_for(monkeypatch):
+    """Its zeros would get the segment's name, and the log would be written into a file that has none."""
+    monkeypatch.setattr(SimulatedFile, "reserve", lambda file, size_bytes: False)
+    disk = SimulatedDirectory(Random(1))
+    spare = Spare(disk, segment_bytes=BYTES)
+    with spare.taken(size_bytes=BYTES) as (name, file):
+        assert name == SPARE_NAME
+        file.pwrite(b"header", offset=0)
+        assert spare.prepare(), "there is one"
+        disk.rename(name, segment_name(1))
+    assert disk.content(segment_name(1)).startswith(b"header")
+    assert not spare.is_ready
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_stays_open_of_what_was_reserved(tmp_path, fails):
+    directory = PosixDirectory(tmp_path / "data")
+    spare = Spare(directory, segment_bytes=BYTES)
+    before = len(os.listdir("/dev/fd"))
+    if fails:
+        with pytest.raises(ZeroDivisionError), spare.taken(size_bytes=BYTES):
+            raise ZeroDivisionError
+    else:
+        with spare.taken(size_bytes=BYTES) as (name, file):
+            assert name == RESERVED_NAME
+            directory.rename(name, segment_name(1))
+        file.close()
+    assert len(os.listdir("/dev/fd")) == before
+    directory.close()
+
+
+@pytest.mark.parametrize("spare_is_ready", [False, True])
+def test_a_batch_larger_than_a_segment_has_room_in_its_segment(spare_is_ready):
+    disk = SimulatedDirectory(Random(1))
+    wal, _ = open_log(disk)
+    wal.write([write(vote=(1, None))])
+    if spare_is_ready:
+        assert wal.prepare_spare()
+    before = wal.log_bytes
+    wal.write([write(entry(1, 1, body=bytes(3 * SEGMENT_BYTES)))])
+    assert wal.log_bytes == before + len(disk.content(segment_name(2))), "the file was so long before it was written"
+    assert wal.log_bytes > 3 * SEGMENT_BYTES
+    wal.write([write(entry(2, 1))])
+    _, recovered = open_log(disk)
+    assert recovered.last_index == 2
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_directory_that_will_never_be_synced_is_not_short_of_room(tmp_path, monkeypatch, code):
+    """faults 55, 56: puts would be refused without end by a node that goes on."""
+    directory = PosixDirectory(tmp_path / "data")
+    spare = Spare(directory, segment_bytes=BYTES)
+
+    def fail_of_a_directory(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            monkeypatch.undo()
+            raise OSError(code, "simulated")
+
+    monkeypatch.setattr(directory_module, "_sync_fully", fail_of_a_directory)
+    for _ in range(2):
+        with pytest.raises(DiskFailed) as failed:
+            spare.prepare()
+        assert not is_disk_full(failed.value)
+    directory.close()
