@@ -536,11 +536,12 @@ async def test_reads_of_one_kind_do_not_wait_for_those_of_another():
 async def test_closing_while_many_are_in_flight_tells_the_truth_and_leaves_nothing():
     async with faked() as cluster:
         node = cluster.nodes[0]
-        c = client(cluster.urls, close_timeout_s=0.2)
+        patience = dict.fromkeys(("silence_s", "answer_timeout_s", "timeout_s"), PATIENCE_S)
+        c = client(cluster.urls, close_timeout_s=0.2, **patience)
         await c.put("k", "v")
         node.always = gate = Gate()
         calls = [asyncio.ensure_future(c.put(f"k{number}", LARGE if number % 9 else "v")) for number in range(300)]
-        await until(lambda: gate.held > 32)
+        await until(lambda: gate.held == 34 + 32)  # The small ones, and of the large as many as there are connections.
         await c.close()
         assert all(one.done() for one in calls)
         told = {type(one.exception()).__name__ for one in calls}
