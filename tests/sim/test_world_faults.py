@@ -182,6 +182,25 @@ def test_a_log_that_a_slow_disk_reads_is_open_soon_once_the_disk_is_as_fast_as_o
     assert node.is_up
 
 
+def test_a_disk_that_has_failed_is_asked_nothing_while_its_process_stands_still():
+    """Seed 121563231099471 at 6e8fa53: a failed log was written once more, as its disk became as fast as others."""
+    cluster = cluster_of_one(segment_bytes=4_096)
+    node = the_one(cluster)
+    node.running.submit(b"x", lambda _: None)
+    cluster.poke("a")
+    cluster.slow_disk_down("a", 10)
+    node.disk.fail_syncs(1)
+    cluster.block_loop("a")
+    cluster.run_for(1_000_000)
+    assert not node.disk.is_open
+    cluster.slow_disk_down("a", 1)
+    cluster.run_for(1_000_000)
+    assert node.runs
+    cluster.resume("a")
+    cluster.run_for(1_000)
+    assert not node.runs
+
+
 def test_a_turn_that_was_stopped_goes_on_with_the_time_that_it_had_read():
     cluster = cluster_of_one()
     node, read = the_one(cluster), []

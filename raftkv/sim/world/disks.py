@@ -16,7 +16,7 @@ from raftkv.core.effects import DiskWrite, LogRead
 from raftkv.core.types import Index
 from raftkv.errors import DiskFailed
 from raftkv.sim.world.disk import Crash
-from raftkv.sim.world.node import VirtualNode
+from raftkv.sim.world.node import Disk, VirtualNode
 from raftkv.sim.world.snapshot_files import Job, Told
 from raftkv.sim.world.wal_disk import WalDisk
 from raftkv.sim.world.watching import Watcher
@@ -102,7 +102,7 @@ class Disks:
             trimmed = through
 
             def trim() -> None:
-                if not isinstance(node.disk, WalDisk) or node.disk.is_open:
+                if _is_open(node.disk):
                     self.do(node, lambda: node.disk.trim_log(trimmed))
 
             self._later(node, self._world.rng.randrange(100, _TRIM_US_MAX), trim)
@@ -194,8 +194,8 @@ class Disks:
 
     def _end_sync(self, node: VirtualNode, life: int, number: int) -> None:
         disk = node.disk
-        if node.life != life or not node.runs or disk.hangs or disk.syncs != number:
-            return
+        if node.life != life or not node.runs or disk.hangs or disk.syncs != number or not _is_open(disk):
+            return  # One that failed is asked no more, though its process stands still and does not know it yet.
         written: list[DiskWrite] = []
         if not self.do(node, lambda: written.extend(disk.finish())):
             return
@@ -286,4 +286,8 @@ class Disks:
 
 
 def _has_log(node: VirtualNode) -> bool:
-    return node.is_up and (not isinstance(node.disk, WalDisk) or node.disk.is_open)
+    return node.is_up and _is_open(node.disk)
+
+
+def _is_open(disk: Disk) -> bool:
+    return not isinstance(disk, WalDisk) or disk.is_open
